@@ -1,0 +1,1 @@
+"""Presets: schema, layers with origins, faults with the nearest name."""

@@ -1,0 +1,1 @@
+"""The vocabulary that everything shares: errors, records, geometry, the contract of a task."""

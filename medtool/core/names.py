@@ -1,0 +1,57 @@
+"""Names: the nearest known one for a misspelt one, and safe ones for files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
+
+# Below this similarity an offer confuses more than it helps (checked on the names of our presets).
+MINIMAL_SIMILARITY = 0.6
+
+# Windows refuses these base names whatever their ending.
+RESERVED_FILE_NAMES = frozenset(
+    [
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        *(f"com{n}" for n in range(1, 10)),
+        *(f"lpt{n}" for n in range(1, 10)),
+    ]
+)
+LONGEST_FILE_STEM = 100
+
+
+def nearest_name(name: str, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> str:
+    """The known name that was most likely meant, or "" when none is near.
+
+    Prefixes first (``patch_size`` means ``patch_size_vox``, not ``batch_size``), then synonyms
+    (``lr`` means ``rates``), then similarity of spelling.
+    """
+    candidates = sorted(set(known))
+    wanted = name.strip().lower().replace("-", "_")
+    if not wanted:
+        return ""
+    by_form = {candidate.lower().replace("-", "_"): candidate for candidate in candidates}
+    if wanted in by_form:
+        return by_form[wanted]
+    synonym = (synonyms or {}).get(wanted)
+    if synonym in candidates:
+        return str(synonym)
+    if len(wanted) >= 3:
+        for form, candidate in by_form.items():
+            if form.startswith(wanted) or wanted.startswith(form):
+                return candidate
+    best = max(by_form, key=lambda form: SequenceMatcher(None, wanted, form).ratio(), default="")
+    if best and SequenceMatcher(None, wanted, best).ratio() >= MINIMAL_SIMILARITY:
+        return by_form[best]
+    return ""
+
+
+def safe_file_stem(text: str) -> str:
+    """``text`` as a file name's stem that every system accepts; not reversible, never empty."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:LONGEST_FILE_STEM]
+    if not stem or stem.lower().split(".")[0] in RESERVED_FILE_NAMES:
+        stem = f"id_{stem}"
+    return stem

@@ -1,0 +1,195 @@
+"""The records that travel from a folder of scans to a report.
+
+Each is made in one place, complete, and never changed (``dataclasses.replace`` makes another).
+Rows, labels and errors are per case (one study); splits, bootstrap and leakage per patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medtool.core.geometry import Grid
+
+Severity = Literal["note", "warning", "refusal"]
+Part = Literal["train", "selection", "test"]
+CaseStatus = Literal["ok", "refused", "failed"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was seen, repaired, dropped or refused, with a stable reason code."""
+
+    code: str
+    message: str
+    severity: Severity = "note"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is not part of any series, and why."""
+
+    file: Path
+    code: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the user pointed at: where cases and references are to be found."""
+
+    paths: tuple[Path, ...]
+    labels: Path | None = None
+    # Series UID (or the row key of series.csv) -> whether a person says to use it.
+    series_overrides: Mapping[str, bool] = field(default_factory=dict)
+    overrides_from: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One study (imaging session) of one patient.
+
+    ``inputs`` maps a channel ("ct") to a ``medtool.dicom.series.Series`` or a path. ``label`` is
+    None where no reference is known. ``facts`` are plain values for tables (scanner, kernel,
+    thickness_mm, slices, ...), never names of patients.
+    """
+
+    case_id: str
+    patient_id: str
+    study_uid: str
+    inputs: Mapping[str, Any]
+    accession: str = ""
+    study_date: str = ""
+    folder: str = ""
+    label: float | None = None
+    references: Mapping[str, str] = field(default_factory=dict)
+    covariates: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Every case that was found, and everything that was not usable, with the reason.
+
+    ``intake`` is the document of ``check --json``: {"series": [...], "skipped": [...]}.
+    """
+
+    cases: tuple[Case, ...]
+    intake: Mapping[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One case, ready for the network but for augmentation and normalisation.
+
+    ``elements`` has one row per slice (or whatever the case is made of) of the image that was
+    read: provenance, measurements, whether it is used and why not.
+    """
+
+    case_id: str
+    arrays: Mapping[str, NDArray[Any]]
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    elements: tuple[Mapping[str, Any], ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExampleKey:
+    """What a data set is indexed by, so that randomness needs no global stream.
+
+    Every random draw for an example derives from (seed, epoch, case id); ``copy`` tells apart
+    several draws of one case in one epoch.
+    """
+
+    seed: int
+    epoch: int
+    index: int
+    copy: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one step and the cases they came from."""
+
+    tensors: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    seed: int
+    epoch: int
+    training: bool
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The reference of one case, on the input's own grid."""
+
+    case_id: str
+    patient_id: str
+    label: float | None = None
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one case.
+
+    ``scalars`` are the task's columns of the CSV; ``elements`` the rows of slices.csv; ``arrays``
+    lie on the input's own grid.
+    """
+
+    case_id: str
+    patient_id: str
+    scalars: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    elements: tuple[Mapping[str, Any], ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with what is needed to read it."""
+
+    name: str
+    value: float
+    n: int
+    low: float = float("nan")
+    high: float = float("nan")
+    interval: str = ""
+    convention: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of one set of predictions; ``optimistic`` names why, when they are."""
+
+    metrics: Mapping[str, Score]
+    per_case: tuple[Mapping[str, Any], ...] = ()
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    optimistic: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeploymentSpec:
+    """How a network leaves medtool: example inputs, named outputs, what is inside the file."""
+
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
+    inside: tuple[str, ...] = ()
+    stochastic_from: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the report that a task adds: HTML made of our own templates only."""
+
+    title: str
+    html: str
+    order: int = 100

@@ -1,0 +1,121 @@
+"""The contract of a task: all that a plugin has to say.
+
+A task is a class built from resolved settings. The families in ``medtool.tasks`` fill most of it;
+what has no default here only the task can know. A plugin registers its class in the entry-point
+group ``medtool.tasks``; ``medtool.testing.check_task`` checks it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from medtool.core.records import (
+    Batch,
+    Case,
+    Cohort,
+    DeploymentSpec,
+    Finding,
+    Prediction,
+    Prepared,
+    Scores,
+    Section,
+    Source,
+    Truth,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
+
+    from medtool.config.sections import TaskSettings
+
+
+class Task(ABC):
+    """One clinical question and how it is answered."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    settings_type: ClassVar[type[TaskSettings]]
+    # Raised whenever ``prepare`` gives other arrays for the same settings: part of the cache key.
+    preparation_version: ClassVar[int] = 1
+    # The task's columns of predictions.csv, in order: name -> (type, unit, one line of meaning).
+    columns: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
+
+    # --- data -----------------------------------------------------------------------------
+    @abstractmethod
+    def find(self, source: Source) -> Cohort:
+        """The cases under ``source``, and what was not usable and why; reads headers only."""
+
+    def check(self, case: Case) -> list[Finding]:
+        """What only pixels show. Runs in a worker."""
+        return []
+
+    @abstractmethod
+    def prepare(self, case: Case) -> Prepared:
+        """Pure and deterministic. Runs in a worker. Raises CaseRefused with a code."""
+
+    @abstractmethod
+    def truth(self, case: Case) -> Truth:
+        """The reference on the input's own grid: the only reader of references."""
+
+    # --- learning -------------------------------------------------------------------------
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The model, with random weights."""
+
+    @abstractmethod
+    def groups(self, network: nn.Module) -> dict[str, list[nn.Module]]:
+        """Named parts of the network, which stages freeze and give rates; together all of it."""
+
+    @abstractmethod
+    def examples(
+        self, cases: Sequence[Case], prepared: Mapping[str, Path], *, training: bool
+    ) -> Dataset[Any]:
+        """Samples indexed by ExampleKey; ``prepared`` maps case ids to files of the cache.
+
+        Augmentation parameters are drawn first, from the key alone, then applied. The data set
+        has ``collate(list of samples, cases, seed, epoch) -> Batch`` as a method.
+        """
+
+    @abstractmethod
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """``loss`` is minimised (mean over the cases of the batch); the rest is logged."""
+
+    @abstractmethod
+    def validate(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
+        """Cheap facts of one batch for every epoch: per case {"case": [...], "logit": [...]}."""
+
+    @abstractmethod
+    def summarise(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """The epoch's metrics from the facts of ``validate``; includes the primary metric."""
+
+    # --- answering ------------------------------------------------------------------------
+    @abstractmethod
+    def predict(self, model: Any, prepared: Prepared, case: Case) -> Prediction:
+        """One case, any size, bounded memory; ``model`` is a medtool.predict.model.Model."""
+
+    def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
+        """Masks and pictures into ``folder``; gives the task's columns of the CSV row."""
+        return dict(prediction.scalars)
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> Scores:
+        """The metrics that the preset names."""
+
+    @abstractmethod
+    def deployment(self) -> DeploymentSpec:
+        """How the network leaves medtool."""
+
+    def sections(self, run: Any) -> list[Section]:
+        """What the report shows beyond the common part; ``run`` is a data.run_folder.RunFolder."""
+        return []
+
+    @abstractmethod
+    def write_demo(self, folder: Path, seed: int) -> None:
+        """A small synthetic cohort in the task's own format."""

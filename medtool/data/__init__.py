@@ -1,0 +1,1 @@
+"""Labels, cohort, splits, leakage, cache and the files of a run; no torch."""

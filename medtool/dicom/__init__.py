@@ -1,0 +1,1 @@
+"""DICOM intake: headers to series, series to an image in true geometry."""

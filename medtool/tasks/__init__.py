@@ -1,0 +1,1 @@
+"""Families that plugins extend."""

@@ -1,0 +1,1 @@
+"""The training loop, its stages, its state, and weights from elsewhere."""

@@ -1,0 +1,1 @@
+"""Brain metastases on head CT: one answer per study."""
