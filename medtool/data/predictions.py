@@ -1,0 +1,179 @@
+"""The table of predictions: its leading columns, and cells that spreadsheets cannot misread.
+
+A cell of text that begins with a character that Excel takes for a formula is written with an
+apostrophe in front; text that begins with an apostrophe gets another one, so that reading undoes
+it exactly. Numbers are never escaped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from medtool.core.errors import MachineError, UsageError
+from medtool.core.names import nearest_name
+
+LEADING_COLUMNS = ("case", "patient", "study_uid", "status", "code", "message")
+PREDICTIONS_FILE = "predictions.csv"
+ELEMENTS_FILE = "slices.csv"
+
+# What spreadsheets take for the start of a formula (OWASP's list on CSV injection), and our mark.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+ESCAPE = "'"
+
+
+def escape_cell(value: object) -> str:
+    """``value`` as the text of a CSV cell; None and NaN become an empty cell."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    text = str(value)
+    return ESCAPE + text if text.startswith((*FORMULA_STARTS, ESCAPE)) else text
+
+
+def unescape_cell(text: str) -> str:
+    """The text that ``escape_cell`` was given."""
+    return text[len(ESCAPE) :] if text.startswith(ESCAPE) else text
+
+
+def _plain(value: object) -> object:
+    # numpy's numbers know how to become Python's; the csv layer needs nothing else of numpy.
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
+
+
+def table_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as CSV text with a header line; a column that a row lacks is an empty cell."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([escape_cell(_plain(row.get(column))) for column in columns])
+    return buffer.getvalue()
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV that medtool wrote, cells as text, escapes undone."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [
+            {key: unescape_cell(cell or "") for key, cell in row.items() if key is not None}
+            for row in csv.DictReader(file)
+        ]
+
+
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    """Rows of a predictions.csv, given the file or its folder.
+
+    Raises UsageError when the file is missing or lacks a leading column.
+    """
+    file = path / PREDICTIONS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(
+            "There are no predictions here.",
+            where=str(path),
+            wanted=f"a folder with {PREDICTIONS_FILE}, or that file",
+            how="'medtool infer' writes one.",
+        )
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        header = next(csv.reader(opened), [])
+    missing = [column for column in LEADING_COLUMNS if column not in header]
+    if missing:
+        raise UsageError(
+            "This table is not one of predictions.",
+            where=str(file),
+            met="columns " + ", ".join(header),
+            wanted="columns " + ", ".join(LEADING_COLUMNS),
+            nearest=nearest_name(missing[0], header),
+        )
+    return read_table(file)
+
+
+def write_text_whole(path: Path, text: str) -> Path:
+    """Write beside and rename, so that a reader never meets half a file.
+
+    A table that another program holds open (Excel on Windows) cannot be replaced: then the text
+    goes to a second name, which is returned. Raises MachineError when nothing can be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise MachineError(
+            "The output cannot be written.",
+            where=str(path),
+            met=error.strerror or type(error).__name__,
+            how="free some space or choose another folder with -o.",
+        ) from error
+    try:
+        partial.replace(path)
+        return path
+    except PermissionError:
+        second = _second_name(path)
+        partial.replace(second)
+        return second
+
+
+def _second_name(path: Path) -> Path:
+    number = 2
+    while (second := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    return second
+
+
+class Journal:
+    """What is done so far, one JSON document a line, safe against a kill at any moment.
+
+    ``entries`` are those of an earlier run that was cut off; half a last line is dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+        if path.is_file():
+            self._recover()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def _recover(self) -> None:
+        whole = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self.entries.append(json.loads(line))
+                whole += len(line)
+        with self.path.open("rb+") as file:
+            file.truncate(whole)
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Append one entry and see it on the disk."""
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close and delete: the run is whole."""
+        self.close()
+        self.path.unlink(missing_ok=True)

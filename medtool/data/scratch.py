@@ -1,0 +1,105 @@
+"""One folder for patients' temporary files: gone at the end and, after a kill, at the next start.
+
+Each process owns a folder below the common one and holds a lock in it; a folder whose lock can be
+taken belongs to a process that died, and is removed.
+"""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from medtool.core.errors import MachineError
+from medtool.core.names import safe_file_stem
+
+LOCK_FILE = "in-use"
+
+
+def scratch_root() -> Path:
+    """The folder that holds the scratch folders of all of this user's processes."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "user"
+    return Path(tempfile.gettempdir()) / f"medtool-{safe_file_stem(user)}"
+
+
+def _lock(path: Path) -> IO[bytes] | None:
+    """An open file with an exclusive lock, or None when another process holds it."""
+    file = path.open("ab")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def sweep(root: Path) -> int:
+    """Remove the folders that dead processes left below ``root``; gives how many there were."""
+    removed = 0
+    for folder in sorted(root.glob("run-*")):
+        lock_path = folder / LOCK_FILE
+        if not lock_path.exists():
+            continue  # another process is just making it
+        lock = _lock(lock_path)
+        if lock is None:
+            continue
+        lock.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        removed += 1
+    return removed
+
+
+class Scratch:
+    """A temporary folder as a context manager; ``path`` is it."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root or scratch_root()
+        self._lock: IO[bytes] | None = None
+        self.path = Path()
+
+    def __enter__(self) -> Scratch:
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._root.is_symlink():
+                raise MachineError(
+                    "The folder for temporary files is a link; another user may have placed it.",
+                    where=str(self._root),
+                    how="remove the link, or point TMPDIR at a folder of your own.",
+                )
+            sweep(self._root)
+            self.path = Path(tempfile.mkdtemp(prefix="run-", dir=self._root))
+            self._lock = _lock(self.path / LOCK_FILE)
+        except OSError as error:
+            raise MachineError(
+                "No temporary folder can be made.",
+                where=str(self._root),
+                met=error.strerror or type(error).__name__,
+            ) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._lock is not None:
+            self._lock.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            self._root.rmdir()
