@@ -1,0 +1,67 @@
+"""Which device computes, and in what arithmetic."""
+
+from __future__ import annotations
+
+import torch
+
+from medtool.core.errors import MachineError, UsageError
+from medtool.core.names import nearest_name
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "32", "bf16", "16")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device for ``name``; ``auto`` is CUDA, else Apple's, else the processor.
+
+    ``cuda:1`` names one of several. Raises UsageError for an unknown name, MachineError for a
+    device that this machine does not have.
+    """
+    kind = name.split(":")[0]
+    if kind not in DEVICES:
+        raise UsageError(
+            f"There is no device named '{name}'.",
+            met=name,
+            wanted=", ".join(DEVICES),
+            nearest=nearest_name(kind, DEVICES),
+        )
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if kind == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[kind]:
+        raise MachineError(
+            f"This machine has no device '{kind}' that PyTorch can use.",
+            met=f"PyTorch {torch.__version__}",
+            wanted="a device and a PyTorch built for it",
+            how="use --device cpu; 'medtool doctor' says what this machine can do.",
+        )
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """The type for autocast on ``device``, or None for plain 32-bit arithmetic.
+
+    ``auto`` is bfloat16 where a CUDA device computes in it, 32-bit elsewhere: on processors
+    without bfloat16 units it is slower, and results would differ from machine to machine.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(
+            f"There is no precision named '{name}'.",
+            met=name,
+            wanted=", ".join(PRECISIONS),
+            nearest=nearest_name(name, PRECISIONS),
+        )
+    if name == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bfloat16 else None
+    if name == "16" and device.type == "cpu":
+        raise MachineError(
+            "This processor does not compute in 16-bit floats.",
+            wanted="--precision 32 or bf16 on a CPU",
+            how="leave --precision out, or use bf16.",
+        )
+    return {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[name]
