@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from medtool.core.errors import UsageError
 from medtool.core.records import (
     Batch,
     Case,
@@ -103,6 +104,23 @@ class Task(ABC):
     def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
         """Masks and pictures into ``folder``; gives the task's columns of the CSV row."""
         return dict(prediction.scalars)
+
+    def picture(
+        self, prediction: Prediction, prepared: Prepared, case: Case, folder: Path
+    ) -> list[Path]:
+        """Overlays that show a person what the answer rests on; none by default."""
+        return []
+
+    def pool(self, predictions: Sequence[Prediction]) -> Prediction:
+        """One answer for the cases of one patient, in the order of study dates.
+
+        Raises UsageError where the task's answers cannot be pooled.
+        """
+        raise UsageError(
+            f"The task '{self.name}' gives its answers by case.",
+            wanted="--by case",
+            how="leave --by out.",
+        )
 
     @abstractmethod
     def score(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> Scores:
