@@ -74,6 +74,17 @@ class Case:
 
 
 @dataclass(frozen=True)
+class RefusedStudy:
+    """A study without any usable series: a row of every table, with the first reason."""
+
+    case_id: str
+    patient_id: str
+    study_uid: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Cohort:
     """Every case that was found, and everything that was not usable, with the reason.
 
@@ -83,6 +94,7 @@ class Cohort:
     cases: tuple[Case, ...]
     intake: Mapping[str, Any]
     findings: tuple[Finding, ...] = ()
+    refused: tuple[RefusedStudy, ...] = ()
 
 
 @dataclass(frozen=True)
