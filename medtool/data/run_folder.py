@@ -1,0 +1,224 @@
+"""The folder of one training run: what lies where, and reading it without pandas or torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtool.core.checkpoint import CHECKPOINTS_FOLDER, plain_json
+from medtool.core.errors import InputError
+from medtool.core.files import cannot_write, replace_text
+from medtool.data.predictions import read_table, table_text, write_table
+
+CASE_COLUMNS = (
+    "case",
+    "patient",
+    "study_uid",
+    "accession",
+    "study_date",
+    "folder",
+    "part",
+    "label",
+)
+CHECKPOINT_COLUMNS = (
+    "file",
+    "kind",
+    "epoch",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "threshold",
+    "sha256",
+)
+HISTORY_COLUMNS = ("epoch", "stage", "seconds", "data_wait_share", "loss")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; makes no folder by itself."""
+
+    path: Path
+
+    @property
+    def preset_file(self) -> Path:
+        """The resolved preset."""
+        return self.path / "preset.toml"
+
+    @property
+    def cases_file(self) -> Path:
+        """One row a case: part, label, facts."""
+        return self.path / "cases.csv"
+
+    @property
+    def history_file(self) -> Path:
+        """One row an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """The checkpoints."""
+        return self.path / CHECKPOINTS_FOLDER
+
+    @property
+    def checkpoints_file(self) -> Path:
+        """One row a checkpoint that is kept."""
+        return self.path / "checkpoints.csv"
+
+    @property
+    def predictions_folder(self) -> Path:
+        """One folder a part (selection, test), each as ``infer`` writes it."""
+        return self.path / "predictions"
+
+    @property
+    def scores_file(self) -> Path:
+        """Scores by part."""
+        return self.path / "scores.json"
+
+    @property
+    def report_file(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def run_file(self) -> Path:
+        """Command, versions, machine, seconds by step, and what was decided."""
+        return self.path / "run.json"
+
+    @property
+    def log_file(self) -> Path:
+        """What was said while it ran."""
+        return self.path / "log.txt"
+
+    @property
+    def events_folder(self) -> Path:
+        """TensorBoard's events."""
+        return self.path / "events"
+
+    @property
+    def intake_file(self) -> Path:
+        """The document of ``check --json`` for the run's data."""
+        return self.path / "intake.json"
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.run_file.is_file()
+
+    def read_cases(self) -> list[dict[str, str]]:
+        """Rows of cases.csv."""
+        return read_rows(self.cases_file)
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """Rows of history.csv; numbers as numbers, empty cells as None."""
+        return [_numbers(row) for row in read_rows(self.history_file)]
+
+    def read_checkpoints(self) -> list[dict[str, Any]]:
+        """Rows of checkpoints.csv; numbers as numbers, empty cells as None."""
+        return [_numbers(row, text=("file", "kind", "metric", "sha256")) for row in self._kept()]
+
+    def _kept(self) -> list[dict[str, str]]:
+        return read_rows(self.checkpoints_file)
+
+    def read_scores(self) -> dict[str, Any]:
+        """scores.json: {"test": document, "selection": document}."""
+        return read_json(self.scores_file)
+
+    def read_run(self) -> dict[str, Any]:
+        """run.json."""
+        return read_json(self.run_file)
+
+    def write_run(self, document: Mapping[str, Any]) -> None:
+        """Write run.json anew."""
+        write_json(self.run_file, document)
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write history.csv anew; columns are those of all rows, the common ones first."""
+        write_rows(self.history_file, rows, HISTORY_COLUMNS)
+
+    def write_checkpoints(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write checkpoints.csv anew."""
+        write_rows(self.checkpoints_file, rows, CHECKPOINT_COLUMNS)
+
+    def write_cases(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write cases.csv anew; columns are those of all rows, the common ones first."""
+        write_rows(self.cases_file, rows, CASE_COLUMNS)
+
+    def log(self, text: str) -> None:
+        """Append one line to log.txt."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(text.rstrip("\n") + "\n")
+        except OSError as error:
+            raise cannot_write(self.log_file, error) from error
+
+
+def fold_folders(path: Path) -> list[RunFolder]:
+    """The folds of a run, by number; [] where it has none."""
+    folders = [c for c in path.glob("fold_*") if c.is_dir() and c.name[5:].isdecimal()]
+    return [RunFolder(folder) for folder in sorted(folders, key=lambda c: int(c.name[5:]))]
+
+
+def find_runs(root: Path) -> list[RunFolder]:
+    """Every run below ``root`` (itself, or up to three folders down), sorted by path."""
+    depths = ("run.json", "*/run.json", "*/*/run.json", "*/*/*/run.json")
+    return [
+        RunFolder(file.parent)
+        for file in sorted({f for depth in depths for f in root.glob(depth)})
+        if (file.parent / "preset.toml").is_file()
+    ]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file of ours. Raises InputError where it is missing or damaged."""
+    try:
+        return read_table(path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+
+
+def write_rows(
+    path: Path, rows: Sequence[Mapping[str, Any]], first_columns: Iterable[str] = ()
+) -> None:
+    """Write ``rows`` whole or not at all; None and NaN are empty cells, formulas are escaped."""
+    columns = dict.fromkeys([*first_columns, *(key for row in rows for key in row)])
+    write_table(path, table_text(rows, list(columns)))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON table of ours. Raises InputError where it is missing or damaged."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(document, dict):
+        raise _unreadable(path, ValueError("no table"))
+    return document
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write ``document`` whole or not at all, indented; what is not finite becomes null."""
+    replace_text(path, json.dumps(json.loads(plain_json(document)), indent=2) + "\n")
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError("A file of the run cannot be read.", where=str(path), met=str(error))
+
+
+def _numbers(row: Mapping[str, str], text: Sequence[str] = ()) -> dict[str, Any]:
+    return {key: value if key in text else _number(value) for key, value in row.items()}
+
+
+def _number(text: str) -> object:
+    if text == "":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,88 @@
+"""Tensors of a checkpoint into a network, and out of it; no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from medtool.core.checkpoint import RawTensor, read_header
+from medtool.core.errors import CheckpointError
+from medtool.core.names import nearest_name
+
+MODEL_PREFIX = "model."
+
+TYPE_NAMES: Mapping[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def raw_tensor(name: str, tensor: Tensor) -> RawTensor:
+    """``tensor`` as it is written: on the CPU, contiguous, little endian, any shape."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    shape = tuple(tensor.shape)
+    # Through bytes, since numpy has no bfloat16.
+    data = memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    return RawTensor(name, TYPE_NAMES[tensor.dtype], shape, data)
+
+
+def read_tensors(path: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """Name without ``prefix``, and tensor on the CPU, for each tensor that begins with it.
+
+    Raises CheckpointError where the file is no whole checkpoint of medtool.
+    """
+    from safetensors import safe_open
+
+    names = read_header(path).names(prefix)
+    with safe_open(str(path), framework="pt") as file:
+        for name in names:
+            yield name.removeprefix(prefix), file.get_tensor(name)
+
+
+def load_network(path: Path, network: nn.Module) -> None:
+    """Load ``model.*`` of ``path`` into ``network``, which must have exactly these tensors.
+
+    Raises CheckpointError that names the first tensors that are missing, unknown or of another
+    shape.
+    """
+    fill(network, dict(read_tensors(path, MODEL_PREFIX)), where=str(path))
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "") -> None:
+    """Copy ``tensors`` (names as in ``network.state_dict()``) into ``network``."""
+    own = network.state_dict()
+    faults = [f"'{name}' is missing{_offer(name, tensors)}" for name in own if name not in tensors]
+    faults += [f"'{name}' is unknown" for name in tensors if name not in own]
+    faults += [
+        f"'{name}' is {list(tensors[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+        raise CheckpointError(
+            "The tensors of this checkpoint do not fit the network of its preset.",
+            where=where,
+            met=shown,
+            wanted=f"{len(own)} tensors of the same names and shapes",
+            how="use the version of the task's package that trained it.",
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _offer(name: str, tensors: Mapping[str, Tensor]) -> str:
+    near = nearest_name(name, tensors)
+    return f" (nearest '{near}')" if near else ""
