@@ -14,7 +14,7 @@ MedtoolError                    2
 ├── MachineError                5   no such device, disk full, missing package
 └── Interrupted               130   the user stopped it
 
-Anything else that escapes is a bug and is shown as one.
+Anything else that escapes is a bug, is shown as one, and ends with 70.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class ExitStatus(IntEnum):
     NO_INPUT = 3
     GATE = 4
     MACHINE = 5
+    # EX_SOFTWARE of BSD's sysexits: no refusal of ours, a bug.
+    BUG = 70
     INTERRUPTED = 130
 
 

@@ -1,0 +1,166 @@
+"""The options that verbs share, each said once: use them as annotations of a command.
+
+def command(task: Task, preset: Preset = None, quiet: Quiet = False) -> None: ...
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RUNNING = "How it runs"
+SETTINGS = "What is done"
+OUTPUT = "What comes out"
+
+# --- what is worked on ------------------------------------------------------------------------
+Task = Annotated[
+    str, typer.Argument(metavar="TASK", help="Name of the task; 'medtool tasks' lists them.")
+]
+Sources = Annotated[
+    list[Path],
+    typer.Argument(metavar="SOURCE...", help="Folders, files or zip archives with scans."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder of the data; by default the one of medtool.toml, else this folder."
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="Table of labels; by default the one labels*.csv of the data."),
+]
+Checkpoint = Annotated[
+    Path,
+    typer.Option(
+        "--checkpoint", "-c", help="A checkpoint, or a run's folder: its best one is taken."
+    ),
+]
+SeriesTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--series", help="The table of 'medtool check --csv', with your edits in column 'use'."
+    ),
+]
+
+# --- what is done -----------------------------------------------------------------------------
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE",
+        help="A preset by name or path; 'medtool presets' lists them.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key of the preset, as train.epochs=10; can be given several times.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, help="Seed of splits, weights, augmentation.", rich_help_panel=SETTINGS
+    ),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        "--folds", min=2, help="Number of folds of cross-validation.", rich_help_panel=SETTINGS
+    ),
+]
+Fold = Annotated[
+    int | None,
+    typer.Option("--fold", min=0, help="Only this fold, counted from 0.", rich_help_panel=SETTINGS),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        "--minutes", min=0.0, help="Fit the training into this time.", rich_help_panel=SETTINGS
+    ),
+]
+
+# --- how it runs ------------------------------------------------------------------------------
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Device.", rich_help_panel=RUNNING),
+]
+Devices = Annotated[
+    int,
+    typer.Option("--devices", min=1, help="Devices of each node.", rich_help_panel=RUNNING),
+]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Nodes.", rich_help_panel=RUNNING)]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="auto|32|bf16|16", help="Arithmetic.", rich_help_panel=RUNNING
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Worker processes; 0 for one process; by default as cores and memory allow.",
+        rich_help_panel=RUNNING,
+    ),
+]
+CaseTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--case-timeout",
+        metavar="SECONDS",
+        min=0.0,
+        help="Give up reading and preparing a case after this time.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Prepared cases; by default .medtool/cache.",
+        rich_help_panel=RUNNING,
+    ),
+]
+
+# --- what comes out ---------------------------------------------------------------------------
+Run = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="NAME",
+        help="Name of the run's folder; by default the time.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        "--keep", min=1, help="Milestones kept beside best and last.", rich_help_panel=OUTPUT
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="OUT", help="Where results are written.", rich_help_panel=OUTPUT
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Overwrite what exists.", rich_help_panel=OUTPUT)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No notes, no bars: results, warnings and errors only."),
+]

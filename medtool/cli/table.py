@@ -1,0 +1,30 @@
+"""The table of verbs: the one place where a verb is registered.
+
+A verb's function stands in ``medtool.cli.<module>`` as ``command``; its module is imported only
+when the verb is called, so that the help page needs nothing but this table.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+FROM_SCANS = "From scans to answers"
+LOOK = "Look"
+
+
+class Verb(NamedTuple):
+    """A row: the word, the module under ``medtool.cli``, its group and line on the help page.
+
+    ``resume`` says how to go on after Ctrl-C.
+    """
+
+    name: str
+    module: str
+    group: str
+    summary: str
+    resume: str = "run the same command again."
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
+)

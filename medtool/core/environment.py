@@ -1,0 +1,65 @@
+"""The process's environment: the only file of medtool that touches ``os.environ``.
+
+No setting of medtool is an environment variable. What others agreed on is read here (NO_COLOR,
+what torch and SLURM set), one variable is written that keeps a library from asking for updates,
+and what influenced a run is recorded for ``run.json``.
+"""
+
+from __future__ import annotations
+
+import os
+
+# https://no-color.org: set to anything but "", programs print no colour.
+NO_COLOR = "NO_COLOR"
+
+# albumentations asks PyPI for a newer version on import unless this is set; nothing of medtool
+# may open a socket that nobody asked for.
+NO_UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"
+
+# What decides how a run is spread over devices, threads and nodes. Names of users, hosts and
+# accounts are left out on purpose: run.json travels with results.
+RECORDED_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "LOCAL_RANK",
+    "MKL_NUM_THREADS",
+    "NODE_RANK",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "RANK",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_CPUS_PER_TASK",
+    "SLURM_GPUS",
+    "SLURM_GPUS_ON_NODE",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_NUM_NODES",
+    "SLURM_LOCALID",
+    "SLURM_MEM_PER_CPU",
+    "SLURM_MEM_PER_NODE",
+    "SLURM_NODEID",
+    "SLURM_NTASKS",
+    "SLURM_NTASKS_PER_NODE",
+    "SLURM_PROCID",
+    "SLURM_RESTART_COUNT",
+    "TORCH_CUDNN_DETERMINISTIC",
+    "TORCH_NUM_THREADS",
+    "WORLD_SIZE",
+)
+
+
+def colour_forbidden() -> bool:
+    """Whether the user asked all programs for output without colour."""
+    return bool(os.environ.get(NO_COLOR))
+
+
+def keep_imports_offline() -> None:
+    """Call before a library that asks for updates is imported; worker processes inherit it."""
+    os.environ[NO_UPDATE_CHECK] = "1"
+
+
+def recorded_environment() -> dict[str, str]:
+    """What torch and SLURM read from the environment, for the record of a run."""
+    return {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ}

@@ -1,0 +1,98 @@
+"""The command line's frame: help, misspelt words, statuses, bugs, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medtool.cli import app, table, tasks
+
+
+def test_help_lists_every_verb(medtool):
+    outcome = medtool("--help")
+    assert outcome.status == 0
+    assert all(verb.name in outcome.out for verb in table.VERBS)
+    assert "not a medical device" in outcome.out
+
+
+def test_without_words_there_is_help(medtool):
+    assert medtool() == medtool("--help")
+
+
+def test_version(medtool):
+    from medtool import __version__
+
+    assert medtool("--version").out == f"medtool {__version__}\n"
+
+
+def test_a_misspelt_verb_gets_the_nearest_name(medtool):
+    outcome = medtool("taks")
+    assert outcome.status == 2
+    assert "nearest: tasks" in outcome.err
+    assert outcome.out == ""
+
+
+def test_a_wrong_option_is_wrong_usage(medtool):
+    outcome = medtool("tasks", "--jsn")
+    assert outcome.status == 2
+    assert "nearest: --json" in outcome.err
+
+
+@pytest.mark.parametrize("verb", table.VERBS, ids=lambda verb: verb.name)
+def test_every_verb_has_a_help_page(medtool, verb):
+    outcome = medtool(verb.name, "--help")
+    assert outcome.status == 0
+    assert f"medtool {verb.name}" in outcome.out
+
+
+def test_tasks_as_json(medtool):
+    document = json.loads(medtool("tasks", "--json").out)
+    assert [task["name"] for task in document["tasks"]] == ["brainmet"]
+
+
+def test_a_bug_shows_no_message_but_a_log(medtool, monkeypatch, tmp_path):
+    def broken(as_json: bool = False) -> None:
+        raise RuntimeError("PatientName DOE^JANE")
+
+    monkeypatch.setattr(tasks, "command", broken)
+    outcome = medtool("tasks", folder=tmp_path)
+    assert outcome.status == 70
+    assert "DOE" not in outcome.err + outcome.out
+    assert "RuntimeError" in outcome.err
+    [log] = Path(tmp_path, ".medtool", "log").iterdir()
+    assert "DOE^JANE" in log.read_text()
+    assert ":" not in log.name
+
+
+def test_ctrl_c_says_how_to_go_on(medtool, monkeypatch):
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tasks, "command", stopped)
+    outcome = medtool("tasks")
+    assert outcome.status == 130
+    assert "how to go on" in outcome.err
+
+
+def test_statuses_of_verbs_are_those_of_the_process(medtool, monkeypatch):
+    def some_failed() -> int:
+        return 1
+
+    monkeypatch.setattr(tasks, "command", some_failed)
+    assert medtool("tasks").status == 1
+
+
+def test_the_process_ends_with_the_status(medtool_process):
+    assert medtool_process("no-such-verb").status == 2
+
+
+def test_a_reader_that_goes_away_is_no_bug(monkeypatch, medtool):
+    def unread() -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(tasks, "command", unread)
+    outcome = medtool("tasks")
+    assert outcome.status == app.READER_GONE
+    assert outcome.err == ""
