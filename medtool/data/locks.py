@@ -1,0 +1,47 @@
+"""Locks between processes: held by an open file, so that a killed process lets go of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+# How often a waiting process looks whether the lock is free.
+POLL_S = 0.1
+
+
+def try_lock(path: Path) -> IO[bytes] | None:
+    """An open file that holds ``path``'s lock until it is closed; None while another holds it."""
+    file = path.open("ab")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+@contextmanager
+def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold ``path``'s lock; ``waiting`` is called once when another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = try_lock(path)
+    if held is None and waiting is not None:
+        waiting()
+    while held is None:
+        time.sleep(POLL_S)
+        held = try_lock(path)
+    try:
+        yield
+    finally:
+        held.close()
