@@ -166,7 +166,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Score:
-    """One number with what is needed to read it."""
+    """One number with what is needed to read it.
+
+    ``trivial`` is what a predictor that knows nothing of the case would have scored, and
+    ``trivial_by`` which one.
+    """
 
     name: str
     value: float
@@ -175,6 +179,8 @@ class Score:
     high: float = float("nan")
     interval: str = ""
     convention: str = ""
+    trivial: float = float("nan")
+    trivial_by: str = ""
 
 
 @dataclass(frozen=True)

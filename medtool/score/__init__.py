@@ -1,1 +1,1 @@
-"""Metrics, intervals and comparisons from stored predictions; no torch."""
+"""Numbers with their uncertainty, from stored predictions: numpy and scipy, never torch."""
