@@ -13,11 +13,11 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from medtool.core.errors import MachineError, UsageError
+from medtool.core.files import replace_text
 from medtool.core.names import nearest_name
 
 LEADING_COLUMNS = ("case", "patient", "study_uid", "status", "code", "message")
@@ -100,34 +100,20 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
     return read_table(file)
 
 
-def write_text_whole(path: Path, text: str) -> Path:
-    """Write beside and rename, so that a reader never meets half a file.
+def write_table(path: Path, text: str) -> Path:
+    """Write a table whole or not at all; gives the name under which it now is.
 
     A table that another program holds open (Excel on Windows) cannot be replaced: then the text
-    goes to a second name, which is returned. Raises MachineError when nothing can be written.
+    goes to a second name. Raises MachineError when nothing can be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise MachineError(
-            "The output cannot be written.",
-            where=str(path),
-            met=error.strerror or type(error).__name__,
-            how="free some space or choose another folder with -o.",
-        ) from error
-    try:
-        partial.replace(path)
+        replace_text(path, text)
         return path
-    except PermissionError:
+    except MachineError as error:
+        if not (isinstance(error.__cause__, PermissionError) and path.exists()):
+            raise
         second = _second_name(path)
-        partial.replace(second)
+        replace_text(second, text)
         return second
 
 
