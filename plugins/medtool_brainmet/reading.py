@@ -1,0 +1,95 @@
+"""A case's scan as HU, its grid, and where each slice came from: DICOM series or NIfTI file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtool.core.errors import CaseRefused
+from medtool.core.geometry import Grid
+from medtool.dicom.series import Series
+
+# Air around a head is near -1000 HU and bone well above 300: pixels in another unit show by
+# lacking both (quantiles of the whole scan).
+AIR_QUANTILE, LARGEST_AIR_HU = 0.005, -500.0
+BONE_QUANTILE, LEAST_BONE_HU = 0.999, 150.0
+
+
+@dataclass(frozen=True)
+class SliceSource:
+    """One slice as read: the source image to name, and its place along the normal."""
+
+    instance_number: int | None
+    sop_instance_uid: str
+    position_mm: float
+
+
+@dataclass(frozen=True)
+class Scan:
+    """HU (z, y, x) with grid and sources, as read."""
+
+    volume_hu: NDArray[np.float32]
+    grid: Grid
+    sources: tuple[SliceSource, ...]
+
+
+def read_scan(source: Any) -> Scan:
+    """Read a ``Series`` or a NIfTI path. Raises CaseRefused where the pixels cannot be read."""
+    return _read_series(source) if isinstance(source, Series) else _read_file(Path(source))
+
+
+def _read_series(series: Series) -> Scan:
+    from medtool.dicom.provenance import provenance
+    from medtool.dicom.volume import read_array
+
+    volume_hu, grid = read_array(series)
+    sources = tuple(
+        SliceSource(
+            origin.nearest.instance_number,
+            origin.nearest.sop_instance_uid,
+            round(origin.along_normal_mm, 4),
+        )
+        for origin in provenance(series)
+    )
+    return Scan(volume_hu, grid, sources)
+
+
+def _read_file(path: Path) -> Scan:
+    import SimpleITK as sitk
+
+    try:
+        image: Any = sitk.ReadImage(str(path), sitk.sitkFloat32)
+    except RuntimeError as error:
+        raise CaseRefused(
+            "unreadable-image", "The image cannot be read.", where=path.name, met=str(error)[-200:]
+        ) from error
+    if image.GetDimension() != 3:
+        raise CaseRefused(
+            "not-a-volume",
+            "The image is not a volume.",
+            where=path.name,
+            met=f"{image.GetDimension()} dimensions",
+            wanted="3",
+        )
+    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    normal = np.asarray(grid.direction).reshape(3, 3)[:, 2]
+    first_mm = float(normal @ np.asarray(grid.origin_mm))
+    sources = tuple(
+        SliceSource(None, "", round(first_mm + index * grid.spacing_mm[2], 4))
+        for index in range(grid.size[2])
+    )
+    return Scan(sitk.GetArrayFromImage(image), grid, sources)
+
+
+def why_not_hu(volume_hu: NDArray[np.float32]) -> str:
+    """What shows that the pixels are no HU of a head; "" where nothing does."""
+    low, high = np.quantile(volume_hu, [AIR_QUANTILE, BONE_QUANTILE])
+    if low > LARGEST_AIR_HU:
+        return f"no air: {AIR_QUANTILE:.1%} of the pixels lie below {low:.0f}, air is near -1000 HU"
+    if high < LEAST_BONE_HU:
+        return f"no bone: {BONE_QUANTILE:.1%} of the pixels lie below {high:.0f}, bone above 300 HU"
+    return ""

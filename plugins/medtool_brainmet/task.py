@@ -1,0 +1,89 @@
+"""The task: does this head CT show brain metastases?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtool.core.errors import CaseRefused
+from medtool.core.records import Case, Finding, Prepared
+from medtool.tasks.bag import BagTask
+from medtool_brainmet.settings import BrainmetSettings
+
+class Brainmet(BagTask):
+    """Brain metastases on head CT, one answer per study."""
+
+    name: ClassVar[str] = "brainmet"
+    summary: ClassVar[str] = "Brain metastases on head CT: one answer per study."
+    settings_type = BrainmetSettings
+    preparation_version: ClassVar[int] = 1
+
+    settings: BrainmetSettings
+
+    def check(self, case: Case) -> list[Finding]:
+        """What only pixels show: no HU, no brain, a brain of odd volume, slices left out."""
+        if self.channel not in case.inputs:
+            return []
+        try:
+            return list(self.prepare(case).findings)
+        except CaseRefused as refusal:
+            what = " ".join(part for part in (refusal.what, refusal.met) if part)
+            return [Finding(refusal.code, what, "refusal")]
+
+    def prepare(self, case: Case) -> Prepared:
+        """Windowed slices of the brain, not yet normalised. Raises CaseRefused."""
+        from medtool_brainmet.preparation import prepare_scan
+        from medtool_brainmet.reading import read_scan
+
+        scan = read_scan(self.input_of(case))
+        return prepare_scan(case, scan, self.settings.data.preparation)
+
+    def normalise(
+        self, slices: NDArray[Any], masks: NDArray[np.bool_] | None
+    ) -> NDArray[np.float32]:
+        """Slices (n, rows, columns) as (n, channels, rows, columns), scaled inside the brain."""
+        from medtool_brainmet.normalisation import normalise_slices
+
+        inside = np.ones(slices.shape, dtype=bool) if masks is None else masks
+        scaled = normalise_slices(slices, inside, self.settings.model.normalisation)
+        channels = self.settings.model.channels
+        return np.repeat(scaled[:, None], channels, axis=1) if channels > 1 else scaled[:, None]
+
+    def draw_augmentation(
+        self, rng: np.random.Generator, label: float | None
+    ) -> Mapping[str, float]:
+        """Which changes a slice gets, and how strong; by class where the preset says so."""
+        from medtool_brainmet.augmentation import changes_for, draw_changes
+
+        return draw_changes(rng, changes_for(self.settings.augment, label))
+
+    def apply_augmentation(
+        self,
+        image: NDArray[Any],
+        mask: NDArray[np.bool_] | None,
+        parameters: Mapping[str, float],
+    ) -> NDArray[Any]:
+        """One windowed slice changed as drawn."""
+        from medtool_brainmet.augmentation import apply_changes
+
+        return apply_changes(image, mask, parameters)
+
+    def input_size_px(self) -> int:
+        """Rows and columns of a prepared slice."""
+        return self.settings.data.preparation.size_px
+
+    def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
+        """Whether augmentation by class gives the label away, measured on the training cases."""
+        from medtool_brainmet.leak import audit_augmentation
+
+        return audit_augmentation(self.settings.augment, cases, prepared, self.settings.train.seed)
+
+    def write_demo(self, folder: Path, seed: int) -> None:
+        """A synthetic cohort: see ``medtool_brainmet.demo``."""
+        from medtool_brainmet.demo import write_cohort
+
+        write_cohort(folder, seed)
