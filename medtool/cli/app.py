@@ -91,9 +91,9 @@ def _run(words: list[str], verb: Verb | None) -> int:
     try:
         # Gives the bound verb, or a status when there was only help to show.
         parsed: Any = command.main(args=words, prog_name="medtool", standalone_mode=False)
+        status = parsed() if callable(parsed) else parsed
     except TyperUsageFault as fault:
         raise _wrong_usage(fault, verb) from None
-    status = parsed() if callable(parsed) else parsed
     return int(status or 0)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -162,7 +162,7 @@ def span(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def table(rows: list[tuple[str, ...]], *, indent: str = "") -> str:
+def table(rows: Sequence[tuple[str, ...]], *, indent: str = "") -> str:
     """Columns of text, each as wide as its widest cell; the last one is not padded."""
     if not rows:
         return ""

@@ -27,4 +27,5 @@ class Verb(NamedTuple):
 
 VERBS: tuple[Verb, ...] = (
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
+    Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),
 )
