@@ -115,7 +115,14 @@ class BagTask(Task):
             patient_key=self.settings.data.patient_key,
             modalities=self.modalities,
             channel=self.channel,
+            classes=self.label_classes(),
         )
+
+    def label_classes(self) -> dict[str, float]:
+        """Values of a label, in lower case, and the class of each."""
+        data = self.settings.data
+        negative = {value.lower(): 0.0 for value in data.negative_values}
+        return {**negative, **{value.lower(): 1.0 for value in data.positive_values}}
 
     def input_of(self, case: Case) -> Any:
         """The chosen series (or path) of ``case``; raises CaseRefused where there is none."""
@@ -175,6 +182,12 @@ class BagTask(Task):
         from medtool.tasks.bag_predict import predict_bag
 
         return predict_bag(self, model, prepared, case)
+
+    def pool(self, predictions: Sequence[Prediction]) -> Prediction:
+        """One answer for the studies of a patient, as if all their slices were one bag."""
+        from medtool.tasks.bag_predict import pool_studies
+
+        return pool_studies(self.settings.model, predictions)
 
     def score(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> Scores:
         """The metrics of a binary classification, at the threshold of the predictions."""

@@ -25,10 +25,16 @@ class BagModelSection(PretrainedModelSection):
     """Sharpness r of the pooling lse: towards 0 the mean, towards infinity the maximum."""
     attention_features: Annotated[int, Field(ge=1)] = 128
     """Width of the hidden layer of the pooling attention."""
-    batch_norm: Literal["frozen", "learned"] = "frozen"
-    """frozen: stored statistics, so chunks of a bag change nothing; learned: those of a chunk."""
+    batch_norm: Literal["auto", "frozen", "learned"] = "auto"
+    """frozen: stored statistics, so chunks change nothing; learned: a chunk's own; auto: learned
+    where the network starts from scratch, else frozen."""
     chunk_slices: Annotated[int, Field(ge=1)] = 32
     """Slices that pass the network at a time, in training and at inference."""
+
+    @property
+    def batch_norm_frozen(self) -> bool:
+        """Whether batch norms keep the statistics that they start with."""
+        return self.batch_norm == "frozen" or (self.batch_norm == "auto" and not self.from_scratch)
 
 
 class BagTrainSection(TrainSection):

@@ -1,0 +1,35 @@
+"""Losses of one logit against one label, one value a case; callers weight and average them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy (n) of logits (n) and labels (n) of 0 or 1."""
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+
+def focal(logits: Tensor, labels: Tensor, *, gamma: float, alpha: float | None = None) -> Tensor:
+    """Binary focal loss (n), Lin et al. 2017; ``alpha`` weights positives, 1 - alpha negatives.
+
+    p_t is exp(-ce), so nothing is lost where the probability is near 0 or 1.
+    """
+    cross_entropy = bce(logits, labels)
+    # 1 - p_t by expm1: near certainty it would vanish in float32 otherwise.
+    values = (-torch.expm1(-cross_entropy)) ** gamma * cross_entropy
+    if alpha is None:
+        return values
+    return values * (alpha * labels + (1 - alpha) * (1 - labels))
+
+
+def positive_weight(labels: Tensor) -> float:
+    """Negatives over positives: the weight that gives both classes the same sum of weights.
+
+    1 where a class is missing: no weight can balance that.
+    """
+    positives = int((labels > 0.5).sum())
+    negatives = labels.numel() - positives
+    return negatives / positives if positives and negatives else 1.0

@@ -1,0 +1,236 @@
+"""Studies that come as NIfTI files, or listed in a manifest CSV.
+
+A manifest has a row a case: ``case`` and ``image`` (a NIfTI file or a DICOM folder, relative to
+the manifest), and, where they are known, ``patient`` (else the case) and ``label``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from medtool.core.errors import LabelsError
+from medtool.core.geometry import Grid
+from medtool.core.names import nearest_name, safe_file_stem
+from medtool.core.records import Case, Finding, RefusedStudy
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+# Our own folders below the working folder: never data.
+OWN_FOLDERS = frozenset(["runs", ".medtool"])
+REQUIRED_COLUMNS = ("case", "image")
+LABEL_CLASSES: Mapping[str, float] = {"0": 0.0, "1": 1.0}
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One case of a manifest; ``line`` counts from 1, the header's."""
+
+    case_id: str
+    patient_id: str
+    image: Path
+    label: float | None
+    covariates: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class VolumeStudies:
+    """Cases that are files of their own, and their rows of the intake document."""
+
+    cases: tuple[Case, ...]
+    refused: tuple[RefusedStudy, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    files: frozenset[Path]
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether ``path`` is a table of cases."""
+    return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether ``path`` is named as a NIfTI file."""
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def read_manifest(path: Path, classes: Mapping[str, float]) -> list[ManifestRow]:
+    """The rows of a manifest. Raises LabelsError with every fault of the file."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        columns = [name.strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+        if missing:
+            raise LabelsError(
+                f"The manifest has no column '{missing[0]}'.",
+                where=str(path),
+                met="columns " + ", ".join(columns),
+                wanted=", ".join(REQUIRED_COLUMNS) + "; patient and label where known",
+                nearest=nearest_name(missing[0], columns),
+            )
+        rows, faults = [], []
+        for line, cells in enumerate(reader, start=2):
+            try:
+                rows.append(_manifest_row(path, cells, classes or LABEL_CLASSES))
+            except ValueError as error:
+                faults.append(f"line {line}: {error}")
+    twice = [name for name, count in Counter(row.case_id for row in rows).items() if count > 1]
+    faults += [f"case '{name}' is there twice" for name in twice]
+    if faults:
+        raise LabelsError(
+            "The manifest cannot be used.", where=str(path), met="; ".join(faults[:10])
+        )
+    return rows
+
+
+def _manifest_row(
+    path: Path, cells: Mapping[str, str | None], classes: Mapping[str, float]
+) -> ManifestRow:
+    """One row; raises ValueError saying what is wrong with it."""
+    given = {name: (value or "").strip() for name, value in cells.items() if name}
+    if not given["case"] or not given["image"]:
+        raise ValueError("case and image must both be there")
+    image = (path.parent / given["image"]).resolve()
+    if not image.exists():
+        raise ValueError(f"there is no '{given['image']}'")
+    if not image.is_dir() and not is_nifti(image):
+        raise ValueError(f"'{given['image']}' is neither a folder nor a NIfTI file")
+    text = given.get("label", "").lower()
+    if text and text not in classes:
+        raise ValueError(f"label '{text}' is none of {', '.join(classes)}")
+    known = {"case", "patient", "image", "label"}
+    return ManifestRow(
+        case_id=given["case"],
+        patient_id=given.get("patient") or given["case"],
+        image=image,
+        label=classes[text] if text else None,
+        covariates={name: value for name, value in given.items() if name not in known},
+    )
+
+
+def nifti_studies(
+    roots: Sequence[Path],
+    manifest: Sequence[ManifestRow],
+    *,
+    channel: str,
+    patient_key: Literal["patient-id", "folder", "case"],
+) -> VolumeStudies:
+    """NIfTI files below ``roots`` and in the manifest; a file is a case named after itself.
+
+    NIfTI has no PatientID: the folder that a file lies in below the root stands for the patient,
+    directly below the root the file's own name.
+    """
+    rows = [row for row in manifest if is_nifti(row.image)]
+    rows += [
+        ManifestRow(case_id, patient, file, None, {})
+        for root in roots
+        for file, case_id, patient in _named_files(root, patient_key)
+    ]
+    cases: list[Case] = []
+    refused: list[RefusedStudy] = []
+    table: list[dict[str, Any]] = []
+    for row in rows:
+        grid, why = read_grid(row.image)
+        table.append(_table_row(row, grid, why))
+        if grid is None:
+            refused.append(RefusedStudy(row.case_id, row.patient_id, "", "unreadable-nifti", why))
+            continue
+        cases.append(_volume_case(row, grid, channel))
+    return VolumeStudies(
+        tuple(cases), tuple(refused), tuple(table), frozenset(row.image for row in rows)
+    )
+
+
+def _named_files(root: Path, patient_key: str) -> Iterator[tuple[Path, str, str]]:
+    """NIfTI files below ``root`` with case and patient."""
+    files = [root] if root.is_file() else sorted(root.rglob("*"))
+    files = [file for file in files if is_nifti(file) and file.is_file()]
+    base = root.parent if root.is_file() else root
+    files = [f for f in files if not OWN_FOLDERS.intersection(f.relative_to(base).parts)]
+    stems = Counter(nifti_stem(file) for file in files)
+    for file in files:
+        inside = file.relative_to(base)
+        stem = nifti_stem(file)
+        case_id = stem if stems[stem] == 1 else "_".join([*inside.parts[:-1], stem])
+        patient = inside.parts[0] if len(inside.parts) > 1 and patient_key != "case" else case_id
+        yield file, safe_file_stem(case_id), patient
+
+
+def nifti_stem(path: Path) -> str:
+    """The name of a NIfTI file without its ending."""
+    suffix = next((s for s in reversed(NIFTI_SUFFIXES) if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def read_grid(path: Path) -> tuple[Grid | None, str]:
+    """The grid of a volume from its header, or why it has none."""
+    import SimpleITK as sitk
+
+    # SimpleITK has no annotations.
+    reader: Any = sitk.ImageFileReader()  # type: ignore[no-untyped-call]
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None, "The file cannot be read as NIfTI."
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        return None, f"The image has {reader.GetDimension()} dimensions; a scan has 3."
+    x, y, z = reader.GetSize()
+    return (
+        Grid(
+            (x, y, z),
+            tuple(reader.GetSpacing()),
+            tuple(reader.GetOrigin()),
+            tuple(reader.GetDirection()),
+        ),
+        "",
+    )
+
+
+def _volume_case(row: ManifestRow, grid: Grid, channel: str) -> Case:
+    return Case(
+        case_id=row.case_id,
+        patient_id=row.patient_id,
+        study_uid="",
+        inputs={channel: row.image},
+        folder=row.image.parent.name,
+        label=row.label,
+        covariates=row.covariates,
+        facts={
+            "slices": grid.size[2],
+            "slice_spacing_mm": grid.spacing_mm[2],
+            "pixel_spacing_mm": grid.spacing_mm[0],
+        },
+        findings=(
+            Finding(
+                "nifti-units", "NIfTI does not say its units; values are taken as HU.", "warning"
+            ),
+        ),
+    )
+
+
+def _table_row(row: ManifestRow, grid: Grid | None, why: str) -> dict[str, Any]:
+    """A row of the intake document, the case in place of the series."""
+    place = grid.as_dict() if grid else {}
+    return {
+        "uid": "",
+        "case": row.case_id,
+        "patient": row.patient_id,
+        "description": row.image.name,
+        "files": 1,
+        "verdict": "accepted" if grid else "refused",
+        "codes": [] if grid else ["unreadable-nifti"],
+        "reasons": [] if grid else [why],
+        "repairs": [],
+        "warnings": [],
+        "score": 0.0,
+        "chosen": grid is not None,
+        "size": place.get("size", []),
+        "spacing_mm": place.get("spacing_mm", []),
+        "origin_mm": place.get("origin_mm", []),
+        "direction": place.get("direction", []),
+        "findings": [],
+    }
