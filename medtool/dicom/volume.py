@@ -1,0 +1,234 @@
+"""From a stack of planes to one volume in true geometry.
+
+Planes decode in threads, each straight into its place in one preallocated float32 volume, where
+they are rescaled; nothing else of the size of the volume exists. Only an unevenly spaced series
+needs a second volume, because its slices are made of two planes each.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medtool.core.errors import CaseRefused
+from medtool.core.geometry import Grid
+from medtool.core.records import Finding
+from medtool.dicom.decode import check_pixel_format
+from medtool.dicom.pixels import AIR_HU, PlaneReader, check_rescale, measure
+from medtool.dicom.plausible import hu_findings
+from medtool.dicom.resample import blended_slice, blends
+from medtool.dicom.series import Series, StackGeometry
+from medtool.dicom.shear import Lattice, output_lattice, shifted_plane
+
+if TYPE_CHECKING:
+    import SimpleITK
+    from numpy.typing import NDArray
+
+# 4,096 slices of 1024 x 1024: beyond it is no scan, or no machine that reads it.
+MAX_VOLUME_BYTES = 2**34
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What was read: ``array`` (z, y, x) float32, its grid, and what only pixels could show."""
+
+    array: NDArray[np.float32]
+    grid: Grid
+    findings: tuple[Finding, ...] = ()
+
+
+def read_volume(series: Series, *, threads: int | None = None) -> Volume:
+    """Pixels of a series in HU (CT) or as rescaled (others), on the grid of ``series_grid``.
+
+    Outside the field of view and padding are -1024 HU in CT, 0 in others. ``threads``: None takes
+    the cores this process may use. Raises CaseRefused, with the codes of ``medtool.dicom.codes``;
+    ``not-hu`` when the values of a CT cannot be Hounsfield units.
+    """
+    geometry = _checked(series)
+    lattice = output_lattice(series.planes, geometry)
+    grid = _grid(series, geometry, lattice)
+    planes = _empty(len(series.planes), lattice)
+    job = _Job(series, lattice, planes)
+    with ThreadPoolExecutor(threads or usable_cores()) as pool:
+        _finish(pool.map(job.fill, range(len(series.planes))))
+        array = planes
+        if geometry.is_resampled:
+            array = _resampled(pool, geometry, job)
+    findings = list(dict.fromkeys(finding for found in job.findings for finding in found))
+    if series.modality == "CT":
+        implausible = hu_findings(array)
+        for finding in implausible:
+            if finding.severity == "refusal":
+                raise CaseRefused(
+                    finding.code,
+                    "The values of this CT are no Hounsfield units.",
+                    where=str(series.folder),
+                    met=finding.message,
+                )
+        findings += implausible
+    return Volume(array, grid, tuple(findings))
+
+
+def read_array(series: Series, *, threads: int | None = None) -> tuple[NDArray[np.float32], Grid]:
+    """Values (z, y, x) float32 and their grid; ``read_volume`` without its findings."""
+    volume = read_volume(series, threads=threads)
+    return volume.array, volume.grid
+
+
+def read(series: Series, *, threads: int | None = None) -> SimpleITK.Image:
+    """The series as an image: float32, HU for CT, LPS, true geometry.
+
+    Gantry tilt is sheared out and uneven steps are resampled: ``medtool.dicom.provenance`` leads
+    back to the source planes. Raises as ``read_volume`` does.
+    """
+    import SimpleITK
+
+    volume = read_volume(series, threads=threads)
+    image: SimpleITK.Image = SimpleITK.GetImageFromArray(volume.array)
+    image.SetSpacing(volume.grid.spacing_mm)  # type: ignore[no-untyped-call]
+    image.SetOrigin(volume.grid.origin_mm)  # type: ignore[no-untyped-call]
+    image.SetDirection(volume.grid.direction)  # type: ignore[no-untyped-call]
+    return image
+
+
+def series_grid(series: Series) -> Grid:
+    """The grid that ``read`` gives, without reading pixels; refuses what has no geometry."""
+    geometry = _checked(series)
+    return _grid(series, geometry, output_lattice(series.planes, geometry))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Job:
+    """Fills a volume plane by plane, from any number of threads."""
+
+    def __init__(self, series: Series, lattice: Lattice, planes: NDArray[np.float32]) -> None:
+        self.series = series
+        self.lattice = lattice
+        self.planes = planes
+        self.is_ct = series.modality == "CT"
+        self.findings: list[tuple[Finding, ...]] = [()] * len(series.planes)
+        # Packed to bits: only uneven series need them, and they should cost little.
+        self.invalid: list[NDArray[np.uint8] | None] = [None] * len(series.planes)
+        self._readers = threading.local()
+
+    def fill(self, index: int) -> None:
+        """Read plane ``index`` into its place."""
+        plane, geometry = self.series.planes[index], self.series.geometry
+        reader = self._reader()
+        stored, found = reader.stored(plane)
+        if geometry is None or not geometry.is_sheared:
+            measured = measure(plane, stored, self.planes[index], is_ct=self.is_ct)
+            invalid = measured.padding
+        else:
+            own = np.empty(stored.shape, dtype=np.float32)
+            measured = measure(plane, stored, own, is_ct=self.is_ct)
+            column, row = self.lattice.shifts_px[index]
+            air = AIR_HU if self.is_ct else 0.0
+            invalid = shifted_plane(
+                own, measured.padding, (float(column), float(row)), self.planes[index], air
+            )
+        self.findings[index] = (*found, *measured.findings)
+        if invalid is not None and geometry is not None and geometry.is_resampled:
+            self.invalid[index] = np.packbits(invalid)
+
+    def invalid_mask(self, index: int) -> NDArray[np.bool_] | None:
+        """Where plane ``index`` has no measurement."""
+        packed = self.invalid[index]
+        if packed is None:
+            return None
+        shape = self.planes.shape[1:]
+        bits = np.unpackbits(packed, count=shape[0] * shape[1])
+        return bits.reshape(shape).astype(bool)
+
+    def _reader(self) -> PlaneReader:
+        reader: PlaneReader | None = getattr(self._readers, "reader", None)
+        if reader is None:
+            reader = self._readers.reader = PlaneReader(bytearray())
+        return reader
+
+
+def _resampled(pool: ThreadPoolExecutor, geometry: StackGeometry, job: _Job) -> NDArray[np.float32]:
+    parts = blends(geometry.positions_mm, geometry.target_positions_mm)
+    array = _empty(len(parts), job.lattice)
+
+    def fill(index: int) -> None:
+        masks = {plane: job.invalid_mask(plane) for plane in parts[index].planes}
+        invalid = [masks.get(plane) for plane in range(len(job.planes))]
+        blended_slice(job.planes, invalid, parts[index], array[index])
+
+    _finish(pool.map(fill, range(len(parts))))
+    return array
+
+
+def _finish(results: Iterable[None]) -> None:
+    """Wait for all, raising what the first failing one raised."""
+    for _ in results:
+        pass
+
+
+def _checked(series: Series) -> StackGeometry:
+    """The geometry, after refusing what cannot be read whatever its pixels are."""
+    geometry = series.geometry
+    if geometry is None or not series.planes:
+        refusal = next((f for f in series.findings if f.severity == "refusal"), None)
+        raise CaseRefused(
+            refusal.code if refusal else "invalid-geometry",
+            "The series does not make a volume.",
+            where=str(series.folder),
+            met=refusal.message if refusal else "no geometry",
+        )
+    for plane in series.planes:
+        check_pixel_format(plane.pixels)
+        if not plane.has_modality_lut:
+            check_rescale(plane)
+        if (plane.pixels.rows, plane.pixels.columns) != (geometry.rows, geometry.columns):
+            raise CaseRefused(
+                "mixed-sizes",
+                "Planes of one series differ in size.",
+                where=str(plane.path),
+                met=f"{plane.pixels.rows} x {plane.pixels.columns}",
+                wanted=f"{geometry.rows} x {geometry.columns}",
+            )
+    return geometry
+
+
+def _grid(series: Series, geometry: StackGeometry, lattice: Lattice) -> Grid:
+    row, column = np.asarray(geometry.row_direction), np.asarray(geometry.column_direction)
+    normal = np.asarray(geometry.normal)
+    origin = (
+        np.asarray(series.planes[0].position_mm)
+        + row * lattice.origin_px[0] * geometry.column_spacing_mm
+        + column * lattice.origin_px[1] * geometry.row_spacing_mm
+        + normal * (geometry.target_positions_mm[0] - geometry.positions_mm[0])
+    )
+    direction = np.stack([row, column, normal], axis=1)
+    return Grid(
+        (lattice.columns, lattice.rows, len(geometry.target_positions_mm)),
+        (geometry.column_spacing_mm, geometry.row_spacing_mm, geometry.slice_spacing_mm),
+        (float(origin[0]), float(origin[1]), float(origin[2])),
+        tuple(float(v) for v in direction.ravel()),
+    )
+
+
+def _empty(slices: int, lattice: Lattice) -> NDArray[np.float32]:
+    size = slices * lattice.rows * lattice.columns * 4
+    if size > MAX_VOLUME_BYTES:
+        raise CaseRefused(
+            "too-large",
+            "The series announces a volume larger than any scan.",
+            met=f"{slices} x {lattice.rows} x {lattice.columns} voxels",
+            wanted=f"at most {MAX_VOLUME_BYTES} bytes",
+        )
+    return np.empty((slices, lattice.rows, lattice.columns), dtype=np.float32)
