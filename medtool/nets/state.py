@@ -33,7 +33,7 @@ def raw_tensor(name: str, tensor: Tensor) -> RawTensor:
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
     shape = tuple(tensor.shape)
     # Through bytes, since numpy has no bfloat16.
-    data = memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    data = flat.view(torch.uint8).numpy().data if flat.numel() else b""
     return RawTensor(name, TYPE_NAMES[tensor.dtype], shape, data)
 
 
