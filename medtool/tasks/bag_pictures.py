@@ -86,13 +86,20 @@ def _picture(image: NDArray[Any], caption: Sequence[str], side: str) -> NDArray[
     canvas = np.zeros((SIDE_PX + CAPTION_PX, SIDE_PX), np.uint8)
     top, left = (SIDE_PX - size[1]) // 2, (SIDE_PX - size[0]) // 2
     canvas[top : top + size[1], left : left + size[0]] = shown
-    style = {"fontFace": cv2.FONT_HERSHEY_SIMPLEX, "color": TEXT_COLOUR, "lineType": cv2.LINE_AA}
     for line, text in enumerate(caption):
-        at = (GAP_PX, SIDE_PX + 20 + 22 * line)
-        cv2.putText(canvas, text, at, fontScale=0.48, thickness=1, **style)
+        _write_on(canvas, text, (GAP_PX, SIDE_PX + 20 + 22 * line), size=0.48, thickness=1)
     if side:
-        cv2.putText(canvas, side, (GAP_PX, SIDE_PX // 2), fontScale=0.8, thickness=2, **style)
+        _write_on(canvas, side, (GAP_PX, SIDE_PX // 2), size=0.8, thickness=2)
     return canvas
+
+
+def _write_on(
+    canvas: NDArray[np.uint8], text: str, at: tuple[int, int], *, size: float, thickness: int
+) -> None:
+    import cv2
+
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(canvas, text, at, font, size, (TEXT_COLOUR,), thickness, cv2.LINE_AA)
 
 
 def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
