@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtool.core.errors import CaseRefused
+from medtool.core.geometry import Grid
 from medtool.core.records import Case, Finding, Prepared
 from medtool_brainmet.asymmetry import MidSagittal
 from medtool_brainmet.extraction import BrainMask, extract_brain
 from medtool_brainmet.morphology import Mask
 from medtool_brainmet.quality import SliceQuality, judge_slices
 from medtool_brainmet.reading import Scan, why_not_hu
-from medtool_brainmet.resizing import cut_square, to_patient_axes
+from medtool_brainmet.resizing import cut_square, square_around, to_patient_axes
 from medtool_brainmet.windowing import apply_window
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ class Stages:
     """What each stage gave; arrays are (z, y, x) in the patient's directions."""
 
     volume_hu: NDArray[np.float32]
-    pixel_mm: tuple[float, float]
+    grid: Grid
     brain: BrainMask
     windowed: NDArray[np.float32]
     slices: NDArray[np.float32]
     masks: Mask
+    slices_grid: Grid
     quality: tuple[SliceQuality, ...]
     mid_sagittal: MidSagittal
-    size_mm: float
 
     @property
     def used(self) -> list[int]:
@@ -50,34 +51,26 @@ def run_stages(scan: Scan, settings: PreparationSection) -> Stages:
     fault = why_not_hu(scan.volume_hu)
     if fault:
         raise CaseRefused("not-hu", "The pixels are not HU of a head.", met=fault, wanted="HU")
-    volume_hu, pixel_mm = to_patient_axes(scan.volume_hu, scan.grid)
-    brain = extract_brain(volume_hu, (*pixel_mm, scan.grid.spacing_mm[2]), settings.extraction)
+    volume_hu, grid = to_patient_axes(scan.volume_hu, scan.grid)
+    brain = extract_brain(volume_hu, grid.spacing_mm, settings.extraction)
     for finding in brain.findings:
         if finding.severity == "refusal":
             raise CaseRefused(finding.code, finding.message[:1].upper() + finding.message[1:] + ".")
     windowed = apply_window(volume_hu, settings.window_level_hu, settings.window_width_hu)
-    slices, masks = cut_square(
-        windowed,
-        brain.mask,
-        pixel_mm,
-        field_mm=settings.field_mm,
-        size_px=settings.size_px,
-    )
-    side_mm = settings.field_mm or max(
-        step * size for step, size in zip(pixel_mm, volume_hu.shape[:0:-1], strict=True)
-    )
-    size_mm = side_mm / settings.size_px
-    quality, line = judge_slices(slices, masks, size_mm, settings.quality)
+    square = square_around(brain.mask, grid, settings.field_mm)
+    slices, masks = cut_square(windowed, brain.mask, square, settings.size_px)
+    slices_grid = square.grid_of(grid, settings.size_px)
+    quality, line = judge_slices(slices, masks, slices_grid.spacing_mm[0], settings.quality)
     return Stages(
         volume_hu=volume_hu,
-        pixel_mm=pixel_mm,
+        grid=grid,
         brain=brain,
         windowed=windowed,
         slices=slices,
         masks=masks,
+        slices_grid=slices_grid,
         quality=tuple(quality),
         mid_sagittal=line,
-        size_mm=size_mm,
     )
 
 
@@ -99,7 +92,7 @@ def prepare_scan(case: Case, scan: Scan, settings: PreparationSection) -> Prepar
             "slices": stages.slices[used].astype(np.float16),
             "mask": stages.masks[used],
         },
-        grids={"image": scan.grid},
+        grids={"image": scan.grid, "slices": stages.slices_grid},
         elements=tuple(_elements(scan, stages)),
         facts=_facts(scan, stages),
         findings=(*stages.brain.findings, *_dropped(stages)),
@@ -143,7 +136,7 @@ def _facts(scan: Scan, stages: Stages) -> dict[str, Any]:
         "brain_fallback": stages.brain.fallback,
         "slices_read": len(stages.quality),
         "slices_used": len(stages.used),
-        "pixel_mm": round(stages.size_mm, 5),
+        "pixel_mm": round(stages.slices_grid.spacing_mm[0], 5),
         "mid_sagittal": {
             "shift_mm": stages.mid_sagittal.shift_mm,
             "angle_degrees": stages.mid_sagittal.angle_degrees,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtool.core.errors import CaseRefused
-from medtool.core.records import Case, Finding, Prepared
+from medtool.core.records import Case, Finding, Prepared, Section
 from medtool.tasks.bag import BagTask
 from medtool_brainmet.settings import BrainmetSettings
+
+if TYPE_CHECKING:
+    from medtool.data.run_folder import RunFolder
+
 
 class Brainmet(BagTask):
     """Brain metastases on head CT, one answer per study."""
@@ -81,6 +85,18 @@ class Brainmet(BagTask):
         from medtool_brainmet.leak import audit_augmentation
 
         return audit_augmentation(self.settings.augment, cases, prepared, self.settings.train.seed)
+
+    def preview(self, case: Case, folder: Path) -> list[Path]:
+        """Pictures of every stage and of augmentations by class; gives the files written."""
+        from medtool_brainmet.preview import write_preview
+
+        return write_preview(self, case, folder)
+
+    def sections(self, run: RunFolder) -> list[Section]:
+        """The slices that speak most for positive, and the test of the augmentation."""
+        from medtool_brainmet.sections import report_sections
+
+        return report_sections(run)
 
     def write_demo(self, folder: Path, seed: int) -> None:
         """A synthetic cohort: see ``medtool_brainmet.demo``."""
