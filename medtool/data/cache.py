@@ -11,11 +11,9 @@ name that exists is whole; a lock per case keeps two processes from preparing th
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.errors import MachineError
+from medtool.core.files import TEMPORARY_PREFIX, replacing
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Prepared
 from medtool.data.case_file import DamagedFile, read_case_file, to_bytes, verify
@@ -41,8 +40,8 @@ __all__ = ["Cache", "Refusal", "default_cache_root", "input_files", "read_prepar
 
 LEDGER_FILE = "ledger.jsonl"
 KEY_FILE = "key.json"
-# Temporary files of another machine are left alone until they are this old.
-STALE_S = 24 * 3600.0
+# Writing one case takes seconds: a temporary file of this age was left by a process that died.
+STALE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -209,60 +208,19 @@ class Cache:
 
     def open(self) -> None:
         """Make the folder, say in it what the key stands for, sweep what dead processes left."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _cannot_write(self.folder, error) from error
         if not (self.folder / KEY_FILE).exists():
             self._write(self.folder / KEY_FILE, [self._key_text.encode()])
-        for file in self.folder.glob(".*.tmp"):
-            if _is_orphan(file):
-                file.unlink(missing_ok=True)
+        for file in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > STALE_S:
+                    file.unlink()
 
     def _write(self, path: Path, parts: list[bytes]) -> None:
         """Write beside and rename."""
-        beside = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
+            with replacing(path) as file:
                 for part in parts:
                     file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except OSError as error:
-            raise _cannot_write(path.parent, error) from error
-        finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-
-
-def _cannot_write(folder: Path, error: OSError) -> MachineError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return MachineError(
-        "The disk of the cache is full." if full else "The cache cannot be written.",
-        where=str(folder),
-        met=error.strerror or type(error).__name__,
-        how="free some space or name another folder with --cache; what is prepared is kept.",
-    )
-
-
-def _host() -> str:
-    return socket.gethostname().replace(".", "-") or "host"
-
-
-def _is_orphan(file: Path) -> bool:
-    """Whether the process that was writing this temporary file is gone."""
-    with suppress(FileNotFoundError):
-        if time.time() - file.stat().st_mtime > STALE_S:
-            return True
-    *_, host, pid = file.name.removesuffix(".tmp").split(".")
-    if os.name != "posix" or host != _host() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+        except MachineError as error:
+            error.how = "name another folder with --cache, or " + error.how
+            raise

@@ -1,0 +1,145 @@
+"""Cases with their labels and patients: what every verb that learns or scores begins with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from medtool.config.sections import DataSection
+from medtool.core.errors import UsageError
+from medtool.core.progress import Reporter, Silent
+from medtool.core.records import Case, Cohort, Finding, Source
+from medtool.data.labels import find_labels, read_labels
+from medtool.data.matching import Labelled, attach_labels
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
+
+# What anonymisers write into PatientID of everybody, in lower case without punctuation.
+PLACEHOLDERS = frozenset(
+    "anon anonym anonymous anonymised anonymized deidentified unknown none null na nn removed "
+    "patient test xxx xxxx 0 00 000 0000".split()
+)
+# More imaging sessions of one body part than this are not followed up in one patient.
+MOST_STUDIES_OF_ONE_PATIENT = 20
+# One id that has this many studies and most of the cohort is no patient's either.
+STUDIES_THAT_MAKE_A_SHARE = 5
+LARGEST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class LabelledCohort:
+    """A cohort with patients told apart as the preset says, and labels where there are any.
+
+    ``cases`` are all of them; ``labels`` is None where no table was given or found.
+    """
+
+    cohort: Cohort
+    cases: tuple[Case, ...]
+    labels: Labelled | None
+    labels_file: Path | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def with_label(self) -> tuple[Case, ...]:
+        """The cases whose label is known."""
+        return tuple(case for case in self.cases if case.label is not None)
+
+
+def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None) -> LabelledCohort:
+    """Find the cases, tell patients apart, attach the labels of ``source`` or beside the scans.
+
+    Raises InputError (no case), LabelsError.
+    """
+    reporter = reporter or Silent()
+    cohort = task.find(source)
+    data = task.settings.data
+    cases = keyed_patients(cohort.cases, data)
+    findings = [*cohort.findings, *suspicious_patients(cases)]
+    file = labels_file(source, data)
+    labelled = None
+    if file is not None:
+        labelled = attach_labels(cases, read_labels(file, data))
+        cases = labelled.cases
+        findings.extend(labelled.findings)
+    for finding in findings:
+        (reporter.say if finding.severity == "note" else reporter.warn)(finding.message)
+    return LabelledCohort(cohort, cases, labelled, file, tuple(findings))
+
+
+def labels_file(source: Source, data: DataSection) -> Path | None:
+    """The table that was named, else the one of the preset, else the one beside the scans."""
+    if source.labels is not None:
+        return source.labels
+    if data.labels is not None:
+        return data.labels
+    for path in source.paths:
+        found = find_labels(path if path.is_dir() else path.parent)
+        if found is not None:
+            return found
+    return None
+
+
+def keyed_patients(cases: Sequence[Case], data: DataSection) -> tuple[Case, ...]:
+    """Cases whose patient id is what ``data.patient_key`` says tells patients apart."""
+    if data.patient_key == "folder":
+        return tuple(replace(case, patient_id=_top(case) or case.case_id) for case in cases)
+    if data.patient_key == "case":
+        return tuple(replace(case, patient_id=case.case_id) for case in cases)
+    return tuple(cases)
+
+
+def _top(case: Case) -> str:
+    parts = PurePosixPath(case.folder.replace("\\", "/")).parts
+    return parts[0] if parts else ""
+
+
+def suspicious_patients(cases: Sequence[Case]) -> list[Finding]:
+    """One finding for each patient id that implausibly many studies share."""
+    studies: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        studies[case.patient_id].append(case)
+    findings = []
+    for patient, same in sorted(studies.items()):
+        why = _why_implausible(patient, same, len(cases))
+        if why:
+            shown = f"'{patient}'" if patient else "an empty patient id"
+            findings.append(Finding("patient-id-shared", f"{shown}: {why}", "warning"))
+    return findings
+
+
+def _why_implausible(patient: str, same: Sequence[Case], total: int) -> str:
+    if len(same) < 2:
+        return ""
+    plain = "".join(character for character in patient.lower() if character.isalnum())
+    if not plain or plain in PLACEHOLDERS:
+        return f"no patient's own id, and {len(same)} studies share it"
+    if len(same) > MOST_STUDIES_OF_ONE_PATIENT:
+        return f"{len(same)} studies share it, more than one patient has"
+    folders = {_top(case) for case in same} - {""}
+    mostly = len(same) >= STUDIES_THAT_MAKE_A_SHARE and len(same) > LARGEST_SHARE * total
+    if mostly and len(folders) == len(same):
+        return f"{len(same)} of {total} studies share it, each in a folder of its own"
+    return ""
+
+
+def require_patients(cases: Sequence[Case], *, allow: Sequence[str] = ()) -> None:
+    """Refuse to split when an id that is no patient's own would hold many patients together.
+
+    ``allow`` holds ids that a person vouches for. Raises UsageError.
+    """
+    trusted = {name.removeprefix("patient=") for name in allow}
+    shared = suspicious_patients([case for case in cases if case.patient_id not in trusted])
+    if not shared:
+        return
+    raise UsageError(
+        "Patients cannot be told apart, so that they cannot be split.",
+        met="; ".join(finding.message for finding in shared),
+        wanted="an id of its own for each patient",
+        how="say what tells patients apart: --set data.patient_key=folder (one folder each) or "
+        "--set data.patient_key=case (one study each); or vouch for an id: "
+        "--allow-leak patient=ID.",
+    )

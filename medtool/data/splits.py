@@ -1,0 +1,332 @@
+"""Who learns, who chooses and who scores: parts by patient, stratified, seeded, written down.
+
+Within each stratum (patients with a positive study, without, without label) patients are put in
+the order of a keyed hash of their id and dealt out: the result depends on the seed and on who is
+there, not on the order of the input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from medtool.config.sections import DataSection, TrainSection
+from medtool.core.errors import LabelsError, UsageError
+from medtool.core.files import replace_text
+from medtool.core.names import nearest_name
+from medtool.core.records import Case, Finding, Part
+from medtool.data.cohort import require_patients
+from medtool.data.foreign_table import ForeignTable, read_foreign_table
+from medtool.data.predictions import table_text
+
+Scheme = Literal["folds", "three-part", "two-part", "file"]
+PARTS: tuple[Part, ...] = get_args(Part)
+SPLIT_COLUMNS = ("case", "patient", "part", "label", "fold")
+
+# From this many patients on, one test part says enough and folds cost more than they give.
+FEW_PATIENTS = 500
+# Labels with more values than this are numbers, not classes: not stratified.
+MOST_CLASSES = 10
+
+PART_SYNONYMS: Mapping[str, Part] = {
+    "training": "train",
+    "val": "selection",
+    "valid": "selection",
+    "validation": "selection",
+    "tune": "selection",
+    "dev": "selection",
+    "testing": "test",
+    "held-out": "test",
+    "holdout": "test",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """``parts``: case id -> part. ``optimistic``: nobody only scores, so numbers flatter."""
+
+    parts: Mapping[str, Part]
+    scheme: Scheme
+    fold: int | None
+    findings: tuple[Finding, ...]
+    optimistic: bool
+
+    def cases_of(self, cases: Sequence[Case], part: Part) -> tuple[Case, ...]:
+        """The cases of one part, in the order given."""
+        return tuple(case for case in cases if self.parts.get(case.case_id) == part)
+
+
+def split_scheme(train: TrainSection, patients: int, *, several: bool) -> Scheme:
+    """What ``split = "auto"`` means for this many patients; ``several``: folds were asked for."""
+    if train.split != "auto":
+        return train.split
+    return "folds" if several and patients < FEW_PATIENTS else "three-part"
+
+
+def make_split(
+    cases: Sequence[Case],
+    train: TrainSection,
+    data: DataSection,
+    *,
+    fold: int | None,
+    allow: Sequence[str] = (),
+) -> Split:
+    """Every case in one part, every patient in one part.
+
+    ``fold`` (counted from 0) asks for that fold of ``train.folds``. In a fold the selection part
+    is ``selection_share`` of the patients that are not tested; with three parts it is that share
+    of all patients (70/15/15 by default); with two parts, of all. A split file is honoured first.
+    ``allow`` names patient ids vouched for (``cohort.require_patients``). Raises UsageError
+    (too few patients, unknown fold, ids shared by many patients) and LabelsError (the split file,
+    a single class).
+    """
+    if not cases:
+        raise UsageError("There are no cases to split.")
+    if data.split_file is not None:
+        return _split_from_file(cases, data.split_file, train)
+    require_patients(cases, allow=allow)
+    strata = _strata(cases)
+    scheme: Scheme = (
+        "folds" if fold is not None else split_scheme(train, len(strata), several=False)
+    )
+    if scheme == "folds":
+        number = 0 if fold is None else fold
+        places = _fold_parts(strata, train, number)
+    else:
+        number = None
+        places = _share_parts(strata, train, three=scheme == "three-part")
+    parts = {case.case_id: places[case.patient_id] for case in cases}
+    findings = _require_both_classes(cases, parts, train, scheme)
+    return Split(parts, scheme, number, tuple(findings), optimistic=scheme == "two-part")
+
+
+def _strata(cases: Sequence[Case]) -> dict[str, str]:
+    """Patient -> stratum. Raises LabelsError when all labels are one class."""
+    labels: dict[str, list[float]] = defaultdict(list)
+    for case in cases:
+        labels[case.patient_id].extend([] if case.label is None else [case.label])
+    values = {label for same in labels.values() for label in same}
+    if len(values) == 1:
+        only = next(iter(values))
+        raise LabelsError(
+            "All labels are of one class.",
+            met=f"{len(cases)} cases, all {only:g}",
+            wanted="cases of both classes",
+            how="add cases of the other class, or name its values in the preset "
+            "(data.positive_values, data.negative_values).",
+        )
+    if len(values) > MOST_CLASSES:
+        return dict.fromkeys(labels, "")
+    # The rarer question decides: a patient with one positive study is a positive patient.
+    return {patient: str(max(same)) if same else "" for patient, same in labels.items()}
+
+
+def _dealt(strata: Mapping[str, str], seed: int, purpose: str) -> dict[str, list[str]]:
+    """Stratum -> its patients in the order of a keyed hash."""
+
+    def place(patient: str) -> bytes:
+        return hashlib.blake2b(f"{purpose}/{seed}/{patient}".encode(), digest_size=16).digest()
+
+    order: dict[str, list[str]] = defaultdict(list)
+    for patient, stratum in sorted(strata.items(), key=lambda item: (place(item[0]), item[0])):
+        order[stratum].append(patient)
+    return dict(sorted(order.items()))
+
+
+def _shares(count: int, shares: Sequence[float]) -> list[int]:
+    """How many of ``count`` go to each share: rounded, at least one each while that is possible.
+
+    What is left, at least one where there is any, belongs to training.
+    """
+    numbers = [round(count * share) for share in shares]
+    numbers = [max(1, number) if count > len(shares) else number for number in numbers]
+    while sum(numbers) >= count > 0:
+        largest = max(range(len(numbers)), key=lambda i: numbers[i])
+        numbers[largest] -= 1
+    return numbers
+
+
+def _share_parts(strata: Mapping[str, str], train: TrainSection, *, three: bool) -> dict[str, Part]:
+    if three and train.selection_share + train.test_share >= 1:
+        raise UsageError(
+            "Nothing would be left to train on.",
+            met=f"train.selection_share {train.selection_share:g} and train.test_share "
+            f"{train.test_share:g}",
+            wanted="together below 1",
+        )
+    shares = [train.selection_share, train.test_share] if three else [train.selection_share]
+    places: dict[str, Part] = {}
+    for patients in _dealt(strata, train.seed, "parts").values():
+        selection, *test = _shares(len(patients), shares)
+        tested = test[0] if test else 0
+        for index, patient in enumerate(patients):
+            in_selection = index < tested + selection
+            places[patient] = "test" if index < tested else "selection" if in_selection else "train"
+    return places
+
+
+def _fold_parts(strata: Mapping[str, str], train: TrainSection, fold: int) -> dict[str, Part]:
+    if not 0 <= fold < train.folds:
+        raise UsageError(
+            f"There is no fold {fold}.",
+            wanted=f"0 to {train.folds - 1} (train.folds is {train.folds})",
+        )
+    if len(strata) < train.folds:
+        raise UsageError(
+            "There are fewer patients than folds.",
+            met=f"{len(strata)} patients, {train.folds} folds",
+            wanted="at least one patient a fold",
+            how=f"--folds {max(2, len(strata))} or less, or more patients.",
+        )
+    places: dict[str, Part] = {}
+    dealt = 0
+    rest: dict[str, str] = {}
+    for stratum, patients in _dealt(strata, train.seed, "folds").items():
+        # Dealing goes on where the last stratum ended, so that folds differ by one at most.
+        for patient in patients:
+            if dealt % train.folds == fold:
+                places[patient] = "test"
+            else:
+                rest[patient] = stratum
+            dealt += 1
+    for patients in _dealt(rest, train.seed, f"selection of fold {fold}").values():
+        (selection,) = _shares(len(patients), [train.selection_share])
+        for index, patient in enumerate(patients):
+            places[patient] = "selection" if index < selection else "train"
+    return places
+
+
+def _require_both_classes(
+    cases: Sequence[Case], parts: Mapping[str, Part], train: TrainSection, scheme: Scheme
+) -> list[Finding]:
+    """Both classes in each part; only the test part of a fold may do with one, said."""
+    classes = {case.label for case in cases} - {None}
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        return []
+    findings = []
+    for part in PARTS:
+        present = {c.label for c in cases if parts.get(c.case_id) == part} - {None}
+        if not present and part == "test":
+            continue
+        lacking = sorted(value for value in classes - present if value is not None)
+        if not lacking:
+            continue
+        which = ", ".join(f"{value:g}" for value in lacking)
+        if part == "test" and scheme in ("folds", "file"):
+            message = f"the part test has no case of class {which}: its own AUROC is undefined"
+            findings.append(Finding("class-missing", message, "warning"))
+            continue
+        patients = Counter(label for _, label in {(c.patient_id, c.label) for c in cases})
+        raise UsageError(
+            f"The part {part} would have no case of class {which}.",
+            met=", ".join(
+                f"{count} patients of class {label:g}"
+                for label, count in sorted(patients.items(), key=lambda item: str(item[0]))
+                if label is not None
+            ),
+            wanted="both classes in every part",
+            how="add patients of that class, or give a split file (data.split_file).",
+        )
+    return findings
+
+
+def _split_from_file(cases: Sequence[Case], path: Path, train: TrainSection) -> Split:
+    table = read_foreign_table(path, kind="split file")
+    column = next((c for c in table.columns if c.casefold() == "part"), "")
+    key = next((k for k in ("case", "patient") if _has(table, k)), "")
+    if not column or not key:
+        raise LabelsError(
+            "The split file lacks a column.",
+            where=str(path),
+            met="columns " + ", ".join(table.columns),
+            wanted="case or patient, and part (train, selection, test)",
+        )
+    part_of = _parts_of_table(table, column, key)
+    named = {
+        case.case_id: part_of[ident]
+        for case in cases
+        if (ident := case.case_id if key == "case" else case.patient_id) in part_of
+    }
+    if not named:
+        raise LabelsError(
+            "No row of the split file fits any case.",
+            where=str(path),
+            met=f"{key} " + ", ".join(list(part_of)[:3]),
+            wanted=f"{key} such as "
+            + ", ".join((c.case_id if key == "case" else c.patient_id) for c in cases[:3]),
+        )
+    findings = [Finding("split-given", f"the parts are those of {path.name}, by {key}")]
+    parts = dict(named)
+    left_out = [case.case_id for case in cases if case.case_id not in parts]
+    if left_out:
+        shown = ", ".join(left_out[:8]) + (", ..." if len(left_out) > 8 else "")
+        message = f"{len(left_out)} cases are not in {path.name} and in no part: {shown}"
+        findings.append(Finding("not-in-split", message, "warning"))
+    if "train" not in parts.values():
+        raise LabelsError("The split file gives nobody to train on.", where=str(path))
+    if "selection" not in parts.values():
+        parts |= _selection_from_training(cases, parts, train)
+        message = f"{path.name} has no selection part: taken from its training patients by seed"
+        findings.append(Finding("selection-taken", message))
+    findings += _require_both_classes(cases, parts, train, "file")
+    return Split(parts, "file", None, tuple(findings), optimistic="test" not in parts.values())
+
+
+def _has(table: ForeignTable, name: str) -> str:
+    return next((c for c in table.columns if c.casefold() == name), "")
+
+
+def _parts_of_table(table: ForeignTable, column: str, key: str) -> dict[str, Part]:
+    """Id -> part; unknown parts and ids with two parts are refused."""
+    result: dict[str, Part] = {}
+    identifier_column = _has(table, key)
+    for row in table.rows:
+        identifier, text = row.cells[identifier_column], row.cells[column].strip().lower()
+        if not identifier or not text:
+            continue
+        part = next((p for p in PARTS if p == text), PART_SYNONYMS.get(text))
+        if part is None:
+            raise LabelsError(
+                f"The split file has a part '{text}'.",
+                where=f"{table.path}, line {row.line}",
+                wanted=", ".join(PARTS),
+                nearest=nearest_name(text, PARTS, PART_SYNONYMS),
+            )
+        if result.setdefault(identifier, part) != part:
+            raise LabelsError(
+                f"The split file puts one {key} into two parts.",
+                where=f"{table.path}, line {row.line}",
+                met=f"{identifier}: {result[identifier]} and {part}",
+            )
+    return result
+
+
+def _selection_from_training(
+    cases: Sequence[Case], parts: Mapping[str, Part], train: TrainSection
+) -> dict[str, Part]:
+    training = [case for case in cases if parts.get(case.case_id) == "train"]
+    chosen: set[str] = set()
+    for patients in _dealt(_strata(training), train.seed, "selection of file").values():
+        (selection,) = _shares(len(patients), [train.selection_share])
+        chosen.update(patients[:selection])
+    return {case.case_id: "selection" for case in training if case.patient_id in chosen}
+
+
+def write_split(path: Path, cases: Sequence[Case], split: Split) -> Path:
+    """Write who is in which part; the file is a split file that can be given back."""
+    rows = [
+        {
+            "case": case.case_id,
+            "patient": case.patient_id,
+            "part": split.parts.get(case.case_id, ""),
+            "label": case.label,
+            "fold": split.fold,
+        }
+        for case in cases
+    ]
+    replace_text(path, table_text(rows, SPLIT_COLUMNS))
+    return path

@@ -1,0 +1,245 @@
+"""Splits: by patient, stratified, deterministic, whatever the order of the input."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from medtool.config.sections import DataSection, TrainSection
+from medtool.core.errors import LabelsError, UsageError
+from medtool.core.records import Case
+from medtool.data.cohort import keyed_patients, require_patients, suspicious_patients
+from medtool.data.splits import make_split, split_scheme, write_split
+
+DATA = DataSection()
+
+
+def _case(patient: str, study: int = 0, label: float | None = 0.0, **changes: str) -> Case:
+    values = {
+        "case_id": f"{patient}-{study}",
+        "patient_id": patient,
+        "study_uid": f"1.{study}",
+        "folder": patient,
+    } | changes
+    return Case(inputs={}, label=label, **values)
+
+
+def _cohort(positives: int, negatives: int) -> list[Case]:
+    return [_case(f"p{n}", label=float(n < positives)) for n in range(positives + negatives)]
+
+
+COHORTS = st.lists(
+    st.tuples(st.integers(0, 60), st.sampled_from([0.0, 1.0, 1.0, 0.0, None])),
+    min_size=12,
+    max_size=120,
+).map(lambda rows: [_case(f"P{patient}", n, label) for n, (patient, label) in enumerate(rows)])
+TRAINS = st.builds(
+    TrainSection,
+    seed=st.integers(0, 99),
+    folds=st.integers(2, 5),
+    split=st.sampled_from(["auto", "two-part", "three-part", "folds"]),
+)
+
+
+@given(COHORTS, TRAINS, st.randoms(use_true_random=False))
+def test_parts_are_whole_by_patient_and_independent_of_order(
+    cases: list[Case], train: TrainSection, shuffle: random.Random
+) -> None:
+    try:
+        split = make_split(cases, train, DATA, fold=None)
+    except (UsageError, LabelsError):
+        assume(False)
+    assert set(split.parts) == {case.case_id for case in cases}
+    part_of_patient = {(case.patient_id, split.parts[case.case_id]) for case in cases}
+    assert len(part_of_patient) == len({case.patient_id for case in cases})
+    assert {"train", "selection"} <= set(split.parts.values())
+    assert split.optimistic == ("test" not in split.parts.values())
+    mixed = list(cases)
+    shuffle.shuffle(mixed)
+    assert make_split(mixed, train, DATA, fold=None) == split
+
+
+@given(COHORTS, TRAINS)
+def test_folds_test_every_patient_once(cases: list[Case], train: TrainSection) -> None:
+    try:
+        splits = [make_split(cases, train, DATA, fold=k) for k in range(train.folds)]
+    except (UsageError, LabelsError):
+        assume(False)
+    tested = Counter(c.patient_id for s in splits for c in s.cases_of(cases, "test"))
+    studies = Counter(case.patient_id for case in cases)
+    assert tested == studies
+    sizes = [len({c.patient_id for c in s.cases_of(cases, "test")}) for s in splits]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_shares_and_strata_worked_out_by_hand() -> None:
+    # 40 positive and 160 negative patients, 70/15/15: 6 + 24 tested, 6 + 24 choosing.
+    cases = _cohort(40, 160)
+    split = make_split(cases, TrainSection(), DATA, fold=None)
+    counts = Counter((split.parts[case.case_id], case.label) for case in cases)
+    assert split.scheme == "three-part"
+    assert counts == {
+        ("test", 1.0): 6, ("test", 0.0): 24, ("selection", 1.0): 6, ("selection", 0.0): 24,
+        ("train", 1.0): 28, ("train", 0.0): 112,
+    }  # fmt: skip
+
+
+def test_a_fold_takes_its_selection_from_the_training_patients() -> None:
+    # 5 folds of 100: 20 tested (4 + 16); of the other 16 + 64, 15 %: 2 + 10.
+    cases = _cohort(20, 80)
+    split = make_split(cases, TrainSection(), DATA, fold=3)
+    counts = Counter((split.parts[case.case_id], case.label) for case in cases)
+    assert (split.scheme, split.fold) == ("folds", 3)
+    assert counts == {
+        ("test", 1.0): 4, ("test", 0.0): 16, ("selection", 1.0): 2, ("selection", 0.0): 10,
+        ("train", 1.0): 14, ("train", 0.0): 54,
+    }  # fmt: skip
+
+
+def test_a_patient_with_one_positive_study_is_a_positive_patient() -> None:
+    cases = [*_cohort(20, 80), _case("p90", 7, 1.0)]
+    split = make_split(cases, TrainSection(), DATA, fold=None)
+    assert split.parts["p90-0"] == split.parts["p90-7"]
+
+
+def test_the_seed_changes_the_parts() -> None:
+    cases = _cohort(20, 80)
+    splits = [make_split(cases, TrainSection(seed=s), DATA, fold=None).parts for s in (1, 2)]
+    assert splits[0] != splits[1]
+
+
+def test_two_parts_are_optimistic() -> None:
+    split = make_split(_cohort(10, 10), TrainSection(split="two-part"), DATA, fold=None)
+    assert split.optimistic
+    assert Counter(split.parts.values()) == {"train": 16, "selection": 4}
+
+
+def test_auto_depends_on_patients_and_on_what_was_asked() -> None:
+    train = TrainSection()
+    assert split_scheme(train, 499, several=True) == "folds"
+    assert split_scheme(train, 500, several=True) == "three-part"
+    assert split_scheme(train, 10, several=False) == "three-part"
+    assert split_scheme(TrainSection(split="two-part"), 10, several=True) == "two-part"
+
+
+@pytest.mark.parametrize(
+    ("cases", "train", "fold", "words"),
+    [
+        (_cohort(2, 1), TrainSection(), 0, "fewer patients than folds"),
+        (_cohort(5, 5), TrainSection(), 5, "no fold 5"),
+        ([], TrainSection(), None, "no cases"),
+        (_cohort(1, 20), TrainSection(), None, "would have no case of class 1"),
+        (_cohort(9, 9), TrainSection(test_share=0.5, selection_share=0.5), None, "left to train"),
+    ],
+)
+def test_refusals(cases: list[Case], train: TrainSection, fold: int | None, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        make_split(cases, train, DATA, fold=fold)
+    assert caught.value.exit_status == 2
+
+
+def test_one_class_only_is_refused() -> None:
+    with pytest.raises(LabelsError, match="one class") as caught:
+        make_split(_cohort(0, 9), TrainSection(), DATA, fold=None)
+    assert caught.value.met == "9 cases, all 0"
+
+
+def test_a_fold_without_positives_is_said() -> None:
+    findings = [
+        finding.code
+        for fold in range(5)
+        for finding in make_split(_cohort(4, 26), TrainSection(), DATA, fold=fold).findings
+    ]
+    assert findings == ["class-missing"]
+
+
+def test_a_written_split_gives_itself(tmp_path: Path) -> None:
+    cases = _cohort(10, 30)
+    split = make_split(cases, TrainSection(seed=3), DATA, fold=None)
+    file = write_split(tmp_path / "split.csv", cases, split)
+    again = make_split(cases, TrainSection(), DataSection(split_file=file), fold=None)
+    assert again.parts == split.parts
+    assert again.scheme == "file"
+    assert not again.optimistic
+
+
+def test_a_split_by_patient_and_what_it_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "split.csv"
+    rows = [f"p{n};{'Training' if n % 4 else 'held-out'}" for n in range(39)]
+    file.write_text("patient;part\n" + "\n".join(rows))
+    cases = _cohort(10, 30)
+    split = make_split(cases, TrainSection(), DataSection(split_file=file), fold=None)
+    assert [f.code for f in split.findings] == ["split-given", "not-in-split", "selection-taken"]
+    assert "p39-0" not in split.parts
+    assert {c.patient_id for c in split.cases_of(cases, "test")} == {
+        f"p{n}" for n in range(0, 39, 4)
+    }
+    assert split.cases_of(cases, "selection")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("case,group\np1-0,train\n", "lacks a column"),
+        ("case,part\nx,train\n", "fits any case"),
+        ("case,part\np1-0,trian\n", "has a part 'trian'"),
+        ("case,part\np1-0,train\np1-0,test\n", "into two parts"),
+        ("case,part\np1-0,test\np2-0,selection\n", "nobody to train on"),
+    ],
+)
+def test_split_files_that_cannot_be_honoured(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "split.csv"
+    file.write_text(text)
+    with pytest.raises(LabelsError, match=words):
+        make_split(_cohort(2, 2), TrainSection(), DataSection(split_file=file), fold=None)
+
+
+def test_anon_is_refused_until_the_key_is_named() -> None:
+    cases = [_case("ANON", n, float(n % 2), folder=f"f{n}") for n in range(30)]
+    assert [f.code for f in suspicious_patients(cases)] == ["patient-id-shared"]
+    with pytest.raises(UsageError, match="cannot be told apart") as caught:
+        make_split(cases, TrainSection(), DATA, fold=None)
+    assert "data.patient_key=folder" in caught.value.how
+    keyed = keyed_patients(cases, DataSection(patient_key="folder"))
+    assert {case.patient_id for case in keyed} == {f"f{n}" for n in range(30)}
+    assert set(make_split(keyed, TrainSection(), DATA, fold=None).parts) == {
+        c.case_id for c in cases
+    }
+    by_case = keyed_patients(cases, DataSection(patient_key="case"))
+    assert by_case[3].patient_id == "ANON-3"
+
+
+@pytest.mark.parametrize(
+    ("patient", "studies", "others", "suspicious"),
+    [
+        ("", 2, 50, True),
+        ("", 1, 50, False),
+        ("Anonymous", 2, 50, True),
+        ("12345", 5, 0, True),
+        ("12345", 5, 6, False),
+        ("12345", 20, 200, False),
+        ("12345", 21, 200, True),
+    ],
+)
+def test_what_is_implausible(patient: str, studies: int, others: int, suspicious: bool) -> None:
+    cases = [_case(patient, n, folder=f"f{n}") for n in range(studies)]
+    cases += [_case(f"q{n}") for n in range(others)]
+    assert bool(suspicious_patients(cases)) == suspicious
+
+
+def test_a_person_can_vouch_for_an_id() -> None:
+    cases = [_case("12345", n) for n in range(25)]
+    with pytest.raises(UsageError):
+        require_patients(cases)
+    require_patients(cases, allow=["patient=12345"])
+
+
+def test_top_folders_tell_patients_apart() -> None:
+    case = replace(_case("ANON"), folder="p7/study1")
+    assert keyed_patients([case], DataSection(patient_key="folder"))[0].patient_id == "p7"
