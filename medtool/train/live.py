@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from medtool.config.sections import TrainSection
+from medtool.nets.freezing import keep_frozen_statistics, set_learning
 from medtool.train.plan import Plan
 from medtool.train.schedules import Plateau
 from medtool.train.stages import (
     Groups,
     check_groups,
-    freeze_all_but,
     make_optimiser,
     parameter_groups,
-    training_mode,
 )
 
 
@@ -100,8 +99,10 @@ class Live:
             for name in self.groups:
                 if name in stage.rates and name not in self.joined:
                     self._join(name)
-        learning = self.learning()
-        freeze_all_but(self.network, self.groups, learning)
+        set_learning(self.groups, self.learning())
+        for parameter in self.network.parameters():
+            if not parameter.requires_grad:
+                parameter.grad = None
 
     def _join(self, name: str) -> None:
         added = list(parameter_groups(self.groups, name, self.train.weight_decay))
@@ -114,7 +115,8 @@ class Live:
 
     def train_mode(self) -> None:
         """Training mode for what learns, evaluation mode for what is frozen."""
-        training_mode(self.network, self.groups, self.learning())
+        self.network.train()
+        keep_frozen_statistics(self.network)
 
     def set_rates(self) -> dict[str, float]:
         """Set the rates of the step that comes next in the optimiser, and give them."""

@@ -38,25 +38,6 @@ def check_groups(network: nn.Module, groups: Groups) -> None:
         )
 
 
-def freeze_all_but(network: nn.Module, groups: Groups, learning: set[str]) -> None:
-    """Let only the groups in ``learning`` have gradients; frozen ones drop theirs."""
-    for name, modules in groups.items():
-        for module in modules:
-            for parameter in module.parameters():
-                parameter.requires_grad_(name in learning)
-                if name not in learning:
-                    parameter.grad = None
-
-
-def training_mode(network: nn.Module, groups: Groups, learning: set[str]) -> None:
-    """Training mode, but evaluation mode for what is frozen (batch norms, dropout)."""
-    network.train()
-    for name, modules in groups.items():
-        if name not in learning:
-            for module in modules:
-                module.eval()
-
-
 def make_optimiser(train: TrainSection, parameter_groups: list[dict[str, Any]]) -> Any:
     """The optimiser that the preset names; rates are set before every step."""
     if train.optimiser == "sgd":

@@ -44,13 +44,19 @@ def training_tensors(live: Live) -> Iterator[RawTensor]:
 
 
 def training_document(live: Live, scaler: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The plain part of the state: keys ``plan``, ``epoch``, ``step``, ``history``, ``live``."""
+    """The plain part of the state: keys ``plan``, ``epoch``, ``step``, ``history``, ``live``.
+
+    ``epoch`` is the last one that is over (from 0; -1 for none), ``step`` counts all steps so far;
+    where the run goes on stands in ``live``.
+    """
     return {
         "plan": live.plan.as_document(),
-        "epoch": live.epoch,
-        "step": live.step,
+        "epoch": live.epoch - 1,
+        "step": live.epoch * live.plan.steps_per_epoch + live.step,
         "history": list(live.history),
         "live": {
+            "epoch": live.epoch,
+            "step": live.step,
             "losses": live.losses.values(),
             "cases_seen": live.cases_seen,
             "seconds": live.seconds,
@@ -78,9 +84,9 @@ def restore(path: Path, live: Live) -> CheckpointHeader:
         )
     _check_size_of_steps(path, live, document["plan"])
     live.plan = plan_from_document(document["plan"])
-    live.epoch, live.step = int(document["epoch"]), int(document["step"])
     live.history = [dict(row) for row in document["history"]]
     kept = document["live"]
+    live.epoch, live.step = int(kept["epoch"]), int(kept["step"])
     live.losses = LossSums(kept["losses"])
     live.cases_seen = int(kept["cases_seen"])
     live.seconds, live.waiting_s = float(kept["seconds"]), float(kept["waiting_s"])
