@@ -1,0 +1,138 @@
+"""Rules of the house about imports: layers, start-up, what runs without torch or network."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# What a help page has no use for, each of them slower than the page itself.
+HEAVY = ("torch", "numpy", "pydicom", "pydantic", "pandas", "scipy", "SimpleITK", "timm", "cv2")
+WITHOUT_TORCH = ("core", "config", "dicom", "data", "score")
+
+
+def modules_of(*layers: str) -> list[str]:
+    return [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for layer in layers
+        for file in sorted((ROOT / "medtool" / layer).rglob("*.py"))
+    ]
+
+
+def test_imports_point_down_only():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("--help",), ("--version",), ("train", "--help"), ("infer", "--help"), ("tsks",)]
+)
+def test_help_imports_nothing_heavy(fresh_python, words):
+    code = f"""
+import sys
+from medtool.cli.app import main
+main({list(words)!r})
+print("loaded:", *sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
+"""
+    outcome = fresh_python("-c", code)
+    assert outcome.err.splitlines()[-1] == "loaded:"
+
+
+def test_a_short_command_imports_no_rich(fresh_python):
+    """rich costs more than all else that a short command does: only bars and help pages need it."""
+    code = """
+import sys
+from medtool.cli.app import main
+main(["--version"])
+sys.exit("rich" in sys.modules)
+"""
+    assert fresh_python("-c", code).status == 0
+
+
+def test_listing_tasks_imports_no_torch(fresh_python):
+    """A plugin's class needs torch only inside its functions."""
+    code = """
+import sys
+from medtool.cli.app import main
+main(["tasks"])
+print("loaded:", *sorted({"torch", "timm", "SimpleITK", "cv2"} & set(sys.modules)))
+"""
+    outcome = fresh_python("-c", code)
+    assert outcome.out.splitlines()[-1] == "loaded:"
+    assert "cannot be loaded" not in outcome.out
+
+
+@pytest.mark.parametrize("layer", WITHOUT_TORCH)
+def test_the_layer_runs_without_torch(fresh_python, layer):
+    code = f"""
+import sys
+from importlib import import_module
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm", "lightning_fabric"):
+            raise ModuleNotFoundError(f"{{name}} is not here", name=name)
+
+sys.meta_path.insert(0, NoTorch())
+for name in {modules_of(layer)!r}:
+    import_module(name)
+"""
+    outcome = fresh_python("-c", code)
+    assert outcome.status == 0, outcome.err
+
+
+def test_no_import_opens_a_socket(fresh_python):
+    """albumentations asks PyPI for updates unless told not to; hubs and telemetry may, too."""
+    layers = ("core", "config", "dicom", "data", "nets", "score", "train", "predict", "tasks")
+    code = f"""
+import socket, sys
+from importlib import import_module
+
+class Forbidden(socket.socket):
+    def connect(self, address):
+        raise SystemExit(f"connects to {{address}}")
+    connect_ex = sendto = connect
+
+def forbidden(*arguments, **named):
+    raise SystemExit(f"looks up {{arguments}}")
+
+socket.socket = Forbidden
+socket.getaddrinfo = socket.gethostbyname = socket.create_connection = forbidden
+for name in {modules_of(*layers, "report", "verbs")!r}:
+    import_module(name)
+from medtool.core.registry import load_task, task_names
+for name in task_names():
+    load_task(name)
+for name in {[module for module in plugin_modules()]!r}:
+    import_module(name)
+"""
+    outcome = fresh_python("-c", code, environment={"NO_ALBUMENTATIONS_UPDATE": None})
+    assert outcome.status == 0, outcome.err
+
+
+def test_plugins_stay_below_the_verbs():
+    """A plugin imports the families and what is below them: no verb, no door, no other plugin."""
+    plugins = {module.partition(".")[0] for module in plugin_modules()}
+    for file in sorted((ROOT / "plugins").rglob("*.py")):
+        own = file.relative_to(ROOT / "plugins").parts[0]
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert not name.startswith(("medtool.verbs", "medtool.cli")), (file, name)
+                assert name.partition(".")[0] not in plugins - {own}, (file, name)
+
+
+def plugin_modules() -> list[str]:
+    return [
+        ".".join(file.relative_to(ROOT / "plugins").with_suffix("").parts).removesuffix(".__init__")
+        for file in sorted((ROOT / "plugins").rglob("*.py"))
+    ]
