@@ -1,0 +1,136 @@
+"""Of several usable stacks of one study the one to read, by a score that is said.
+
+Points, at most 100: how the image was made (30 original, 15 derived), kernel (30 soft, 15 not
+known, 0 sharp), thickness (20 for 1-5 mm, 10 for 0.4-1 and 5-8 mm), slices (20 n / (n + 40), so
+that more always count more); less 5 for a repaired tilt and 10 for uneven spacing. Ties go to
+more slices, then to the lower series number, then to the key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from medtool.core.records import Finding
+from medtool.dicom.series import Series
+
+Softness = Literal["soft", "sharp", "unknown"]
+
+ORIGINAL_POINTS, DERIVED_POINTS = 30.0, 15.0
+SOFT_POINTS, UNKNOWN_KERNEL_POINTS = 30.0, 15.0
+GOOD_THICKNESS_POINTS, FAIR_THICKNESS_POINTS = 20.0, 10.0
+GOOD_THICKNESS_MM, FAIR_THICKNESS_MM = (1.0, 5.0), (0.4, 8.0)
+SLICE_POINTS, HALF_SLICES = 20.0, 40.0
+TILT_COST, UNEVEN_COST = 5.0, 10.0
+
+# Kernels by vendor: the number of Siemens' letters-and-number names is the sharpness.
+_SIEMENS = re.compile(r"^(?:B|H|J|I|T|U|BR|BV|BF|HR|HF|HC|HV|QR|SA|UB|UR|C)\s?(\d{2})[A-Z]*\d?$")
+SIEMENS_SOFTEST, SIEMENS_SHARPEST_SOFT = 10, 45
+_CANON = re.compile(r"^FC\s?(\d{2})")
+CANON_SHARPEST_SOFT = 26
+_SOFT_NAMES = frozenset(
+    ["STANDARD", "STND", "SOFT", "SMOOTH", "BRAIN", "A", "B", "C", "UA", "UB", "UC", "EB"]
+)
+_SHARP_NAMES = frozenset(
+    ["BONE", "BONEPLUS", "LUNG", "EDGE", "SHARP", "ULTRA", "D", "E", "L", "Y", "YA", "YB", "YC"]
+    + ["YD", "CHST", "HD BONE", "F"]
+)
+
+
+def kernel_softness(kernel: str) -> Softness:
+    """Whether a ConvolutionKernel is one for soft tissue, by the naming of the vendors."""
+    name = kernel.split("\\")[0].strip().upper()
+    if name in _SOFT_NAMES:
+        return "soft"
+    if name in _SHARP_NAMES:
+        return "sharp"
+    siemens = _SIEMENS.match(name)
+    if siemens:
+        number = int(siemens.group(1))
+        return "soft" if SIEMENS_SOFTEST <= number <= SIEMENS_SHARPEST_SOFT else "sharp"
+    canon = _CANON.match(name)
+    if canon:
+        return "soft" if int(canon.group(1)) <= CANON_SHARPEST_SOFT else "sharp"
+    return "unknown"
+
+
+def score(
+    facts: Mapping[str, Any],
+    verdict: str,
+    findings: Sequence[Finding],
+    preferred_kernels: Sequence[str] = (),
+    thickness_mm: tuple[float, float] = GOOD_THICKNESS_MM,
+) -> tuple[float, tuple[str, ...]]:
+    """Points of one stack and the sentences that add up to them; 0 for a refused one.
+
+    ``preferred_kernels`` are names (upper or lower case) that count as soft before all others;
+    ``thickness_mm`` is the range that earns all points.
+    """
+    if verdict == "refused":
+        return 0.0, ("refused: 0",)
+    codes = {finding.code for finding in findings}
+    original = ORIGINAL_POINTS if "derived" not in codes else DERIVED_POINTS
+    parts = [("original" if "derived" not in codes else "derived", original)]
+    kernel = str(facts.get("kernel") or "")
+    wanted = {name.upper() for name in preferred_kernels}
+    softness = kernel_softness(kernel)
+    if kernel.split("\\")[0].strip().upper() in wanted or (softness == "soft" and not wanted):
+        parts.append((f"soft kernel {kernel}", SOFT_POINTS))
+    elif softness == "sharp":
+        parts.append((f"sharp kernel {kernel}", 0.0))
+    else:
+        parts.append((f"kernel {kernel or 'not named'}", UNKNOWN_KERNEL_POINTS))
+    parts.append(_thickness(facts.get("thickness_mm"), thickness_mm))
+    count = int(facts.get("slices") or 0)
+    parts.append((f"{count} slices", SLICE_POINTS * count / (count + HALF_SLICES)))
+    if "gantry-tilt" in codes:
+        parts.append(("tilt repaired", -TILT_COST))
+    if "uneven-spacing" in codes:
+        parts.append(("uneven spacing", -UNEVEN_COST))
+    total = sum(points for _, points in parts)
+    return round(total, 1), tuple(f"{name}: {points:.1f}" for name, points in parts)
+
+
+def _thickness(value: Any, good_mm: tuple[float, float]) -> tuple[str, float]:
+    if not isinstance(value, float):
+        return "thickness not given", 0.0
+    if good_mm[0] <= value <= good_mm[1]:
+        return f"{value:g} mm thick", GOOD_THICKNESS_POINTS
+    if FAIR_THICKNESS_MM[0] <= value <= FAIR_THICKNESS_MM[1]:
+        return f"{value:g} mm thick", FAIR_THICKNESS_POINTS
+    return f"{value:g} mm thick", 0.0
+
+
+def choose(
+    candidates: Sequence[Series],
+    *,
+    preferred_kernels: Sequence[str] = (),
+    thickness_mm: tuple[float, float] = GOOD_THICKNESS_MM,
+) -> tuple[Series | None, list[Series]]:
+    """The best usable stack, and the usable runners-up, best first, all with their scores.
+
+    Scores are worked out again where the caller has preferences. Refused stacks never win.
+    """
+    from dataclasses import replace
+
+    scored = []
+    for series in candidates:
+        if series.verdict == "refused":
+            continue
+        points, reasons = score(
+            series.facts, series.verdict, series.findings, preferred_kernels, thickness_mm
+        )
+        scored.append(replace(series, score=points, score_reasons=reasons))
+    scored.sort(key=_order)
+    return (scored[0], scored[1:]) if scored else (None, [])
+
+
+def _order(series: Series) -> tuple[float, int, int, str]:
+    number = series.facts.get("number")
+    return (
+        -series.score,
+        -len(series.planes),
+        number if isinstance(number, int) else 1 << 31,
+        series.key,
+    )

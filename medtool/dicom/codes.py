@@ -1,0 +1,136 @@
+"""Every reason code of DICOM intake with its meaning: the one table that docs are made from.
+
+``kind`` says what the code does: ``refusal`` refuses the series (or the case), ``repair`` names
+what was changed to read it truly, ``warning`` what a person should look at, ``note`` what was
+done, ``skip`` why a file belongs to no series.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["refusal", "repair", "warning", "note", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One reason code."""
+
+    kind: Kind
+    meaning: str
+
+
+CODES: dict[str, Code] = {
+    # --- repairs ----------------------------------------------------------------------------
+    "gantry-tilt": Code(
+        "repair",
+        "The stack leans against its planes' normal (found from positions, not from the tilt "
+        "element): slices are sheared back, so that a column of voxels runs along the normal.",
+    ),
+    "uneven-spacing": Code(
+        "repair",
+        "Steps between slices differ: slices are interpolated from their true positions to the "
+        "usual step, or to the smaller one where the stack has two common steps.",
+    ),
+    "duplicate-dropped": Code(
+        "repair",
+        "Copies of a slice, equal in position and in every pixel, were dropped.",
+    ),
+    # --- notes and warnings -------------------------------------------------------------------
+    "split-by-phase": Code(
+        "note",
+        "Several images at the same positions were told apart by a header element (phase, echo, "
+        "acquisition, time) into stacks of their own.",
+    ),
+    "split-by-part": Code(
+        "note",
+        "Images of one series that cover the same stretch were told apart by kind of image, "
+        "slice thickness or acquisition.",
+    ),
+    "unequal-phases": Code(
+        "warning", "The stacks that were told apart have different numbers of slices."
+    ),
+    "few-slices": Code("warning", "Under 10 slices: a volume, but hardly a whole scan."),
+    "no-uid": Code(
+        "warning",
+        "Study, series or instance UIDs are empty: files of one folder that fit together are "
+        "taken as one series.",
+    ),
+    "no-patient-id": Code("warning", "PatientID is empty."),
+    "several-patients": Code("warning", "The folder holds images of several patients."),
+    "derived": Code(
+        "warning",
+        "ImageType says DERIVED (for PET also SECONDARY): kept where the slices are axial "
+        "reconstructions, since some scanners mark their own reconstructions so.",
+    ),
+    "lossy-compression": Code(
+        "warning", "The images were compressed with losses at some time: values are approximate."
+    ),
+    "unplaced-images": Code(
+        "warning", "Other images of this series have no position and are not part of the stack."
+    ),
+    "encrypted-attributes": Code(
+        "warning", "Some identifying attributes are encrypted; the image itself is readable."
+    ),
+    # --- refusals: no volume --------------------------------------------------------------------
+    "localizer": Code("refusal", "A projection (scout, topogram, surview), no slices."),
+    "secondary-capture": Code("refusal", "A Secondary Capture object: a picture of a screen."),
+    "secondary-image": Code(
+        "refusal", "CT whose ImageType says SECONDARY: made from another series."
+    ),
+    "screen-save": Code("refusal", "A saved screen."),
+    "dose-report": Code("refusal", "A page of dose or protocol information."),
+    "reformat": Code("refusal", "A reformat, projection or rendering made from another series."),
+    "not-hu": Code(
+        "refusal", "CT values that are no Hounsfield units (maps, another RescaleType)."
+    ),
+    # --- refusals: geometry -------------------------------------------------------------------
+    "too-few-slices": Code("refusal", "Fewer than 3 positions along the normal: not a volume."),
+    "missing-slices": Code(
+        "refusal",
+        "A step over 2.5 times the usual one and over 10 mm, or a step alone near twice its "
+        "neighbours or more: slices are missing.",
+    ),
+    "duplicate-positions": Code(
+        "refusal",
+        "Different images at the same position that no element tells apart: none may win.",
+    ),
+    "positions-off-line": Code(
+        "refusal", "The positions do not lie on one straight line: not one stack."
+    ),
+    "no-position": Code(
+        "refusal",
+        "ImagePositionPatient, ImageOrientationPatient or PixelSpacing is missing. "
+        "SliceLocation and InstanceNumber are no substitute.",
+    ),
+    "invalid-geometry": Code(
+        "refusal", "Orientation, position or spacing hold values that make no geometry."
+    ),
+    # --- refusals: pixels ---------------------------------------------------------------------
+    "truncated": Code("refusal", "A file is shorter than its pixels need."),
+    "invalid-rescale": Code("refusal", "Rescale slope or intercept is no number, or slope is 0."),
+    "no-rescale": Code("refusal", "CT without rescale slope and intercept: no Hounsfield units."),
+    "invalid-pixel-format": Code("refusal", "Size or bits of the pixels contradict themselves."),
+    "colour-image": Code("refusal", "Colour, not measured values."),
+    "unsupported-encoding": Code(
+        "refusal", "A transfer syntax that cannot be read here (network, video)."
+    ),
+    # --- files that belong to no series ---------------------------------------------------------
+    "not-dicom": Code("skip", "Not a DICOM file."),
+    "empty-file": Code("skip", "A file of no bytes."),
+    "unreadable": Code("skip", "The system does not let the file or folder be read."),
+    "encrypted": Code("skip", "The file, or what makes it an image, is encrypted."),
+    "broken-header": Code("skip", "The header breaks off or is garbled."),
+    "dicomdir": Code("skip", "A directory of DICOM files (DICOMDIR)."),
+    "not-an-image": Code("skip", "A DICOM object of another kind (report, structures, ...)."),
+    "no-image": Code("skip", "DICOM, but without rows and columns of pixels."),
+    "no-pixels": Code("skip", "A header without its pixel data."),
+    "own-output": Code("skip", "A folder that medtool wrote (a run, predictions)."),
+    "hidden-folder": Code("skip", "A folder whose name begins with a dot."),
+}
+
+
+def is_repair(code: str) -> bool:
+    """Whether the code names something that was changed in order to read truly."""
+    return code in CODES and CODES[code].kind == "repair"

@@ -1,0 +1,72 @@
+"""Which files to look into: everything below the given paths, in a stable order.
+
+Names say nothing about content, so every file is looked into. What medtool itself wrote (runs,
+predictions, caches) is not data and is left out as a whole, with one line each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from medtool.core.errors import InputError
+from medtool.core.records import Skipped
+
+# A folder that holds one of these was written by medtool.
+OWN_FILES = frozenset(["run.json", "preset.toml"])
+OWN_FOLDERS = frozenset([".medtool"])
+# Folders of version control and of other tools never hold scans.
+HIDDEN_PREFIX = "."
+
+
+def find_files(paths: Iterable[Path]) -> tuple[list[Path], list[Skipped]]:
+    """All files below ``paths`` (files stand for themselves), each once; and what was left out.
+
+    Raises InputError for a path that does not exist.
+    """
+    files: dict[Path, None] = {}
+    skipped: list[Skipped] = []
+    for path in paths:
+        if path.is_file():
+            files[path] = None
+        elif path.is_dir():
+            files.update(dict.fromkeys(_below(path, skipped, set())))
+        else:
+            raise InputError(
+                "There is no such file or folder.",
+                where=str(path),
+                how="check the path, and that the drive is connected.",
+            )
+    return list(files), skipped
+
+
+def _below(folder: Path, skipped: list[Skipped], seen: set[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        status = folder.stat()
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        skipped.append(Skipped(folder, "unreadable", f"cannot be listed: {error.strerror}"))
+        return
+    # Links may lead in circles (on systems without inode numbers links are not followed twice).
+    identity = (status.st_dev, status.st_ino)
+    if status.st_ino and identity in seen:
+        return
+    seen.add(identity)
+    if any(entry.name in OWN_FILES for entry in listed):
+        skipped.append(Skipped(folder, "own-output", "a folder that medtool wrote"))
+        return
+    for entry in listed:
+        path = folder / entry.name
+        if entry.is_dir():
+            if entry.name in OWN_FOLDERS:
+                continue
+            if entry.name.startswith(HIDDEN_PREFIX):
+                skipped.append(Skipped(path, "hidden-folder", "a hidden folder"))
+            else:
+                yield from _below(path, skipped, seen)
+        elif entry.is_file():
+            yield path
+        else:
+            skipped.append(Skipped(path, "unreadable", "neither a file nor a folder"))

@@ -1,0 +1,253 @@
+"""From a header to the images in it: one for a plain file, one for each frame of a multi-frame one.
+
+An ``Image`` carries its ``Plane`` (what ``read`` needs) and what grouping and verdicts need; what
+is wrong with it alone is in ``problems``. Sizes are checked against the file's length here, so
+that nobody allocates or decodes on the word of a header.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from medtool.core.geometry import Triple
+from medtool.core.records import Finding, Skipped
+from medtool.dicom import tags
+from medtool.dicom.classify import classes_of
+from medtool.dicom.header import Header
+from medtool.dicom.multiframe import Frame, frames_of
+from medtool.dicom.series import PixelFormat, Plane
+
+# More pixels in one plane than any scanner gives: a header that lies, or a decompression bomb.
+MOST_PIXELS = 65_536 * 4_096
+NOWHERE: Triple = (math.nan, math.nan, math.nan)
+
+
+@dataclass(slots=True)
+class Image:
+    """One image plane with what decides about it. Lengths in mm, times as in the header."""
+
+    header: Header
+    plane: Plane
+    modality: str
+    image_type: tuple[str, ...]
+    classes: tuple[str, ...]
+    # As they stand in the header; () when absent.
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
+    thickness_mm: float | None
+    kernel: str
+    stack: str
+    temporal: str
+    problems: tuple[Finding, ...]
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether orientation, position and spacing are there at all."""
+        return bool(self.orientation and self.position and self.spacing_mm)
+
+
+def images_of(header: Header) -> list[Image] | Skipped:
+    """The images of one file, or why it holds none."""
+    refusal = _no_image(header)
+    if refusal is not None:
+        return refusal
+    count = header.integer(tags.NUMBER_OF_FRAMES) or 1
+    if header.dataset is not None and (
+        count > 1 or header.text(tags.SOP_CLASS_UID) in tags.ENHANCED_CLASSES
+    ):
+        framed = frames_of(header.dataset, count)
+        # Functional groups are large; nobody needs them any more.
+        header.dataset = None
+    else:
+        framed = [_own_frame(header, index) for index in range(count)]
+    return [_image(header, frame, count) for frame in framed]
+
+
+def _no_image(header: Header) -> Skipped | None:
+    path = header.path
+    sop_class = header.text(tags.SOP_CLASS_UID) or header.text(tags.MEDIA_STORAGE_SOP_CLASS_UID)
+    if sop_class == tags.MEDIA_DIRECTORY or tags.DIRECTORY_RECORD_SEQUENCE in header:
+        return Skipped(path, "dicomdir", "a directory of DICOM files (DICOMDIR), not an image")
+    for beginning, what in tags.NOT_IMAGES.items():
+        if sop_class.startswith(beginning):
+            return Skipped(path, "not-an-image", f"{what}, not an image")
+    whole = header.pixel_offset < 0 and header.walked_bytes >= header.size
+    if tags.ENCRYPTED_ATTRIBUTES_SEQUENCE in header and (whole or not header.word(tags.ROWS)):
+        return Skipped(path, "encrypted", "what makes the image is encrypted")
+    if not header.word(tags.ROWS) or not header.word(tags.COLUMNS):
+        return Skipped(path, "no-image", "has no rows and columns of pixels")
+    if whole and tags.PIXEL_DATA not in header:
+        return Skipped(path, "no-pixels", "the header is there, the pixel data are not")
+    return None
+
+
+def _own_frame(header: Header, index: int) -> Frame:
+    """What a plain header says, in the form of a frame's functional groups."""
+    return Frame(
+        index=index,
+        position=header.numbers(tags.IMAGE_POSITION),
+        orientation=header.numbers(tags.IMAGE_ORIENTATION),
+        spacing_mm=header.numbers(tags.PIXEL_SPACING),
+        thickness_mm=header.number(tags.SLICE_THICKNESS),
+        slope=header.number(tags.RESCALE_SLOPE),
+        intercept=header.number(tags.RESCALE_INTERCEPT),
+        rescale_type=header.text(tags.RESCALE_TYPE),
+        image_type=(),
+        stack="",
+        temporal=header.text(tags.TEMPORAL_POSITION),
+    )
+
+
+def _image(header: Header, frame: Frame, frames: int) -> Image:
+    pixels = _pixel_format(header, frames)
+    modality = header.text(tags.MODALITY).upper() or _modality_of(header.text(tags.SOP_CLASS_UID))
+    image_type = frame.image_type or _upper(header.text(tags.IMAGE_TYPE))
+    low, high = _padding(header, pixels)
+    position = frame.position
+    plane = Plane(
+        path=header.path,
+        frame=frame.index,
+        sop_instance_uid=header.text(tags.SOP_INSTANCE_UID),
+        instance_number=header.integer(tags.INSTANCE_NUMBER),
+        position_mm=position if len(position) == 3 else NOWHERE,
+        along_normal_mm=math.nan,
+        pixels=pixels,
+        slope=1.0 if frame.slope is None else frame.slope,
+        intercept=0.0 if frame.intercept is None else frame.intercept,
+        padding_low=low,
+        padding_high=high,
+        has_modality_lut=tags.MODALITY_LUT_SEQUENCE in header,
+    )
+    return Image(
+        header=header,
+        plane=plane,
+        modality=modality,
+        image_type=image_type,
+        classes=classes_of(header, modality, image_type, frame.rescale_type),
+        orientation=frame.orientation,
+        position=position,
+        spacing_mm=frame.spacing_mm,
+        thickness_mm=frame.thickness_mm,
+        kernel=header.text(tags.CONVOLUTION_KERNEL),
+        stack=frame.stack,
+        temporal=frame.temporal,
+        problems=(*_pixel_problems(header, pixels), *_rescale_problems(plane, modality, frame)),
+    )
+
+
+@lru_cache(maxsize=256)
+def _upper(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().upper() for part in text.split("\\")) if text else ()
+
+
+def _modality_of(sop_class: str) -> str:
+    for modality, classes in (
+        ("CT", (tags.CT_IMAGE, tags.ENHANCED_CT, tags.LEGACY_ENHANCED_CT)),
+        ("MR", (tags.MR_IMAGE, tags.ENHANCED_MR, tags.LEGACY_ENHANCED_MR)),
+        ("PT", (tags.PET_IMAGE, tags.ENHANCED_PET, tags.LEGACY_ENHANCED_PET)),
+    ):
+        if sop_class in classes:
+            return modality
+    return ""
+
+
+def _pixel_format(header: Header, frames: int) -> PixelFormat:
+    word = header.word
+    allocated = word(tags.BITS_ALLOCATED) or 0
+    stored = word(tags.BITS_STORED) or allocated
+    high = word(tags.HIGH_BIT)
+    return _shared_format(
+        header.transfer_syntax,
+        word(tags.ROWS) or 0,
+        word(tags.COLUMNS) or 0,
+        allocated,
+        stored,
+        stored - 1 if high is None else high,
+        word(tags.PIXEL_REPRESENTATION) == 1,
+        word(tags.SAMPLES_PER_PIXEL) or 1,
+        header.text(tags.PHOTOMETRIC_INTERPRETATION) or "MONOCHROME2",
+        frames,
+    )
+
+
+# One record for all planes of a series instead of one each.
+_shared_format = lru_cache(maxsize=256)(PixelFormat)
+
+
+def _padding(header: Header, pixels: PixelFormat) -> tuple[int | None, int | None]:
+    """Inclusive bounds of the padding in stored units.
+
+    The bytes are read by PixelRepresentation, whatever VR the file gives them: -2000 written as
+    US is 63536 and means -2000 in signed data.
+    """
+    values = []
+    for tag in (tags.PIXEL_PADDING_VALUE, tags.PIXEL_PADDING_RANGE_LIMIT):
+        raw = header.raw.get(tag, b"")
+        if len(raw) < 2:
+            break
+        width = 4 if pixels.bits_allocated > 16 and len(raw) >= 4 else 2
+        values.append(int.from_bytes(raw[:width], "little", signed=pixels.signed))
+    return (min(values), max(values)) if values else (None, None)
+
+
+def _pixel_problems(header: Header, pixels: PixelFormat) -> list[Finding]:
+    problems = []
+    syntax = pixels.transfer_syntax
+    if syntax in tags.JPIP_SYNTAXES or syntax in tags.VIDEO_SYNTAXES:
+        problems.append(
+            _refusal("unsupported-encoding", f"pixels in transfer syntax {syntax} (network, video)")
+        )
+    if pixels.samples != 1 or not pixels.photometric.startswith("MONOCHROME"):
+        problems.append(
+            _refusal("colour-image", f"{pixels.samples} samples a pixel, {pixels.photometric}")
+        )
+    elif (
+        pixels.bits_allocated not in (8, 16, 32)
+        or not 0 < pixels.bits_stored <= pixels.bits_allocated
+        or not pixels.bits_stored - 1 <= pixels.high_bit < pixels.bits_allocated
+        or pixels.rows * pixels.columns > MOST_PIXELS
+    ):
+        problems.append(
+            _refusal(
+                "invalid-pixel-format",
+                f"{pixels.rows} x {pixels.columns} pixels of {pixels.bits_stored} bits in "
+                f"{pixels.bits_allocated}, high bit {pixels.high_bit}",
+            )
+        )
+    missing = _missing_bytes(header, pixels)
+    if missing > 0:
+        problems.append(_refusal("truncated", f"{header.path.name} is {missing} bytes too short"))
+    return problems
+
+
+def _missing_bytes(header: Header, pixels: PixelFormat) -> int:
+    """How many bytes of pixel data the file lacks at least; 0 when none or not known."""
+    if pixels.transfer_syntax == tags.DEFLATED_LITTLE:
+        return 0
+    if pixels.transfer_syntax not in tags.NATIVE_SYNTAXES and header.pixel_length < 0:
+        return max(0, header.first_fragment_end - header.size)
+    bits = pixels.rows * pixels.columns * pixels.samples * pixels.bits_allocated
+    expected = bits * max(1, pixels.frames_in_file) // 8
+    begins = header.pixel_offset if header.pixel_offset >= 0 else header.walked_bytes
+    there = header.size - begins
+    if pixels.transfer_syntax not in tags.NATIVE_SYNTAXES:
+        return max(0, header.pixel_length - there)
+    declared = header.pixel_length if header.pixel_length >= 0 else expected
+    return max(0, expected - min(there, declared))
+
+
+def _rescale_problems(plane: Plane, modality: str, frame: Frame) -> list[Finding]:
+    if not (math.isfinite(plane.slope) and math.isfinite(plane.intercept)) or plane.slope == 0:
+        met = f"slope {plane.slope:g}, intercept {plane.intercept:g}"
+        return [_refusal("invalid-rescale", f"{plane.path.name} has rescale {met}")]
+    unsaid = frame.slope is None or frame.intercept is None
+    if modality == "CT" and not plane.has_modality_lut and unsaid:
+        return [_refusal("no-rescale", f"{plane.path.name} lacks rescale slope or intercept")]
+    return []
+
+
+def _refusal(code: str, message: str) -> Finding:
+    return Finding(code, message, "refusal")
