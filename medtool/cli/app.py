@@ -77,11 +77,13 @@ def _verb_of(words: Sequence[str]) -> Verb | None:
             return verb
     from medtool.core.names import nearest_name
 
+    names = [verb.name for verb in VERBS]
+    nearest = nearest_name(name, names)
     raise UnknownNameError(
         f"There is no command '{name}'.",
         met=name,
-        wanted="one of: " + ", ".join(verb.name for verb in VERBS),
-        nearest=nearest_name(name, [verb.name for verb in VERBS]),
+        wanted="" if nearest else "one of: " + ", ".join(names),
+        nearest=nearest,
         how="'medtool --help' says what each does.",
     )
 

@@ -51,7 +51,14 @@ def read_document(file: Path, label: str) -> Document:
         ) from error
     if len(content) > LARGEST_FILE_BYTES:
         raise refuse(
-            [Fault(label, "the file", f"{len(content)} bytes", f"{LARGEST_FILE_BYTES} at most")],
+            [
+                Fault(
+                    label,
+                    "the file",
+                    f"{len(content)} bytes",
+                    f"at most {LARGEST_FILE_BYTES} bytes",
+                )
+            ],
             how="a preset is a short text file in TOML.",
         )
     try:

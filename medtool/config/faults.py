@@ -79,8 +79,10 @@ class Fault:
 
     def text(self) -> str:
         """Two lines or three, indented below the first."""
-        met = f" = {self.met}" if self.met else ""
-        lines = [f"{self.place}: {self.key}{met}", f"    wanted: {self.wanted}"]
+        lines = [f"{self.place}: {self.key}", f"    wanted: {self.wanted}"]
+        if self.met:
+            # A key has a value; "the file" and the like are something.
+            lines[0] += f": {self.met}" if " " in self.key else f" = {self.met}"
         if self.nearest:
             lines.append(f"    nearest: {self.nearest}")
         return "\n".join(lines)

@@ -151,7 +151,14 @@ def _preset_chain(
         file = (document.file or Path()).resolve()
         if file in seen:
             raise refuse(
-                [Fault(chain[0].place(("extends",)), "extends", quoted(wanted), "no circle")],
+                [
+                    Fault(
+                        chain[0].place(("extends",)),
+                        "extends",
+                        quoted(wanted),
+                        "a base that does not lead back here",
+                    )
+                ],
                 how="a preset must not extend itself, nor one that extends it.",
             )
         seen.append(file)

@@ -141,7 +141,7 @@ def _paths(document: Document, folder: Path) -> tuple[Paths, list[Fault]]:
     for name, value in table.items():
         place, key = document.place(("paths", name)), f"paths.{name}"
         if name not in known:
-            allowed = f"a key of [paths]: {', '.join(known)}"
+            allowed = f"one of the keys of [paths]: {', '.join(known)}"
             faults.append(Fault(place, key, quoted(value), allowed, nearest_name(name, known)))
         elif not isinstance(value, str) or not value:
             faults.append(Fault(place, key, quoted(value), "the path of a folder, as text"))

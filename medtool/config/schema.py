@@ -20,6 +20,9 @@ from medtool.config.toml_lines import KeyPath
 
 Model = type[BaseModel]
 
+# Where a nearest name is offered, a longer list of keys would only hide it.
+MOST_KEYS_LISTED = 8
+
 
 def dotted(path: KeyPath) -> str:
     """``train.stages[1].rates``."""
@@ -104,11 +107,14 @@ def _unknown_key(root: Model, model: Model, path: KeyPath, value: Any, document:
     known = list(model.model_fields)
     near = nearest_key(key, known)
     nearest = dotted((*path[:-1], near)) if near else _elsewhere(root, key)
-    section = f"a key of [{dotted(path[:-1])}]" if len(path) > 1 else "a section"
-    allowed = ", ".join(known) if known else "none, this table has no keys"
-    return Fault(
-        document.place(path), dotted(path), quoted(value), f"{section}: {allowed}", nearest
-    )
+    section = f"[{dotted(path[:-1])}]" if len(path) > 1 else "a preset"
+    if not known:
+        wanted = f"nothing: {section} has no keys"
+    elif nearest and len(known) > MOST_KEYS_LISTED:
+        wanted = f"one of the {len(known)} keys of {section}"
+    else:
+        wanted = f"one of the keys of {section}: {', '.join(known)}"
+    return Fault(document.place(path), dotted(path), quoted(value), wanted, nearest)
 
 
 def _elsewhere(root: Model, key: str) -> str:
