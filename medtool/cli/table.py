@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 FROM_SCANS = "From scans to answers"
+LEARN = "Learn"
 LOOK = "Look"
 
 
@@ -26,6 +27,7 @@ class Verb(NamedTuple):
 
 
 VERBS: tuple[Verb, ...] = (
+    Verb("fetch", "fetch", LEARN, "Fetch the weights that a task's training starts from."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
     Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),
 )

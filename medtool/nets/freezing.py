@@ -24,6 +24,8 @@ def set_learning(groups: Mapping[str, Sequence[nn.Module]], learning: Collection
     for name, modules in groups.items():
         for module in modules:
             module.requires_grad_(name in learning)
+            if name not in learning:
+                module.zero_grad(set_to_none=True)
     keep_frozen_statistics(_modules(groups))
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from medtool.core.records import Case, Prepared
 from medtool.tasks.bag import BagTask
 from medtool.tasks.bag_settings import BagSettings
-from numpy.typing import NDArray
 
 SIZE_PX = 32
 # The smallest ResNet of timm: real batch norms, four stages, quick on tiny pictures.
