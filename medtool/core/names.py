@@ -9,6 +9,9 @@ from difflib import SequenceMatcher
 # Below this similarity an offer confuses more than it helps (checked on the names of our presets).
 MINIMAL_SIMILARITY = 0.6
 
+# Shorter beginnings are shared by chance: the key "p" is not what "precision" meant.
+SHORTEST_PREFIX = 3
+
 # Windows refuses these base names whatever their ending.
 RESERVED_FILE_NAMES = frozenset(
     [
@@ -36,13 +39,14 @@ def nearest_name(name: str, known: Iterable[str], synonyms: Mapping[str, str] | 
     by_form = {candidate.lower().replace("-", "_"): candidate for candidate in candidates}
     if wanted in by_form:
         return by_form[wanted]
+    for form, candidate in by_form.items():
+        if min(len(wanted), len(form)) < SHORTEST_PREFIX:
+            continue
+        if form.startswith(wanted) or wanted.startswith(form):
+            return candidate
     synonym = (synonyms or {}).get(wanted)
     if synonym in candidates:
         return str(synonym)
-    if len(wanted) >= 3:
-        for form, candidate in by_form.items():
-            if form.startswith(wanted) or wanted.startswith(form):
-                return candidate
     best = max(by_form, key=lambda form: SequenceMatcher(None, wanted, form).ratio(), default="")
     if best and SequenceMatcher(None, wanted, best).ratio() >= MINIMAL_SIMILARITY:
         return by_form[best]
