@@ -108,13 +108,32 @@ CODES: dict[str, Code] = {
         "refusal", "Orientation, position or spacing hold values that make no geometry."
     ),
     # --- refusals: pixels ---------------------------------------------------------------------
-    "truncated": Code("refusal", "A file is shorter than its pixels need."),
+    "truncated-pixels": Code("refusal", "A file is shorter than its pixels need."),
     "invalid-rescale": Code("refusal", "Rescale slope or intercept is no number, or slope is 0."),
     "no-rescale": Code("refusal", "CT without rescale slope and intercept: no Hounsfield units."),
     "invalid-pixel-format": Code("refusal", "Size or bits of the pixels contradict themselves."),
     "colour-image": Code("refusal", "Colour, not measured values."),
-    "unsupported-encoding": Code(
+    "unsupported-syntax": Code(
         "refusal", "A transfer syntax that cannot be read here (network, video)."
+    ),
+    "damaged-pixels": Code("refusal", "Pixel data that cannot be found in the file or decoded."),
+    "unsupported-pixels": Code("refusal", "Pixels of a kind that is no grey value image."),
+    "mixed-sizes": Code("refusal", "Planes of one stack that decode to different sizes."),
+    "too-large": Code("refusal", "An image larger than its file, or this machine, can hold."),
+    "no-air": Code(
+        "warning", "No voxel is near air: perhaps cropped, perhaps no Hounsfield units."
+    ),
+    "padding-in-tissue": Code(
+        "warning", "The declared padding value also stands inside the body; it was left there."
+    ),
+    "undeclared-padding": Code(
+        "repair", "Values far below air that the header does not declare as padding became air."
+    ),
+    "pixel-precision": Code(
+        "warning", "The compressed image holds more or fewer bits than its header says."
+    ),
+    "pixel-sign": Code(
+        "warning", "The compressed image and its header disagree about signed values."
     ),
     # --- files that belong to no series ---------------------------------------------------------
     "not-dicom": Code("skip", "Not a DICOM file."),
@@ -125,7 +144,7 @@ CODES: dict[str, Code] = {
     "dicomdir": Code("skip", "A directory of DICOM files (DICOMDIR)."),
     "not-an-image": Code("skip", "A DICOM object of another kind (report, structures, ...)."),
     "no-image": Code("skip", "DICOM, but without rows and columns of pixels."),
-    "no-pixels": Code("skip", "A header without its pixel data."),
+    "no-pixel-data": Code("skip", "A header without its pixel data."),
     "own-output": Code("skip", "A folder that medtool wrote (a run, predictions)."),
     "hidden-folder": Code("skip", "A folder whose name begins with a dot."),
 }

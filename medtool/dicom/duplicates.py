@@ -46,10 +46,14 @@ HINTS: tuple[tuple[str, Key], ...] = (
 
 @dataclass
 class Settled:
-    """One stack without duplicates, or one that must be refused for them."""
+    """One stack without duplicates, or one that must be refused for them.
+
+    ``copies`` are the images that were dropped because they equal one of ``images``.
+    """
 
     images: list[Image]
     findings: list[Finding] = field(default_factory=list)
+    copies: list[Image] = field(default_factory=list)
 
 
 def settle_duplicates(images: Sequence[Image], orientation: Sequence[float]) -> list[Settled]:
@@ -75,13 +79,15 @@ def settle_duplicates(images: Sequence[Image], orientation: Sequence[float]) -> 
         )
     flat = [image for cluster in kept for image in cluster]
     if all(len(cluster) == 1 for cluster in kept):
-        return [Settled(flat, findings)]
+        return [Settled(flat, findings, dropped)]
     stacks = _phases(kept)
     if stacks is None:
         several = sum(len(cluster) > 1 for cluster in kept)
         message = f"{several} positions hold several different images that nothing tells apart"
-        return [Settled(flat, [*findings, Finding("duplicate-positions", message, "refusal")])]
+        findings.append(Finding("duplicate-positions", message, "refusal"))
+        return [Settled(flat, findings, dropped)]
     name, parts = stacks
+    parts[0].copies = dropped
     uneven = len({len(part.images) for part in parts}) > 1
     for part in parts:
         message = f"one of {len(parts)} stacks at the same positions, told apart by {name}"

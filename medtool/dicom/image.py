@@ -80,7 +80,7 @@ def _no_image(header: Header) -> Skipped | None:
     if not header.word(tags.ROWS) or not header.word(tags.COLUMNS):
         return Skipped(path, "no-image", "has no rows and columns of pixels")
     if whole and tags.PIXEL_DATA not in header:
-        return Skipped(path, "no-pixels", "the header is there, the pixel data are not")
+        return Skipped(path, "no-pixel-data", "the header is there, the pixel data are not")
     return None
 
 
@@ -198,7 +198,7 @@ def _pixel_problems(header: Header, pixels: PixelFormat) -> list[Finding]:
     syntax = pixels.transfer_syntax
     if syntax in tags.JPIP_SYNTAXES or syntax in tags.VIDEO_SYNTAXES:
         problems.append(
-            _refusal("unsupported-encoding", f"pixels in transfer syntax {syntax} (network, video)")
+            _refusal("unsupported-syntax", f"pixels in transfer syntax {syntax} (network, video)")
         )
     if pixels.samples != 1 or not pixels.photometric.startswith("MONOCHROME"):
         problems.append(
@@ -219,7 +219,9 @@ def _pixel_problems(header: Header, pixels: PixelFormat) -> list[Finding]:
         )
     missing = _missing_bytes(header, pixels)
     if missing > 0:
-        problems.append(_refusal("truncated", f"{header.path.name} is {missing} bytes too short"))
+        problems.append(
+            _refusal("truncated-pixels", f"{header.path.name} is {missing} bytes too short")
+        )
     return problems
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -17,7 +17,7 @@ from medtool.dicom.duplicates import Settled, settle_duplicates
 from medtool.dicom.group import Group, series_identity
 from medtool.dicom.image import Image
 from medtool.dicom.series import Series, StackGeometry, Verdict
-from medtool.dicom.stack import Stack, stack_geometry
+from medtool.dicom.stack import SAME_POSITION_MM, Stack, plane_axes, sort_planes, stack_geometry
 
 # Of findings that many images share, this many are named one by one.
 NAMED_IMAGES = 3
@@ -26,19 +26,15 @@ NAMED_IMAGES = 3
 def judge(group: Group) -> list[Series]:
     """The series of one group: several where images at the same positions are phases."""
     placed = _placement_findings(group)
-    if any(finding.severity == "refusal" for finding in placed):
-        return [_series(Settled(group.images), group, None, placed)]
+    if placed:
+        return [_series(Settled(group.images, placed), group, None)]
     broken = any(image.problems for image in group.images)
     if broken or any(code != "derived" for code in group.images[0].classes):
         # Pixels of what is refused anyway are not worth reading to tell copies from phases.
         settled = [Settled(group.images)]
     else:
         settled = settle_duplicates(group.images, group.orientation)
-    series = []
-    for part in settled:
-        stack = _stack(part, group)
-        series.append(_series(part, group, stack, []))
-    return series
+    return [_series(part, group, _stack(part, group)) for part in settled]
 
 
 def _placement_findings(group: Group) -> list[Finding]:
@@ -59,30 +55,39 @@ def _placement_findings(group: Group) -> list[Finding]:
     return []
 
 
-def _stack(part: Settled, group: Group) -> Stack | None:
+def _stack(part: Settled, group: Group) -> Stack:
+    """Geometry of the planes; where several share a position, of one at each, for its codes."""
     thicknesses = [i.thickness_mm for i in part.images if i.thickness_mm is not None]
-    if any(f.code == "duplicate-positions" for f in part.findings):
-        return None
-    return stack_geometry(
-        [image.plane for image in part.images],
+    planes = [image.plane for image in part.images]
+    axes = plane_axes(group.orientation)
+    distinct = planes
+    if axes is not None:
+        distinct = []
+        for plane in sort_planes(planes, axes.normal):
+            place = plane.along_normal_mm
+            if not distinct or not place - distinct[-1].along_normal_mm <= SAME_POSITION_MM:
+                distinct.append(plane)
+    stack = stack_geometry(
+        distinct,
         group.orientation,
         part.images[0].spacing_mm,
         thickness_mm=median(thicknesses) if thicknesses else None,
     )
+    if len(distinct) == len(planes):
+        return stack
+    refusals = tuple(f for f in stack.findings if f.severity == "refusal")
+    return Stack(tuple(planes), None, refusals)
 
 
-def _series(
-    part: Settled, group: Group, stack: Stack | None, placement: Sequence[Finding]
-) -> Series:
+def _series(part: Settled, group: Group, stack: Stack | None) -> Series:
     images = part.images
     first = images[0]
     header = first.header
     findings = [
         *class_findings(first.classes, first.image_type),
         *_shared_problems(images),
-        *placement,
         *part.findings,
-        *(_without_copies_of_position_codes(stack, part) if stack is not None else []),
+        *(stack.findings if stack is not None else []),
         *_header_warnings(images),
     ]
     if group.told_by:
@@ -113,16 +118,9 @@ def _series(
         geometry=geometry,
         score=points,
         score_reasons=reasons,
-        files=len({image.plane.path for image in group.images}),
+        files=len({image.plane.path for image in (*images, *part.copies)}),
         facts=facts,
     )
-
-
-def _without_copies_of_position_codes(stack: Stack, part: Settled) -> Iterable[Finding]:
-    """The stack's findings; nothing about steps where images at one position were not settled."""
-    if len({f.code for f in part.findings} & {"duplicate-positions"}):
-        return []
-    return stack.findings
 
 
 def _shared_problems(images: Sequence[Image]) -> list[Finding]:
