@@ -94,8 +94,10 @@ def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[Findin
         return _decode_stream(data, pixels, _jpeg_stream(data), _jpeg_ls)
     if syntax in _JPEG_2000 or syntax in _HTJ2K:
         codestream = _codestream(data)
-        codec = _htj2k if syntax in _HTJ2K else _jpeg_2000
-        return _decode_stream(codestream, pixels, _jpeg_2000_stream(codestream), codec)
+        stream = _jpeg_2000_stream(codestream)
+        if syntax in _HTJ2K:
+            return _decode_stream(codestream, pixels, stream, lambda data: _htj2k(data, stream))
+        return _decode_stream(codestream, pixels, stream, _jpeg_2000)
     if syntax == RLE:
         data = _rle(data, pixels)
     return native_values(data, pixels, big=syntax == EXPLICIT_BIG), ()
@@ -222,10 +224,21 @@ def _jpeg_2000(data: bytes) -> Stored:
     return values
 
 
-def _htj2k(data: bytes) -> Stored:
+def _htj2k(data: bytes, stream: Stream) -> Stored:
+    """Decoded by OpenJPH, twice as fast here as OpenJPEG.
+
+    The codec's wrapper swallows errors in the middle of a stream and gives what it has, top rows
+    first: a last row that was not written tells.
+    """
     import imagecodecs
 
-    values: Stored = imagecodecs.htj2k_decode(data)
+    size = 1 if stream.precision <= 8 else 2 if stream.precision <= 16 else 4
+    out = np.empty((stream.rows, stream.columns), f"{'i' if stream.signed else 'u'}{size}")
+    unwritten = np.random.default_rng(0).integers(0, 256, out[-1].nbytes, dtype=np.uint8)
+    out[-1] = unwritten.view(out.dtype)
+    values: Stored = imagecodecs.htj2k_decode(data, out=out)
+    if np.array_equal(out[-1], unwritten.view(out.dtype)):
+        raise ValueError("OpenJPH stopped before the last row")
     return values
 
 

@@ -98,15 +98,18 @@ def open_frames(path: Path, pixels: PixelFormat) -> FrameTable:
     """
     frame_bytes(pixels)
     data: bytes | mmap.mmap = _mapped(path)
-    start = dataset_start(data)
     syntax = pixels.transfer_syntax or IMPLICIT_LITTLE
-    if syntax == DEFLATED:
-        data, start = _inflated(path, data, start, pixels), 0
     try:
+        start = dataset_start(data)
+        if syntax == DEFLATED:
+            data, start = _inflated(path, data, start, pixels), 0
         element = find_pixel_data(
             data, start, implicit=syntax == IMPLICIT_LITTLE, big=syntax == EXPLICIT_BIG
         )
     except UnfamiliarError:
+        if syntax == DEFLATED:
+            # pydicom would inflate it again, without a limit.
+            _refuse("damaged-pixels", "The inflated data set cannot be parsed.", path, "")
         data, element = _located_by_pydicom(path)
     if element.length is None:
         return FrameTable(data, encapsulated_spans(path, data, element, pixels))
@@ -298,7 +301,6 @@ def _located_by_pydicom(path: Path) -> tuple[bytes, PixelElement]:
     import warnings
 
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     try:
         with warnings.catch_warnings():
@@ -308,9 +310,9 @@ def _located_by_pydicom(path: Path) -> tuple[bytes, PixelElement]:
             value = element.value
     except KeyError:
         _refuse("no-pixel-data", "The file holds no pixel data.", path, "")
-    # pydicom raises many kinds of error on damaged files; all mean the same here.
-    except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError, struct.error) as e:
-        _refuse("damaged-pixels", "The file cannot be parsed.", path, type(e).__name__)
+    # On damaged bytes a parser may raise anything; whatever it is, the file cannot be read.
+    except Exception as error:  # noqa: BLE001
+        _refuse("damaged-pixels", "The file cannot be parsed.", path, type(error).__name__)
     if not isinstance(value, bytes):
         _refuse("no-pixel-data", "Pixel data are no bytes.", path, type(value).__name__)
     undefined = bool(getattr(element, "is_undefined_length", False))
