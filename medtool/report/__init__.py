@@ -1,1 +1,1 @@
-"""One HTML page about a run."""
+"""The report: one HTML file that a clinician can read, on a screen and on paper."""

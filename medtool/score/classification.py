@@ -49,7 +49,7 @@ CONVENTIONS = {
     "adaptive_ece": "10 bins of nearly equal numbers of cases, equal probabilities together",
 }
 INTERVAL_NAMES = {
-    "percentile": "bootstrap by patient, percentiles",
+    "percentile": "bootstrap by patient",
     "wilson": "Wilson",
     "pairs": "Wilson over disjoint pairs of patients, as every draw gave the same",
     "none": "none, as every bootstrap draw gave the same",
@@ -244,7 +244,7 @@ def _denominators(sample: BinarySample, threshold: float) -> dict[str, int]:
 def _trivial(sample: BinarySample, threshold: float) -> dict[str, tuple[float, str]]:
     prevalence = sample.positives / sample.n
     called = float(np.mean(sample.scores >= threshold))
-    constant = "always says the prevalence"
+    constant = "the prevalence"
     return {
         "auroc": (0.5, "any constant answer"),
         "auprc": (prevalence, "any constant answer"),
@@ -274,7 +274,7 @@ def _scores(
         )
         n_of[name] = sample.positives
         called = float(np.mean(sample.scores >= row["threshold"]))
-        trivial[name] = (called, "calls as many positive, at random")
+        trivial[name] = (called, "random, as many calls")
     scores = {}
     for name, value in point.items():
         low, high = intervals[name][intervals[name]["chosen"]] if isfinite(value) else (nan, nan)

@@ -78,15 +78,15 @@ def trivial_decisions(prevalence: float, share_called: float) -> dict[str, tuple
     """
     if not isfinite(prevalence):
         return {}
-    random = "calls as many positive, at random"
+    random = "random, as many calls"
     both = prevalence + 1.0
     return {
         "sensitivity": (share_called, random),
         "specificity": (1.0 - share_called, random),
         "ppv": (prevalence, random),
         "npv": (1.0 - prevalence, random),
-        "f1": (2.0 * prevalence / both, "calls every case positive"),
-        "accuracy": (max(prevalence, 1.0 - prevalence), "always says the commoner class"),
+        "f1": (2.0 * prevalence / both, "every case positive"),
+        "accuracy": (max(prevalence, 1.0 - prevalence), "the commoner class"),
         "balanced_accuracy": (0.5, "any constant answer"),
         "mcc": (0.0, "any constant answer"),
     }

@@ -1,0 +1,95 @@
+"""Everything a report needs of a run folder, read once; files that are not there are empty."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medtool.core.names import safe_file_stem
+from medtool.core.records import Scores
+from medtool.data.run_folder import RunFolder, read_json, read_rows
+from medtool.score.document import scores_from_document
+
+# Which part is shown first, and what it is called.
+PART_TITLES: Mapping[str, str] = {
+    "test": "held-out test part",
+    "out-of-fold": "out-of-fold predictions",
+    "evaluation": "evaluated cases",
+    "selection": "selection part",
+    "train": "training part",
+}
+OPTIMISTIC = "selection set, optimistic"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run as plain values. ``scores`` and ``predictions`` are by part."""
+
+    path: Path
+    run: Mapping[str, Any]
+    preset: Mapping[str, Any]
+    cases: tuple[Mapping[str, str], ...]
+    history: tuple[Mapping[str, Any], ...]
+    checkpoints: tuple[Mapping[str, Any], ...]
+    scores: Mapping[str, Scores]
+    intake: Mapping[str, Any]
+    predictions: Mapping[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)
+    preset_text: str = ""
+
+    @property
+    def headline_part(self) -> str:
+        """The most honest part that was scored, "" when none was."""
+        for part in PART_TITLES:
+            if part in self.scores:
+                return part
+        return next(iter(self.scores), "")
+
+    def optimistic(self, part: str) -> str:
+        """Why the numbers of a part are optimistic, "" when they are not."""
+        stated = self.scores[part].optimistic if part in self.scores else ""
+        if stated:
+            return stated
+        if part == "selection":
+            return OPTIMISTIC
+        return "training part, seen while learning" if part == "train" else ""
+
+    def pictures(self, part: str, case_id: str) -> list[Path]:
+        """Pictures that the predictions of a part hold of one case, by name."""
+        folder = self.path / "predictions" / part / "overlays" / safe_file_stem(case_id)
+        return sorted([*folder.glob("*.png"), *folder.glob("*.jpg")]) if folder.is_dir() else []
+
+    def elements(self, part: str, case_id: str) -> list[Mapping[str, str]]:
+        """Rows of slices.csv of one case."""
+        file = self.path / "predictions" / part / "slices.csv"
+        return (
+            [row for row in read_rows(file) if row.get("case") == case_id] if file.is_file() else []
+        )
+
+
+def view_run(run: RunFolder) -> RunView:
+    """Read ``run``. Raises InputError where a file that is there cannot be read."""
+    stored = run.read_scores() if run.scores_file.is_file() else {}
+    preset_text = run.preset_file.read_text(encoding="utf-8") if run.preset_file.is_file() else ""
+    predictions = {
+        file.parent.name: tuple(read_rows(file))
+        for file in sorted(run.predictions_folder.glob("*/predictions.csv"))
+    }
+    return RunView(
+        path=run.path,
+        run=run.read_run() if run.run_file.is_file() else {},
+        preset=tomllib.loads(preset_text),
+        cases=tuple(run.read_cases()) if run.cases_file.is_file() else (),
+        history=tuple(run.read_history()) if run.history_file.is_file() else (),
+        checkpoints=tuple(run.read_checkpoints()) if run.checkpoints_file.is_file() else (),
+        scores={
+            part: scores_from_document(document)
+            for part, document in stored.items()
+            if isinstance(document, Mapping) and "metrics" in document
+        },
+        intake=read_json(run.intake_file) if run.intake_file.is_file() else {},
+        predictions=predictions,
+        preset_text=preset_text,
+    )
