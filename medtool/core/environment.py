@@ -16,6 +16,16 @@ NO_COLOR = "NO_COLOR"
 # may open a socket that nobody asked for.
 NO_UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"
 
+# What the libraries below medtool read when they are loaded: one thread pool a process is enough.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    "BLOSC_NTHREADS",
+)
+
 # What decides how a run is spread over devices, threads and nodes. Names of users, hosts and
 # accounts are left out on purpose: run.json travels with results.
 RECORDED_VARIABLES = (
@@ -58,6 +68,16 @@ def colour_forbidden() -> bool:
 def keep_imports_offline() -> None:
     """Call before a library that asks for updates is imported; worker processes inherit it."""
     os.environ[NO_UPDATE_CHECK] = "1"
+
+
+def limit_threads(count: int) -> None:
+    """Let libraries that this process loads from now on use ``count`` threads each.
+
+    For worker processes only: as many of them as there are cores would otherwise start as many
+    threads each.
+    """
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(count)
 
 
 def recorded_environment() -> dict[str, str]:

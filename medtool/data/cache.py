@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtool import __version__
 from medtool.core.errors import MachineError
 from medtool.core.files import TEMPORARY_PREFIX, replacing
 from medtool.core.names import safe_file_stem
@@ -141,16 +142,11 @@ class Cache:
         return self.path(case).is_file()
 
     def sound(self, case: Case) -> bool:
-        """Whether the case's file is whole; a damaged one is removed. False when there is none."""
-        path = self.path(case)
-        if not path.is_file():
-            return False
+        """Whether the case has a file that is whole; reads every byte of it once."""
         try:
-            document = verify(path)
+            return bool(verify(self.path(case))["case"] == case.case_id)
         except DamagedFile:
-            path.unlink(missing_ok=True)
             return False
-        return bool(document["case"] == case.case_id)
 
     def load(self, case: Case) -> Prepared:
         """The prepared case. Raises DamagedFile (also when there is none)."""
@@ -165,13 +161,15 @@ class Cache:
 
     def refuse(self, case: Case, code: str, message: str) -> None:
         """Remember that the case cannot be prepared, and why."""
-        entry = {"case": case.case_id, "code": code, "message": message}
+        entry = {"case": case.case_id, "code": code, "message": message, "by": __version__}
         self._write(self._refusal_path(case), [json.dumps(entry).encode()])
 
     def refusal(self, case: Case) -> Refusal | None:
-        """Why the case was refused, if it was."""
+        """Why the case was refused, if it was, by this version of medtool: a newer one may not."""
         try:
             entry = json.loads(self._refusal_path(case).read_bytes())
+            if entry["by"] != __version__:
+                return None
             return Refusal(entry["case"], entry["code"], entry["message"])
         except (OSError, ValueError, KeyError):
             return None

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from medtool.core.files import cannot_write
+
 # How often a waiting process looks whether the lock is free.
 POLL_S = 0.1
 
@@ -33,9 +35,15 @@ def try_lock(path: Path) -> IO[bytes] | None:
 
 @contextmanager
 def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold ``path``'s lock; ``waiting`` is called once when another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = try_lock(path)
+    """Hold ``path``'s lock; ``waiting`` is called once when another process has it.
+
+    Raises MachineError where the lock's file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = try_lock(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     if held is None and waiting is not None:
         waiting()
     while held is None:

@@ -17,6 +17,12 @@ CGROUPS = Path("/sys/fs/cgroup")
 NO_LIMIT_BYTES = 1 << 60
 
 
+# What a worker holds for a usual head CT; the largest case of a cohort may need more.
+USUAL_WORKER_BYTES = 1_000_000_000
+# Share of the free memory that workers may plan with: the parent and the system need some.
+MEMORY_SHARE = 0.8
+
+
 @dataclass(frozen=True)
 class Machine:
     """A machine in a few words, for run.json and for people."""
@@ -82,6 +88,16 @@ def memory_bytes(*, proc: Path = PROC) -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def sensible_workers(memory_of_each_bytes: int = 0) -> int:
+    """Worker processes that cores and free memory allow; at least 1."""
+    cores = usable_cores()
+    available = available_memory_bytes()
+    if available is None:
+        return cores
+    need = max(memory_of_each_bytes, USUAL_WORKER_BYTES)
+    return max(1, min(cores, int(available * MEMORY_SHARE) // need))
 
 
 def free_disk_bytes(path: Path) -> int:

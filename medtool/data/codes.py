@@ -1,0 +1,41 @@
+"""Reason codes of labels, cohorts, splits, cache and preparation, and what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# What became of a case that could not be prepared: column ``code`` of every table.
+CASE_CODES: Mapping[str, str] = {
+    "case-timeout": "reading and preparing took longer than --case-timeout; given up",
+    "worker-died": "the worker process was killed, perhaps for want of memory; the case is lost",
+    "out-of-memory": "the memory was not enough for this case",
+    "unforeseen": "an error that medtool did not foresee; the ledger of the cache has the details",
+}
+
+# Of the table of labels, the cohort and the split: findings, on the screen and in the run.
+COHORT_CODES: Mapping[str, str] = {
+    "label-key": "which kind of id the table holds, and how many of its rows fit",
+    "label-empty": "rows without a label: their cases are not used for training",
+    "label-duplicate": "ids that stand in the table more than once, with one label",
+    "id-empty": "rows without an id: left out",
+    "id-relaxed": "ids that fit only when leading zeros, '.0' and letter case are forgiven",
+    "column-unnamed": "a column of the table without a name: left out",
+    "case-without-label": "cases that the table does not name",
+    "label-without-case": "labels whose id no case has",
+    "patient-id-shared": "one patient id that implausibly many studies share; not split until the "
+    "user says what tells patients apart",
+    "split-given": "the parts are those of the split file",
+    "not-in-split": "cases that the split file does not name: in no part",
+    "selection-taken": "the split file has no selection part: taken from its training patients",
+    "class-missing": "the test part of a fold lacks a class",
+    "leak-allowed": "a patient in two parts, or pixels under two patients, that a person allowed",
+}
+
+# Of the cache: said while preparing, kept in the ledger.
+CACHE_CODES: Mapping[str, str] = {
+    "done": "prepared",
+    "repaired": "prepared from a series that the intake repaired",
+    "rebuilt": "the file in the cache was damaged and was made again",
+    "refused": "the task cannot use the case, and why; remembered until its files change",
+    "failed": "the case could not be prepared this time, and why; tried again next time",
+}
