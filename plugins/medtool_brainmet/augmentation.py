@@ -63,22 +63,27 @@ def apply_changes(
     image: NDArray[Any], mask: NDArray[np.bool_] | None, drawn: Mapping[str, float]
 ) -> NDArray[np.float32]:
     """A windowed slice (rows, columns; 0 to 1) changed as drawn; 0 outside the mask stays 0."""
-    keep_imports_offline()
-    from albumentations.augmentations.pixel import functional
-
     changed: NDArray[np.float32] = np.asarray(image, dtype=np.float32)
     if "gamma" in drawn:
-        changed = functional.gamma_transform(changed, drawn["gamma"])
+        changed = np.power(changed, np.float32(drawn["gamma"]))
     if "clahe_clip" in drawn:
         tiles = round(drawn["clahe_tiles"])
-        changed = functional.clahe(changed, drawn["clahe_clip"], (tiles, tiles))
+        changed = _albumentations().clahe(changed, drawn["clahe_clip"], (tiles, tiles))
     if "blur_sigma_px" in drawn:
         kernel = (BLUR_KERNEL_PX, BLUR_KERNEL_PX)
         blurred = cv2.GaussianBlur(changed, kernel, drawn["blur_sigma_px"])
         changed = np.asarray(blurred, dtype=np.float32)
     if "sharpen_amount" in drawn:
-        changed = functional.unsharp_mask(
+        changed = _albumentations().unsharp_mask(
             changed, SHARPEN_KERNEL_PX, SHARPEN_SIGMA_PX, drawn["sharpen_amount"], 0
         )
     changed = np.clip(changed, 0.0, 1.0).astype(np.float32, copy=False)
     return changed if mask is None else np.where(mask, changed, np.float32(0))
+
+
+def _albumentations() -> Any:
+    """albumentations' pixel functions; imported late, for it takes seconds."""
+    keep_imports_offline()
+    from albumentations.augmentations.pixel import functional
+
+    return functional

@@ -32,8 +32,8 @@ class ExtractionSection(Section):
     """What is denser is bone; 300 where contrast medium was given."""
     bone_closing_mm: Positive = 3.0
     """Radius with which gaps of the skull are closed."""
-    erosion_mm: Positive = 3.0
-    """Radius of the erosion that parts the brain from what hangs on it."""
+    erosion_mm: Positive = 4.0
+    """Radius of the erosion that parts the brain from what hangs on it; at 3 an eye may stay."""
     least_volume_ml: NotNegative = 900.0
     """A smaller brain in a whole head is not believed."""
     largest_volume_ml: Positive = 1900.0
