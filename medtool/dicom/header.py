@@ -74,7 +74,7 @@ class Header:
     def texts(self, tag: int) -> tuple[str, ...]:
         """The single values without padding."""
         text = self.text(tag)
-        return tuple(part.strip() for part in text.split("\\")) if text else ()
+        return tuple(part.strip(" \0") for part in text.split("\\")) if text else ()
 
     def numbers(self, tag: int) -> tuple[float, ...]:
         """Decimal strings as floats; what is no number becomes NaN; () when absent or empty."""

@@ -105,7 +105,7 @@ def _header(
     if header.raw.keys() & {tags.SHARED_FUNCTIONAL_GROUPS, tags.PER_FRAME_FUNCTIONAL_GROUPS}:
         header.dataset = dataset
     if not header.raw.keys() - {tags.MEDIA_STORAGE_SOP_CLASS_UID}:
-        return Skipped(path, "no-image", "holds none of the elements of an image")
+        return Skipped(path, "broken-header", "nothing of an image is found in the header")
     return header
 
 
