@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# The groups of the help page, in their order.
 FROM_SCANS = "From scans to answers"
 LEARN = "Learn"
 LOOK = "Look"
@@ -25,6 +26,18 @@ class Verb(NamedTuple):
     summary: str
     resume: str = "run the same command again."
 
+
+class GlobalOption(NamedTuple):
+    """An option of ``medtool`` itself: all its names, and its line on the help page."""
+
+    names: str
+    summary: str
+
+
+VERSION = GlobalOption("--version", "Print the version.")
+QUIET = GlobalOption("--quiet, -q", "Results, warnings and errors only.")
+HELP = GlobalOption("--help, -h", "Show this page, or that of a command.")
+GLOBAL_OPTIONS = (VERSION, QUIET, HELP)
 
 VERBS: tuple[Verb, ...] = (
     Verb("fetch", "fetch", LEARN, "Fetch the weights that a task's training starts from."),

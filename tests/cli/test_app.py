@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 
-from medtool.cli import app, table, tasks
+from medtool.cli import app, parse, table, tasks
 
 
 def test_help_lists_every_verb(medtool):
@@ -19,6 +20,26 @@ def test_help_lists_every_verb(medtool):
 
 def test_without_words_there_is_help(medtool):
     assert medtool() == medtool("--help")
+
+
+def test_global_options_stand_on_the_page_as_they_are_parsed(medtool):
+    page = medtool("--help").out
+    parameters = inspect.signature(parse._global_options, eval_str=True).parameters.values()
+    for parameter in parameters:
+        option = parameter.annotation.__metadata__[0]
+        names = ", ".join((option.default, *option.param_decls))
+        assert names in [known.names for known in table.GLOBAL_OPTIONS]
+        assert names in page
+
+
+def test_quiet_alone_shows_the_page(medtool):
+    assert medtool("-q") == medtool("--help")
+
+
+def test_a_wrong_option_of_medtool_itself(medtool):
+    outcome = medtool("--vrsion")
+    assert outcome.status == 2
+    assert "nearest: --version" in outcome.err
 
 
 def test_version(medtool):
