@@ -40,6 +40,13 @@ HELP = GlobalOption("--help, -h", "Show this page, or that of a command.")
 GLOBAL_OPTIONS = (VERSION, QUIET, HELP)
 
 VERBS: tuple[Verb, ...] = (
+    Verb(
+        "infer",
+        "infer",
+        FROM_SCANS,
+        "Answer for every study in folders, files or zip archives.",
+        resume="run the same command with --continue.",
+    ),
     Verb("fetch", "fetch", LEARN, "Fetch the weights that a task's training starts from."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
     Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),

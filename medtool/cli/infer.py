@@ -1,0 +1,109 @@
+"""``medtool infer``: the door to ``medtool.verbs.infer``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtool.cli.console import Console
+from medtool.cli.flags import (
+    Cache,
+    CaseTimeout,
+    Checkpoint,
+    Device,
+    Force,
+    Json,
+    Output,
+    Precision,
+    Quiet,
+    SeriesTable,
+    Sources,
+    Workers,
+)
+
+By = Annotated[
+    str | None,
+    typer.Option("--by", metavar="case|patient", help="One answer a study, or one a patient."),
+]
+Overlays = Annotated[
+    bool, typer.Option("--overlays", help="Also write pictures of what an answer rests on.")
+]
+Pseudonymise = Annotated[
+    Path | None,
+    typer.Option(
+        "--pseudonymise",
+        metavar="KEYFILE",
+        help="Replace every id and UID by a keyed hash; the key is made there when missing.",
+    ),
+]
+Continue = Annotated[bool, typer.Option("--continue", help="Finish a run that was cut off.")]
+AllowDemo = Annotated[
+    bool, typer.Option("--allow-demo", help="Let a model of synthetic scans answer for patients.")
+]
+
+
+def command(
+    sources: Sources,
+    checkpoint: Checkpoint,
+    output: Output,
+    by: By = None,
+    overlays: Overlays = False,
+    pseudonymise: Pseudonymise = None,
+    resume: Continue = False,
+    force: Force = False,
+    allow_demo: AllowDemo = False,
+    series: SeriesTable = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    workers: Workers = None,
+    case_timeout_s: CaseTimeout = None,
+    cache: Cache = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Answer for every study in folders, files or zip archives: a table, and what is beside it."""
+    from medtool.core.errors import UsageError
+    from medtool.verbs.infer import InferOptions, infer
+    from medtool.verbs.options import RunOptions
+
+    if by not in (None, "case", "patient"):
+        raise UsageError("There is no such way to answer.", met=f"--by {by}", wanted="case|patient")
+    console = Console(quiet=quiet)
+    result = infer(
+        InferOptions(
+            sources=tuple(sources),
+            checkpoint=checkpoint,
+            output=output,
+            by=by,  # type: ignore[arg-type]
+            overlays=overlays,
+            pseudonymise=pseudonymise,
+            allow_demo=allow_demo,
+            resume=resume,
+            force=force,
+            series=series,
+            case_timeout_s=case_timeout_s,
+            run=RunOptions(device=device, precision=precision, workers=workers, cache=cache),
+            command="medtool " + " ".join(sys.argv[1:]),
+        ),
+        console,
+    )
+    if as_json:
+        console.json(
+            {
+                "table": str(result.table),
+                "ok": result.ok,
+                "refused": result.refused,
+                "failed": result.failed,
+                "rows": [dict(row) for row in result.rows],
+            }
+        )
+    else:
+        console.result(str(result.table))
+        console.say(
+            f"{result.ok} answered, {result.refused} refused, {result.failed} failed. "
+            "Research use only; not a medical device."
+        )
+    return int(result.status)

@@ -1,0 +1,91 @@
+"""Predictions for many cases: workers read and prepare ahead while the network answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from medtool.core.errors import MedtoolError
+from medtool.core.progress import Reporter, Silent
+from medtool.core.records import Case, CaseStatus, Prediction, Prepared
+from medtool.data.cache import Cache, read_prepared
+from medtool.data.preparation import prepare_stream
+from medtool.predict.model import Model
+from medtool.predict.unlike import unlike_training
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """What became of one case; ``prediction`` and ``prepared`` are there when it is ok."""
+
+    case: Case
+    status: CaseStatus
+    code: str = ""
+    message: str = ""
+    prediction: Prediction | None = None
+    prepared: Prepared | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def predict_cases(
+    model: Model,
+    cases: Sequence[Case],
+    *,
+    cache: Cache,
+    workers: int = 0,
+    case_timeout_s: float = 600.0,
+    reporter: Reporter | None = None,
+    keep_prepared: bool = True,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[CaseOutcome]:
+    """Outcomes in the order of ``cases``, one as soon as it is there.
+
+    A case that cannot be read, prepared or predicted is an outcome, never the end. With
+    ``keep_prepared`` False each file of the cache is removed once it was used, so that disk and
+    memory stay flat over any number of cases.
+    """
+    stream = prepare_stream(
+        model.task,
+        cases,
+        cache,
+        workers=workers,
+        case_timeout_s=case_timeout_s,
+        reporter=reporter or Silent(),
+        stop=stop,
+    )
+    for done in stream:
+        if done.path is None:
+            yield CaseOutcome(
+                case=done.case,
+                status=done.status,
+                code=done.code,
+                message=done.message,
+                seconds={"preparing": done.seconds},
+            )
+            continue
+        yield _answer(model, done.case, read_prepared(done.path), done.seconds)
+        if not keep_prepared:
+            done.path.unlink(missing_ok=True)
+
+
+def _answer(model: Model, case: Case, prepared: Prepared, preparing_s: float) -> CaseOutcome:
+    started = time.perf_counter()
+    try:
+        prediction = model.task.predict(model, prepared, case)
+    except MedtoolError as error:
+        return CaseOutcome(
+            case=case,
+            status="failed",
+            code=getattr(error, "code", "prediction"),
+            message=error.what,
+            seconds={"preparing": preparing_s, "network": time.perf_counter() - started},
+        )
+    unlike = unlike_training(model.document.get("training_range", {}), case, prepared)
+    return CaseOutcome(
+        case=case,
+        status="ok",
+        prediction=replace(prediction, findings=(*prediction.findings, *unlike)),
+        prepared=prepared,
+        seconds={"preparing": preparing_s, "network": time.perf_counter() - started},
+    )

@@ -1,0 +1,86 @@
+"""A checkpoint, ready to answer: its task, its network on a device, its header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medtool.config import task_from_document
+from medtool.core.checkpoint import CheckpointHeader, find_checkpoint, read_header
+from medtool.nets.device import choose_device, choose_precision
+from medtool.nets.state import load_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medtool.core.task import Task
+
+
+@dataclass(frozen=True)
+class Model:
+    """What ``Task.predict`` gets; the network is in evaluation mode and on ``device``."""
+
+    task: Task
+    network: nn.Module
+    device: torch.device
+    autocast_type: torch.dtype | None
+    header: CheckpointHeader
+    path: Path
+    found: str
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The checkpoint's JSON document."""
+        return self.header.document
+
+    @property
+    def threshold(self) -> float:
+        """The decision threshold, chosen on the selection part of the training."""
+        return float(self.document.get("threshold", 0.5))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it learned from generated scans, and must not meet patients by accident."""
+        return bool(self.document.get("synthetic", False))
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """No gradients, and the model's arithmetic."""
+        with (
+            torch.inference_mode(),
+            torch.autocast(
+                self.device.type,
+                dtype=self.autocast_type or torch.bfloat16,
+                enabled=self.autocast_type is not None,
+            ),
+        ):
+            yield
+
+
+def load_model(path: Path, *, device: str = "auto", precision: str = "auto") -> Model:
+    """The model in ``path``: a checkpoint file, or a run's folder (its selected best).
+
+    Raises CheckpointError (no usable checkpoint), UnknownNameError (its task is not installed),
+    MachineError (no such device).
+    """
+    file, found = find_checkpoint(path)
+    header = read_header(file)
+    task = task_from_document(header.document["task"], header.document["preset"])
+    chosen = choose_device(device)
+    network = task.network()
+    load_network(file, network)
+    network.to(chosen).eval()
+    return Model(
+        task=task,
+        network=network,
+        device=chosen,
+        autocast_type=choose_precision(precision, chosen),
+        header=header,
+        path=file,
+        found=found,
+    )

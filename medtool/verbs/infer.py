@@ -1,0 +1,252 @@
+"""``infer``: scans in, a table of answers out, whatever a single study does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medtool.core.errors import (
+    CaseRefused,
+    ExitStatus,
+    GateError,
+    InputError,
+    Interrupted,
+    UsageError,
+)
+from medtool.core.progress import Reporter, Silent
+from medtool.core.records import Case, Cohort, RefusedStudy, Source
+from medtool.data.archive import is_archive, unpack
+from medtool.data.scratch import Scratch
+from medtool.verbs.infer_output import Output, OutputPlace, guard
+from medtool.verbs.infer_rows import RowMaker
+from medtool.verbs.options import RunOptions
+
+if TYPE_CHECKING:
+    from medtool.predict.cases import CaseOutcome
+    from medtool.predict.model import Model
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """What is asked of ``infer``; ``pseudonymise`` names the key file."""
+
+    sources: tuple[Path, ...]
+    checkpoint: Path
+    output: Path
+    by: Literal["case", "patient"] | None = None
+    overlays: bool = False
+    pseudonymise: Path | None = None
+    allow_demo: bool = False
+    resume: bool = False
+    force: bool = False
+    series: Path | None = None
+    case_timeout_s: float | None = None
+    run: RunOptions = field(default_factory=RunOptions)
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """Where the answers are, and how many studies gave one."""
+
+    table: Path
+    folder: Path
+    ok: int
+    refused: int
+    failed: int
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def status(self) -> ExitStatus:
+        """0 when all gave an answer, 1 when some did, 3 when none did."""
+        if self.ok and not (self.refused or self.failed):
+            return ExitStatus.DONE
+        return ExitStatus.SOME_CASES_FAILED if self.ok else ExitStatus.NO_INPUT
+
+
+def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResult:
+    """Answer for every study under ``options.sources``; see docs/infer.md for the files.
+
+    One study that fails is a row, never the end. Raises UsageError and its kinds for wrong
+    options, InputError when there is nothing to read at all, GateError when a model of synthetic
+    data meets patients, MachineError for devices and disks, Interrupted after Ctrl-C.
+    """
+    reporter = reporter or Silent()
+    started = time.perf_counter()
+    _check_sources(options.sources)
+    place = OutputPlace.of(options.output)
+    guard(place, force=options.force, resume=options.resume)
+
+    from medtool.predict.model import load_model
+
+    model = load_model(
+        options.checkpoint,
+        device=options.run.device,
+        precision=options.run.precision or "auto",
+    )
+    reporter.say(f"Model: {model.found}; task {model.task.name}; on {model.device}.")
+    with Scratch() as scratch:
+        sources, refused = _unpacked(options.sources, scratch.path, reporter)
+        cohort = _find(model, sources, options)
+        refused += cohort.refused
+        if not cohort.cases and not refused:
+            raise _nothing_found(options.sources, cohort)
+        _demo_gate(model, cohort.cases, allowed=options.allow_demo)
+        maker = RowMaker(model, options, place)
+        if maker.new_key:
+            reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
+        maker.check_pooling()
+        output = Output(place, maker.identity())
+        startup_s = time.perf_counter() - started
+        run = _Run(model, options, maker, output, scratch.path, startup_s)
+        try:
+            return _answer_all(run, cohort, refused, reporter)
+        finally:
+            output.close()
+
+
+@dataclass(frozen=True)
+class _Run:
+    model: Model
+    options: InferOptions
+    maker: RowMaker
+    output: Output
+    scratch: Path
+    startup_s: float
+
+
+def _check_sources(sources: Sequence[Path]) -> None:
+    for source in sources:
+        if not source.exists():
+            raise UsageError(
+                "There is nothing by this name.",
+                where=str(source),
+                wanted="a folder, a file or a zip archive with scans",
+            )
+
+
+def _unpacked(
+    sources: Sequence[Path], scratch: Path, reporter: Reporter
+) -> tuple[tuple[Path, ...], tuple[RefusedStudy, ...]]:
+    """Sources with archives unpacked, and a refused row for each archive that cannot be."""
+    folders: list[Path] = []
+    refused: list[RefusedStudy] = []
+    for number, source in enumerate(sources):
+        if not is_archive(source):
+            folders.append(source)
+            continue
+        try:
+            folders.append(unpack(source, scratch / f"archive-{number}" / source.stem))
+        except CaseRefused as error:
+            if len(sources) == 1:
+                raise
+            reporter.warn(f"{source}: {error.what}")
+            refused.append(RefusedStudy(source.stem, "", "", error.code, error.what))
+    return tuple(folders), tuple(refused)
+
+
+def _find(model: Model, sources: tuple[Path, ...], options: InferOptions) -> Cohort:
+    if not sources:
+        return Cohort(cases=(), intake={"series": [], "skipped": []})
+    overrides: Mapping[str, bool] = {}
+    if options.series is not None:
+        from medtool.data.series_table import read_series_table
+
+        overrides = read_series_table(options.series)
+    return model.task.find(
+        Source(
+            paths=sources,
+            series_overrides=overrides,
+            overrides_from=str(options.series or ""),
+        )
+    )
+
+
+def _nothing_found(sources: Sequence[Path], cohort: Cohort) -> InputError:
+    skipped = cohort.intake.get("skipped", [])
+    seen = ", ".join(sorted({str(item["code"]) for item in skipped}))
+    return InputError(
+        "There is no study here that can be read.",
+        where=", ".join(str(source) for source in sources),
+        met=f"{len(skipped)} files, none of them an image ({seen})" if skipped else "no files",
+        wanted="DICOM series, NIfTI files or a zip archive of them",
+        how="'medtool check TASK FOLDER' says of every file what it is.",
+    )
+
+
+def _demo_gate(model: Model, cases: Sequence[Case], *, allowed: bool) -> None:
+    patients = [case for case in cases if not case.facts.get("synthetic")]
+    if model.synthetic and patients and not allowed:
+        raise GateError(
+            "This model learned from synthetic scans and knows nothing of patients.",
+            where=str(model.path),
+            met=f"{len(patients)} studies that are not synthetic, {patients[0].case_id} first",
+            wanted="a model trained on patients' scans",
+            how="--allow-demo lets it answer all the same; its answers mean nothing.",
+        )
+
+
+def _answer_all(
+    run: _Run, cohort: Cohort, refused: Sequence[RefusedStudy], reporter: Reporter
+) -> InferResult:
+    maker, output = run.maker, run.output
+    order = [maker.key(study.case_id) for study in refused]
+    for study in refused:
+        if maker.key(study.case_id) not in output.done:
+            output.add(maker.refused_entry(study))
+    order += [maker.key(case.case_id) for case in cohort.cases]
+    waiting = [case for case in cohort.cases if maker.key(case.case_id) not in output.done]
+    try:
+        with reporter.progress("Studies", len(waiting)) as advance:
+            for outcome in _outcomes(run, waiting, reporter):
+                output.add(maker.entry(outcome))
+                if outcome.status != "ok":
+                    reporter.warn(f"{maker.key(outcome.case.case_id)}: {outcome.message}")
+                advance()
+    except KeyboardInterrupt:
+        output.write_tables(*maker.tables(output.entries(order)), maker.columns)
+        raise Interrupted(
+            f"Interrupted; {len(output.done)} of {len(order)} studies are done and kept.",
+            where=str(output.place.folder),
+            how="the same command with --continue finishes the rest.",
+        ) from None
+    rows, elements = maker.tables(output.entries(order))
+    table = output.write_tables(rows, elements, maker.columns)
+    if table != output.place.table:
+        reporter.warn(f"{output.place.table} is open elsewhere; the table is {table}.")
+    output.finish(maker.record(output, rows, cohort.intake, startup_s=run.startup_s))
+    return _result(rows, output, table)
+
+
+def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[CaseOutcome]:
+    from medtool.data.cache import Cache
+    from medtool.data.estimate import case_weight
+    from medtool.data.machine import sensible_workers
+    from medtool.predict.cases import predict_cases
+
+    options = run.options
+    kept = options.run.cache
+    cache = Cache(kept or run.scratch / "cache", run.model.task)
+    settings = run.model.task.settings.infer
+    workers = options.run.workers
+    if workers is None:
+        workers = sensible_workers(max((case_weight(c).memory_bytes for c in cases), default=0))
+    return predict_cases(
+        run.model,
+        cases,
+        cache=cache,
+        workers=workers,
+        case_timeout_s=options.case_timeout_s or settings.case_timeout_s,
+        reporter=reporter,
+        keep_prepared=kept is not None,
+    )
+
+
+def _result(rows: Sequence[Mapping[str, Any]], output: Output, table: Path) -> InferResult:
+    count = dict.fromkeys(("ok", "refused", "failed"), 0)
+    for row in rows:
+        count[row["status"]] += 1
+    return InferResult(table=table, folder=output.place.folder, rows=tuple(rows), **count)

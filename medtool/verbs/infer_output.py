@@ -1,0 +1,156 @@
+"""The predictions folder: rows as they come, whole tables at the end, a record of how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtool.core.errors import OutputExistsError, UsageError
+from medtool.data.predictions import (
+    ELEMENTS_FILE,
+    LEADING_COLUMNS,
+    PREDICTIONS_FILE,
+    Journal,
+    table_text,
+    write_table,
+)
+
+PARTIAL_FOLDER = ".partial"
+RUN_FILE = "run.json"
+PICTURE_FOLDERS = ("masks", "dicom-seg", "overlays")
+HASH_CHUNK_BYTES = 1024**2
+
+
+@dataclass(frozen=True)
+class OutputPlace:
+    """Where the table and everything beside it go."""
+
+    table: Path
+    folder: Path
+
+    @classmethod
+    def of(cls, output: Path) -> OutputPlace:
+        """``X.csv`` puts the table there and the rest into ``X/``; else all goes into a folder."""
+        if output.suffix.lower() == ".csv":
+            return cls(table=output, folder=output.with_suffix(""))
+        return cls(table=output / PREDICTIONS_FILE, folder=output)
+
+    @property
+    def journal(self) -> Path:
+        """The journal of a run that is not whole yet."""
+        return self.folder / PARTIAL_FOLDER / "journal.jsonl"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """One SHA-256 over several files: of their sorted single hashes, so that order is nothing."""
+    digest = hashlib.sha256()
+    for single in sorted(sha256_of(path) for path in paths):
+        digest.update(single.encode())
+    return digest.hexdigest()
+
+
+def guard(place: OutputPlace, *, force: bool, resume: bool) -> None:
+    """Refuse before any work what would overwrite; with ``force`` clear what a run wrote.
+
+    Raises OutputExistsError.
+    """
+    cut_off = place.journal.exists()
+    if force:
+        _clear(place)
+    elif cut_off and not resume:
+        raise OutputExistsError(
+            "A run that was cut off left its work here.",
+            where=str(place.folder),
+            how="--continue finishes it, --force starts anew; or name another output with -o.",
+        )
+    elif place.table.exists() and not cut_off:
+        raise OutputExistsError(
+            "There is an output already, and it is whole."
+            if resume
+            else "There is an output already.",
+            where=str(place.table),
+            how="--force replaces it; or name another output with -o.",
+        )
+
+
+def _clear(place: OutputPlace) -> None:
+    # Only what a run writes: the folder may hold other files of the user's.
+    place.table.unlink(missing_ok=True)
+    for name in (ELEMENTS_FILE, RUN_FILE):
+        (place.folder / name).unlink(missing_ok=True)
+    for name in (PARTIAL_FOLDER, *PICTURE_FOLDERS):
+        shutil.rmtree(place.folder / name, ignore_errors=True)
+
+
+class Output:
+    """Collects the rows of a run; survives a kill; gives the same files as an unbroken run."""
+
+    def __init__(self, place: OutputPlace, identity: Mapping[str, Any]) -> None:
+        self.place = place
+        self._journal = Journal(place.journal)
+        self.done: dict[str, dict[str, Any]] = {}
+        self._take_up(dict(identity))
+
+    def _take_up(self, identity: dict[str, Any]) -> None:
+        entries = self._journal.entries
+        if not entries:
+            self._journal.add({"identity": identity})
+            return
+        if entries[0].get("identity") != identity:
+            self._journal.close()
+            before = entries[0].get("identity", {})
+            changed = [key for key in identity if before.get(key) != identity[key]]
+            raise UsageError(
+                "The run that was cut off here was another one.",
+                where=str(self.place.folder),
+                met="other " + ", ".join(changed),
+                wanted="the same checkpoint and options",
+                how="repeat the command as it was with --continue, or start anew with --force.",
+            )
+        self.done = {entry["case"]: entry for entry in entries[1:]}
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """One case is done: ``case``, ``row``, ``elements`` and what run.json keeps of it."""
+        self._journal.add(entry)
+        self.done[entry["case"]] = dict(entry)
+
+    def entries(self, order: Sequence[str]) -> list[dict[str, Any]]:
+        """What is done, in the order of the cohort, whichever finished first."""
+        return [self.done[case] for case in order if case in self.done]
+
+    def write_tables(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        elements: Sequence[Mapping[str, Any]],
+        columns: Sequence[str],
+    ) -> Path:
+        """predictions.csv and slices.csv; gives where the first of them is."""
+        if elements:
+            keys = list(dict.fromkeys(key for element in elements for key in element))
+            write_table(self.place.folder / ELEMENTS_FILE, table_text(elements, keys))
+        return write_table(self.place.table, table_text(rows, [*LEADING_COLUMNS, *columns]))
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Write run.json and remove the journal: the run is whole."""
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        write_table(self.place.folder / RUN_FILE, text)
+        self._journal.remove()
+        shutil.rmtree(self.place.folder / PARTIAL_FOLDER, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close the journal; that of a run that is not whole stays for --continue."""
+        self._journal.close()

@@ -1,0 +1,271 @@
+"""What ``infer`` writes of each study: its row, its slices, its record, with or without names."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool import __version__
+from medtool.core.environment import recorded_environment
+from medtool.core.names import safe_file_stem
+from medtool.core.records import Finding, Prediction, RefusedStudy
+from medtool.core.task import Task
+from medtool.data.cache import input_files
+from medtool.data.machine import describe_machine
+from medtool.data.predictions import LEADING_COLUMNS
+from medtool.data.privacy import Pseudonymiser, read_key
+from medtool.verbs.infer_output import OutputPlace, sha256_of, sha256_of_files
+
+if TYPE_CHECKING:
+    from medtool.predict.cases import CaseOutcome
+    from medtool.predict.model import Model
+    from medtool.verbs.infer import InferOptions
+    from medtool.verbs.infer_output import Output
+
+RESEARCH_NOTICE = "Research use only; not a medical device."
+
+
+class RowMaker:
+    """Rows and records of one run; with a key, every id in them is a pseudonym."""
+
+    def __init__(self, model: Model, options: InferOptions, place: OutputPlace) -> None:
+        self.columns = list(model.task.columns)
+        self._model = model
+        self._options = options
+        self._place = place
+        self._by_patient = (options.by or model.task.settings.infer.by) == "patient"
+        if self._by_patient:
+            self.columns.append("studies")
+        self._checkpoint_hash = sha256_of(model.path)
+        self._started = datetime.now(UTC)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._names: Pseudonymiser | None = None
+        self._key_is_new = False
+        if options.pseudonymise is not None:
+            key, self._key_is_new = read_key(options.pseudonymise, output=place.folder)
+            self._names = Pseudonymiser(key)
+
+    # --- names ----------------------------------------------------------------------------
+    def key(self, case_id: str) -> str:
+        """The name of a case in everything that is written."""
+        return self._names.name("case", case_id) if self._names else case_id
+
+    def _patient(self, patient_id: str) -> str:
+        return self._names.name("patient", patient_id) if self._names else patient_id
+
+    def _uid(self, uid: str) -> str:
+        return self._names.uid(uid) if self._names else uid
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same when a run that was cut off goes on."""
+        return {
+            "checkpoint": self._checkpoint_hash,
+            "pseudonyms": self._names.name("key", "check") if self._names else "",
+            "overlays": self._options.overlays,
+            "device": self._model.device.type,
+            "version": __version__,
+        }
+
+    # --- entries --------------------------------------------------------------------------
+    def refused_entry(self, study: RefusedStudy) -> dict[str, Any]:
+        """The entry of a study without any usable series."""
+        values = (
+            self.key(study.case_id),
+            self._patient(study.patient_id),
+            self._uid(study.study_uid),
+            "refused",
+            study.code,
+            "" if self._names else study.message,
+        )
+        return {
+            "case": self.key(study.case_id),
+            "row": dict(zip(LEADING_COLUMNS, values, strict=True)),
+            "elements": [],
+        }
+
+    def entry(self, outcome: CaseOutcome) -> dict[str, Any]:
+        """The entry of one outcome; writes its masks and pictures first."""
+        started = time.perf_counter()
+        case = outcome.case
+        findings = self._findings(outcome)
+        row: dict[str, Any] = {
+            "case": self.key(case.case_id),
+            "patient": self._patient(case.patient_id),
+            "study_uid": self._uid(case.study_uid),
+            "status": outcome.status,
+            "code": outcome.code or ";".join(dict.fromkeys(f.code for f in findings)),
+            # Messages may name files and folders, and folders are often named after patients.
+            "message": "" if self._names else outcome.message or _join(findings),
+        }
+        elements: list[dict[str, Any]] = []
+        outputs: list[Path] = []
+        if outcome.prediction is not None:
+            prediction = self._renamed(outcome.prediction)
+            folder = self._place.folder
+            row |= _plain(self._model.task.write(prediction, case, folder))
+            elements = [_plain(element) for element in prediction.elements]
+            if self._options.overlays and outcome.prepared is not None:
+                pictures = folder / "overlays" / safe_file_stem(self.key(case.case_id))
+                outputs = self._model.task.picture(prediction, outcome.prepared, case, pictures)
+        seconds = {**outcome.seconds, "writing": time.perf_counter() - started}
+        for step, seconds_of_step in seconds.items():
+            self._seconds[step] += seconds_of_step
+        return {
+            "case": row["case"],
+            "row": row,
+            "elements": elements,
+            "inputs_sha256": sha256_of_files({path for path, _ in input_files(case)}),
+            "outputs_sha256": {
+                path.relative_to(self._place.folder).as_posix(): sha256_of(path) for path in outputs
+            },
+            "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        }
+
+    def _findings(self, outcome: CaseOutcome) -> list[Finding]:
+        found = [f for f in outcome.case.findings if f.severity == "warning"]
+        if outcome.prepared is not None:
+            found += [f for f in outcome.prepared.findings if f.severity == "warning"]
+        if outcome.prediction is not None:
+            found += [f for f in outcome.prediction.findings if f.severity == "warning"]
+        return list(dict.fromkeys(found))
+
+    def _renamed(self, prediction: Prediction) -> Prediction:
+        if self._names is None:
+            return prediction
+
+        def rename(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                name: self._uid(str(value)) if name.endswith("uid") and value else value
+                for name, value in values.items()
+            }
+
+        return Prediction(
+            case_id=self.key(prediction.case_id),
+            patient_id=self._patient(prediction.patient_id),
+            scalars=rename(prediction.scalars),
+            arrays=prediction.arrays,
+            elements=tuple(rename(element) for element in prediction.elements),
+        )
+
+    # --- tables ---------------------------------------------------------------------------
+    def tables(
+        self, entries: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The rows of predictions.csv and of slices.csv."""
+        elements = [
+            {"case": entry["case"], **element} for entry in entries for element in entry["elements"]
+        ]
+        if not self._by_patient:
+            return [dict(entry["row"]) for entry in entries], elements
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in entries:
+            row = entry["row"]
+            # A study without a PatientID is its own patient: pooling strangers would be a guess.
+            groups.setdefault(row["patient"] or f"\0{row['case']}", []).append(entry)
+        return [self._pooled(group) for group in groups.values()], elements
+
+    def _pooled(self, group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One row for the studies of one patient; says which of them gave no answer."""
+        rows = [entry["row"] for entry in group]
+        answered = [entry for entry in group if entry["row"]["status"] == "ok"]
+        silent = [row["case"] for row in rows if row["status"] != "ok"]
+        messages = [row["message"] for row in rows if row["message"]]
+        if silent and answered:
+            messages.insert(0, f"without {', '.join(silent)}")
+        pooled: dict[str, Any] = {
+            "case": rows[0]["patient"] or rows[0]["case"],
+            "patient": rows[0]["patient"],
+            "study_uid": ";".join(entry["row"]["study_uid"] for entry in answered or group),
+            "status": "ok" if answered else rows[0]["status"],
+            "code": ";".join(dict.fromkeys(row["code"] for row in rows if row["code"])),
+            "message": " | ".join(messages),
+            "studies": len(answered),
+        }
+        if answered:
+            columns = self._model.task.columns
+            predictions = [
+                Prediction(
+                    case_id=entry["row"]["case"],
+                    patient_id=entry["row"]["patient"],
+                    scalars={column: entry["row"].get(column) for column in columns},
+                    elements=tuple(entry["elements"]),
+                )
+                for entry in answered
+            ]
+            pooled |= _plain(self._model.task.pool(predictions).scalars)
+        return pooled
+
+    def check_pooling(self) -> None:
+        """Raises UsageError before any work where the task's answers cannot be pooled."""
+        if self._by_patient and type(self._model.task).pool is Task.pool:
+            self._model.task.pool(())
+
+    # --- record ---------------------------------------------------------------------------
+    def record(
+        self,
+        output: Output,
+        rows: Sequence[Mapping[str, Any]],
+        intake: Mapping[str, Any],
+        *,
+        startup_s: float,
+    ) -> dict[str, Any]:
+        """The document of run.json; with pseudonyms it holds no command, path or id."""
+        document = self._model.document
+        hidden = self._names is not None
+        return {
+            "notice": RESEARCH_NOTICE,
+            "verb": "infer",
+            "command": "" if hidden else self._options.command,
+            "medtool": __version__,
+            "versions": document.get("versions", {}),
+            "task": self._model.task.name,
+            "checkpoint": {
+                "file": self._model.path.name,
+                "sha256": self._checkpoint_hash,
+                "threshold": self._model.threshold,
+                "synthetic": self._model.synthetic,
+            },
+            "device": str(self._model.device),
+            "precision": str(self._model.autocast_type or "32").removeprefix("torch."),
+            "engine": "pytorch",
+            "by": "patient" if self._by_patient else "case",
+            "pseudonymised": hidden,
+            "machine": describe_machine().as_dict(),
+            "environment": recorded_environment(),
+            "started_utc": self._started.isoformat(timespec="seconds"),
+            "ended_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": {
+                "startup": round(startup_s, 3),
+                **{step: round(value, 3) for step, value in self._seconds.items()},
+            },
+            "studies": {
+                status: sum(row["status"] == status for row in rows)
+                for status in ("ok", "refused", "failed")
+            },
+            "cases": [
+                {key: entry[key] for key in entry if key not in ("row", "elements")}
+                for entry in output.done.values()
+            ],
+            "intake": {} if hidden else intake,
+            "overrides": "" if hidden else str(self._options.series or ""),
+        }
+
+    @property
+    def new_key(self) -> Path | None:
+        """The key file, when this run made it."""
+        return self._options.pseudonymise if self._key_is_new else None
+
+
+def _join(findings: Sequence[Finding]) -> str:
+    return " ".join(finding.message for finding in findings)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """numpy's numbers as Python's, so that JSON and CSV can hold them."""
+    return {
+        name: value.item() if hasattr(value, "item") else value for name, value in values.items()
+    }

@@ -1,0 +1,298 @@
+"""``infer`` on a stranger's tiny task: rows, records, refusals, and nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_plugin import install_plugin
+from tiny_task import TinySettings, TinyTask, write_tiny_cohort
+
+from medtool.core.checkpoint import write_checkpoint
+from medtool.core.errors import GateError, InputError, OutputExistsError, UsageError
+from medtool.core.records import Prediction
+from medtool.nets.state import raw_tensor
+from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.options import RunOptions
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The tiny task installed, a cohort and a checkpoint of it."""
+    site = install_plugin(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(site))
+    torch.manual_seed(0)
+    task = TinyTask(TinySettings())
+    network = task.network()
+    tensors = [raw_tensor(f"model.{name}", value) for name, value in network.state_dict().items()]
+    document = {
+        "task": "tiny",
+        "preset": TinySettings().as_dict(),
+        "threshold": 0.4,
+        "synthetic": True,
+        "training_range": {"manufacturer": {"tiny": 4}},
+    }
+    write_checkpoint(tmp_path / "model.safetensors", document, tensors)
+    write_tiny_cohort(tmp_path / "data", 3, patients=5)
+    return tmp_path
+
+
+def options(tiny: Path, **changes: object) -> InferOptions:
+    given = {
+        "sources": (tiny / "data" / "scans",),
+        "checkpoint": tiny / "model.safetensors",
+        "output": tiny / "out",
+        "run": RunOptions(device="cpu", workers=0),
+    }
+    return InferOptions(**(given | changes))  # type: ignore[arg-type]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_study_is_a_row_with_the_networks_own_number(tiny) -> None:
+    result = infer(options(tiny))
+    rows = rows_of(tiny / "out" / "predictions.csv")
+    assert [row["case"] for row in rows] == [
+        "P000_0", "P000_1", "P001_0", "P002_0", "P003_0", "P004_0",
+    ]  # fmt: skip
+    assert list(rows[0])[:6] == ["case", "patient", "study_uid", "status", "code", "message"]
+    assert (result.ok, result.refused, result.failed, int(result.status)) == (6, 0, 0, 0)
+    # The same number from the weights in the file, by hand: two linear layers, tanh, maximum.
+    from safetensors.numpy import load_file
+
+    weights = load_file(tiny / "model.safetensors")
+    scan = np.load(tiny / "data/scans/P002/P002_0.npy").reshape(-1, 256)
+    hidden = np.tanh(scan @ weights["model.trunk.weight"].T + weights["model.trunk.bias"])
+    logit = (hidden @ weights["model.head.weight"].T + weights["model.head.bias"]).max()
+    assert float(rows[3]["logit"]) == pytest.approx(float(logit), abs=1e-5)
+    elements = rows_of(tiny / "out" / "slices.csv")
+    assert len([e for e in elements if e["case"] == "P002_0"]) == len(scan)
+
+
+def test_the_record_says_what_ran_on_what(tiny) -> None:
+    import hashlib
+
+    infer(options(tiny, command="medtool infer data"))
+    record = json.loads((tiny / "out" / "run.json").read_text("utf-8"))
+    assert record["command"] == "medtool infer data"
+    whole = hashlib.sha256((tiny / "model.safetensors").read_bytes()).hexdigest()
+    assert record["checkpoint"]["sha256"] == whole
+    assert record["studies"] == {"ok": 6, "refused": 0, "failed": 0}
+    one = hashlib.sha256((tiny / "data/scans/P001/P001_0.npy").read_bytes()).hexdigest()
+    of_case = {case["case"]: case for case in record["cases"]}
+    assert of_case["P001_0"]["inputs_sha256"] == hashlib.sha256(one.encode()).hexdigest()
+    assert {"startup", "preparing", "network", "writing"} <= set(record["seconds"])
+    assert "not a medical device" in record["notice"]
+    assert not (tiny / "out" / ".partial").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_bad_study_is_a_row_and_never_the_end(tiny, workers) -> None:
+    np.save(tiny / "data/scans/P001/P001_0.npy", np.zeros((3, 8, 8), np.float32))
+    result = infer(options(tiny, run=RunOptions(device="cpu", workers=workers)))
+    rows = {row["case"]: row for row in rows_of(result.table)}
+    assert rows["P001_0"]["status"] == "refused"
+    assert rows["P001_0"]["code"] == "wrong-size"
+    assert rows["P001_0"]["probability"] == ""
+    assert rows["P002_0"]["status"] == "ok"
+    assert int(result.status) == 1
+
+
+def test_when_no_study_gives_an_answer_the_table_still_says_why(tiny) -> None:
+    for file in (tiny / "data/scans").rglob("*.npy"):
+        np.save(file, np.zeros((3, 8, 8), np.float32))
+    result = infer(options(tiny))
+    assert int(result.status) == 3
+    assert {row["status"] for row in rows_of(result.table)} == {"refused"}
+
+
+def test_a_table_by_name_puts_the_rest_beside_it(tiny) -> None:
+    result = infer(options(tiny, output=tiny / "answers.csv"))
+    assert result.table == tiny / "answers.csv"
+    assert (tiny / "answers" / "run.json").is_file()
+    assert not (tiny / "answers" / "predictions.csv").exists()
+
+
+def test_an_output_is_kept_unless_forced(tiny) -> None:
+    infer(options(tiny))
+    (tiny / "out" / "mine.txt").write_text("kept")
+    with pytest.raises(OutputExistsError):
+        infer(options(tiny))
+    infer(options(tiny, force=True))
+    assert (tiny / "out" / "mine.txt").read_text() == "kept"
+
+
+def test_a_zip_gives_the_same_answers_as_its_folder(tiny) -> None:
+    infer(options(tiny))
+    with zipfile.ZipFile(tiny / "p.zip", "w") as archive:
+        for file in (tiny / "data/scans").rglob("*.npy"):
+            archive.write(file, file.relative_to(tiny / "data/scans").as_posix())
+    infer(options(tiny, sources=(tiny / "p.zip",), output=tiny / "zipped"))
+    assert (tiny / "zipped/predictions.csv").read_bytes() == (
+        tiny / "out/predictions.csv"
+    ).read_bytes()
+
+
+def test_a_zip_that_climbs_is_a_row_among_others_and_the_end_alone(tiny) -> None:
+    with zipfile.ZipFile(tiny / "evil.zip", "w") as archive:
+        archive.writestr("../../evil.npy", b"x")
+    result = infer(options(tiny, sources=(tiny / "data/scans", tiny / "evil.zip")))
+    assert rows_of(result.table)[0]["code"] == "archive-path"
+    assert (result.ok, result.refused) == (6, 1)
+    with pytest.raises(InputError):
+        infer(options(tiny, sources=(tiny / "evil.zip",), output=tiny / "b"))
+    assert not list(tiny.rglob("evil.npy"))
+
+
+def test_a_source_that_is_not_there_is_wrong_usage(tiny) -> None:
+    with pytest.raises(UsageError, match="nothing by this name"):
+        infer(options(tiny, sources=(tiny / "nowhere",)))
+
+
+def test_a_demo_model_refuses_patients_unless_told(tiny, monkeypatch) -> None:
+    import dataclasses
+
+    import tiny_task
+
+    whole = tiny_task._case
+
+    def of_a_patient(file):
+        case = whole(file)
+        return dataclasses.replace(case, facts={**case.facts, "synthetic": False})
+
+    monkeypatch.setattr(tiny_task, "_case", of_a_patient)
+    with pytest.raises(GateError, match="synthetic"):
+        infer(options(tiny))
+    assert infer(options(tiny, allow_demo=True)).ok == 6
+
+
+def test_unlike_training_is_said_in_the_row(tiny, monkeypatch) -> None:
+    import dataclasses
+
+    import tiny_task
+
+    whole = tiny_task._case
+    monkeypatch.setattr(
+        tiny_task,
+        "_case",
+        lambda file: dataclasses.replace(
+            whole(file), facts={"manufacturer": "other", "slices": 3, "synthetic": True}
+        ),
+    )
+    row = rows_of(infer(options(tiny)).table)[0]
+    assert (row["status"], row["code"]) == ("ok", "unlike-training")
+    assert "manufacturer is 'other', there it was tiny" in row["message"]
+
+
+def test_by_patient_pools_with_the_tasks_own_rule(tiny, monkeypatch) -> None:
+    def largest(self, predictions):
+        return max(predictions, key=lambda p: p.scalars["logit"])
+
+    with pytest.raises(UsageError, match="by case"):
+        infer(options(tiny, by="patient"))
+    monkeypatch.setattr(TinyTask, "pool", largest)
+    by_case = rows_of(infer(options(tiny, output=tiny / "cases")).table)
+    np.save(tiny / "data/scans/P001/P001_0.npy", np.zeros((3, 8, 8), np.float32))
+    result = infer(options(tiny, by="patient", force=True))
+    rows = {row["case"]: row for row in rows_of(result.table)}
+    assert list(rows) == ["P000", "P001", "P002", "P003", "P004"]
+    assert rows["P000"]["studies"] == "2"
+    assert rows["P000"]["logit"] == max((r["logit"] for r in by_case[:2]), key=float)
+    assert rows["P001"]["status"] == "refused"
+
+
+def test_pseudonyms_leave_no_id_anywhere(tiny) -> None:
+    infer(options(tiny, pseudonymise=tiny / "key", command="medtool infer P000", overlays=True))
+    written = [path for path in (tiny / "out").rglob("*") if path.is_file()]
+    for path in written:
+        for secret in ("P000", "P001", "scans", "2.25."):
+            text = path.read_text("utf-8")
+            found = [line for line in text.splitlines() if secret in line]
+            assert not found or secret == "2.25.", (path, secret)
+        assert "P00" not in path.relative_to(tiny / "out").as_posix()
+    uids = {row["study_uid"] for row in rows_of(tiny / "out/predictions.csv")}
+    assert len(uids) == 6
+    again = infer(options(tiny, pseudonymise=tiny / "key", force=True))
+    assert {row["study_uid"] for row in again.rows} == uids
+
+
+def test_a_run_that_was_killed_is_finished_with_the_same_files(tiny, monkeypatch) -> None:
+    infer(options(tiny, output=tiny / "whole"))
+    script = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+import tiny_task
+from pathlib import Path
+slow = tiny_task.TinyTask.predict
+def predict(self, *words):
+    time.sleep(0.4)
+    return slow(self, *words)
+tiny_task.TinyTask.predict = predict
+from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.options import RunOptions
+infer(InferOptions(sources=(Path({str(tiny / "data/scans")!r}),),
+      checkpoint=Path({str(tiny / "model.safetensors")!r}), output=Path({str(tiny / "out")!r}),
+      run=RunOptions(device="cpu", workers=0)))
+"""
+    journal = tiny / "out" / ".partial" / "journal.jsonl"
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit:
+            if journal.exists() and journal.read_bytes().count(b"\n") >= 3:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    done = journal.read_bytes().count(b"\n") - 1
+    assert 2 <= done < 6
+    with pytest.raises(OutputExistsError, match="cut off"):
+        infer(options(tiny))
+    asked: list[str] = []
+    predict = TinyTask.predict
+
+    def counted(self, model, prepared, case) -> Prediction:
+        asked.append(case.case_id)
+        return predict(self, model, prepared, case)
+
+    monkeypatch.setattr(TinyTask, "predict", counted)
+    infer(options(tiny, resume=True))
+    assert len(asked) == 6 - done
+    for name in ("predictions.csv", "slices.csv"):
+        assert (tiny / "out" / name).read_bytes() == (tiny / "whole" / name).read_bytes()
+
+
+def test_going_on_with_another_checkpoint_is_refused(tiny) -> None:
+    place = tiny / "out" / ".partial"
+    place.mkdir(parents=True)
+    (place / "journal.jsonl").write_text('{"identity": {"checkpoint": "another"}}\n')
+    with pytest.raises(UsageError, match="another one"):
+        infer(options(tiny, resume=True))
+
+
+def test_disk_stays_flat(tiny, monkeypatch) -> None:
+    """No prepared case outlives its answer."""
+    import medtool.predict.cases as cases
+
+    seen: list[int] = []
+    whole = cases._answer
+
+    def watching(model, case, prepared, preparing_s):
+        from medtool.data.scratch import scratch_root
+
+        seen.append(len(list(scratch_root().rglob("*.b2"))))
+        return whole(model, case, prepared, preparing_s)
+
+    monkeypatch.setattr(cases, "_answer", watching)
+    infer(options(tiny))
+    assert max(seen) <= 2
