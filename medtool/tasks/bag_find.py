@@ -169,8 +169,8 @@ def _case(
         return RefusedStudy(study.case_id, study.patient_id, study.study_uid, code, message)
     for other in others:
         text = (
-            f"Series '{other.series.description}' ({other.series.key}) was not chosen: score "
-            f"{other.score:g} against {chosen.score:g} ({'; '.join(other.reasons)})."
+            f"Series '{other.description}' ({other.key}) was not chosen: score "
+            f"{other.score:g} against {chosen.score:g} ({'; '.join(other.score_reasons)})."
         )
         findings.append(Finding("not-chosen", text))
     return Case(

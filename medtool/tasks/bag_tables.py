@@ -17,10 +17,9 @@ from medtool.core.errors import LabelsError
 from medtool.core.geometry import Grid
 from medtool.core.names import nearest_name, safe_file_stem
 from medtool.core.records import Case, Finding, RefusedStudy
+from medtool.dicom.find import find_files
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-# Our own folders below the working folder: never data.
-OWN_FOLDERS = frozenset(["runs", ".medtool"])
 REQUIRED_COLUMNS = ("case", "image")
 LABEL_CLASSES: Mapping[str, float] = {"0": 0.0, "1": 1.0}
 
@@ -34,6 +33,8 @@ class ManifestRow:
     image: Path
     label: float | None
     covariates: Mapping[str, str]
+    # Whether a manifest names it; else it was found below a folder.
+    listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def nifti_studies(
     """
     rows = [row for row in manifest if is_nifti(row.image)]
     rows += [
-        ManifestRow(case_id, patient, file, None, {})
+        ManifestRow(case_id, patient, file, None, {}, listed=False)
         for root in roots
         for file, case_id, patient in _named_files(root, patient_key)
     ]
@@ -146,10 +147,8 @@ def nifti_studies(
 
 def _named_files(root: Path, patient_key: str) -> Iterator[tuple[Path, str, str]]:
     """NIfTI files below ``root`` with case and patient."""
-    files = [root] if root.is_file() else sorted(root.rglob("*"))
-    files = [file for file in files if is_nifti(file) and file.is_file()]
+    files = [file for file in find_files([root])[0] if is_nifti(file)]
     base = root.parent if root.is_file() else root
-    files = [f for f in files if not OWN_FOLDERS.intersection(f.relative_to(base).parts)]
     stems = Counter(nifti_stem(file) for file in files)
     for file in files:
         inside = file.relative_to(base)
@@ -191,6 +190,11 @@ def read_grid(path: Path) -> tuple[Grid | None, str]:
 
 
 def _volume_case(row: ManifestRow, grid: Grid, channel: str) -> Case:
+    units = "NIfTI does not say its units; values are taken as they are."
+    findings = [Finding("nifti-units", units, "warning")]
+    if not row.listed:
+        text = f"NIfTI has no PatientID; '{row.patient_id}' (by its name) stands for the patient."
+        findings.append(Finding("patient-id-missing", text, "warning"))
     return Case(
         case_id=row.case_id,
         patient_id=row.patient_id,
@@ -204,21 +208,21 @@ def _volume_case(row: ManifestRow, grid: Grid, channel: str) -> Case:
             "slice_spacing_mm": grid.spacing_mm[2],
             "pixel_spacing_mm": grid.spacing_mm[0],
         },
-        findings=(
-            Finding(
-                "nifti-units", "NIfTI does not say its units; values are taken as HU.", "warning"
-            ),
-        ),
+        findings=tuple(findings),
     )
 
 
 def _table_row(row: ManifestRow, grid: Grid | None, why: str) -> dict[str, Any]:
     """A row of the intake document, the case in place of the series."""
-    place = grid.as_dict() if grid else {}
+    nowhere = {"size": None, "spacing_mm": None, "origin_mm": None, "direction": None}
     return {
         "uid": "",
+        "key": row.case_id,
         "case": row.case_id,
         "patient": row.patient_id,
+        "study": "",
+        "folder": str(row.image.parent),
+        "modality": "",
         "description": row.image.name,
         "files": 1,
         "verdict": "accepted" if grid else "refused",
@@ -226,11 +230,10 @@ def _table_row(row: ManifestRow, grid: Grid | None, why: str) -> dict[str, Any]:
         "reasons": [] if grid else [why],
         "repairs": [],
         "warnings": [],
+        "notes": [],
         "score": 0.0,
+        "score_reasons": [],
         "chosen": grid is not None,
-        "size": place.get("size", []),
-        "spacing_mm": place.get("spacing_mm", []),
-        "origin_mm": place.get("origin_mm", []),
-        "direction": place.get("direction", []),
+        **(grid.as_dict() if grid else nowhere),
         "findings": [],
     }
