@@ -21,7 +21,10 @@ SMOOTHING_MM = 3.0
 
 @dataclass(frozen=True)
 class MidSagittal:
-    """The plane as a line in the slice: its shift from the image's centre and its angle."""
+    """The plane as a line in the slice: its shift from the image's centre and its angle.
+
+    A positive shift lies to the right of the picture; a positive angle leans its top to the right.
+    """
 
     shift_mm: float
     angle_degrees: float

@@ -28,6 +28,8 @@ AUGMENTATIONS_SHOWN = 4
 THUMBNAILS_A_ROW = 8
 # Grey of the raw scan, wide enough to show bone, brain and air at once.
 SCAN_RANGE_HU = (-200.0, 400.0)
+# Grey of a normalised slice: deviations from the mean, or the whole window.
+NORMALISED_RANGE = {"brain_zscore": (-3.0, 3.0), "radimagenet": (-1.0, 1.0)}
 # Colour of a change of this share of the window is saturated (16 of 80 HU).
 DIFFERENCE_RANGE = 0.2
 DOTS_PER_INCH = 100
@@ -86,7 +88,7 @@ def stages_figure(stages: Stages, task: Brainmet) -> Figure:
         _show(axes[3], stages.slices[index], 0, 1)
         _show(axes[4], stages.slices[index], 0, 1)
         _draw_quality(axes[4], stages, index)
-        _show(axes[5], normalised[row], *_ends(normalised[row]))
+        _show(axes[5], normalised[row], *NORMALISED_RANGE[task.settings.model.normalisation])
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title if row == 0 else "", color=LIGHT, fontsize=9)
         axes[0].set_ylabel(f"slice {index}", color=LIGHT, fontsize=8)
@@ -180,17 +182,12 @@ def _draw_quality(axes: Axes, stages: Stages, index: int) -> None:
     slope = np.tan(np.radians(line.angle_degrees))
     middle = (columns - 1) / 2 + line.shift_mm / stages.slices_grid.spacing_mm[0]
     half = (rows - 1) / 2
-    axes.plot([middle - slope * half, middle + slope * half], [0, rows - 1], "--", color=ASYMMETRIC)
+    axes.plot([middle + slope * half, middle - slope * half], [0, rows - 1], "--", color=ASYMMETRIC)
     axes.set_xlim(-0.5, columns - 0.5)
     text = (
         f"noise {verdict.noise:.3f}\ncorr. {verdict.correlation:.2f}\nasym. {verdict.asymmetry:.3f}"
     )
     axes.text(0.02, 0.02, text, color=LIGHT, fontsize=6, transform=axes.transAxes, va="bottom")
-
-
-def _ends(image: NDArray[np.float32]) -> tuple[float, float]:
-    low, high = float(image.min()), float(image.max())
-    return (low, high) if high > low else (low - 1, high + 1)
 
 
 def _spread(indices: Sequence[int], count: int) -> list[int]:
