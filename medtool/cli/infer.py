@@ -10,7 +10,7 @@ import typer
 
 from medtool.cli.console import Console
 from medtool.cli.flags import (
-    Cache,
+    RUNNING,
     CaseTimeout,
     Checkpoint,
     Device,
@@ -40,6 +40,15 @@ Pseudonymise = Annotated[
     ),
 ]
 Continue = Annotated[bool, typer.Option("--continue", help="Finish a run that was cut off.")]
+KeepPrepared = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Keep prepared studies here; by default none is kept.",
+        rich_help_panel=RUNNING,
+    ),
+]
 AllowDemo = Annotated[
     bool, typer.Option("--allow-demo", help="Let a model of synthetic scans answer for patients.")
 ]
@@ -60,7 +69,7 @@ def command(
     precision: Precision = None,
     workers: Workers = None,
     case_timeout_s: CaseTimeout = None,
-    cache: Cache = None,
+    cache: KeepPrepared = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
