@@ -183,6 +183,14 @@ class BagTask(Task):
 
         return predict_bag(self, model, prepared, case)
 
+    def picture(
+        self, prediction: Prediction, prepared: Prepared, case: Case, folder: Path
+    ) -> list[Path]:
+        """The slices with the highest logits, one PNG each."""
+        from medtool.tasks.bag_pictures import draw_top_slices
+
+        return draw_top_slices(prediction, prepared, folder)
+
     def pool(self, predictions: Sequence[Prediction]) -> Prediction:
         """One answer for the studies of a patient, as if all their slices were one bag."""
         from medtool.tasks.bag_predict import pool_studies
