@@ -106,7 +106,7 @@ def _children_by_stage(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
         if name in STAGE_CONTAINERS and isinstance(child, (nn.Sequential, nn.ModuleList)):
             for stage in child:
                 # A single layer between stages (DenseNet's first and last) is none itself.
-                is_stage = next(stage.children(), None) is not None
+                is_stage = any(next(c.parameters(), None) is not None for c in stage.children())
                 yield stage, is_stage and not isinstance(stage, TransitionLayer)
         else:
             yield child, STAGE_NAME.fullmatch(name) is not None
