@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from medtool.cli.console import Console
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal's encoding lacks must not end a run.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if arguments is None and not sys.warnoptions:
+        # Libraries' warnings may quote headers; what matters has a code and is said by us.
+        warnings.simplefilter("ignore")
     verb: Verb | None = None
     try:
         verb = _verb_of(words)
@@ -47,9 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_stdout()
         return READER_GONE
     except Exception as error:  # noqa: BLE001 - the last resort: a bug must show as one
-        from medtool.cli.bug import report_bug
+        from medtool.cli.bug import machine_trouble, report_bug
 
-        return report_bug(error, words)
+        if (trouble := machine_trouble(error)) is None:
+            return report_bug(error, words)
+        Console().refuse(trouble)
+        return int(trouble.exit_status)
 
 
 def _verb_of(words: Sequence[str]) -> Verb | None:

@@ -1,4 +1,7 @@
-"""What happens when something goes wrong that nobody foresaw.
+"""What happens when something goes wrong that no verb has foreseen.
+
+What the machine refuses (a full disk, a folder that may not be written, no memory) is said as
+such. Anything else is a bug.
 
 The message of an exception may quote a header or a row of labels, so that it goes into a log file
 and never on the screen; the screen gets the kind of exception and where in the code it was raised.
@@ -6,6 +9,7 @@ and never on the screen; the screen gets the kind of exception and where in the 
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -13,15 +17,43 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from medtool.cli.console import Console
-from medtool.core.errors import ExitStatus, MedtoolError
+from medtool.core.errors import ExitStatus, MachineError, MedtoolError
 
 LOG_FOLDER = Path(".medtool", "log")
+
+_MAKE_ROOM = "make room, or name another folder; what was finished is kept."
+_MAY_NOT = "change its permissions, close programs that have it open, or name another folder."
+_OF_THE_MACHINE = {
+    errno.ENOSPC: ("The disk is full.", _MAKE_ROOM),
+    errno.EDQUOT: ("Your share of the disk is used up.", _MAKE_ROOM),
+    errno.EACCES: ("A file or folder may not be used.", _MAY_NOT),
+    errno.EPERM: ("A file or folder may not be used.", _MAY_NOT),
+    errno.EROFS: ("The disk is read-only.", "name another folder."),
+    errno.EMFILE: ("Too many files are open.", "run it with fewer workers (--workers)."),
+    errno.ENOMEM: (
+        "The memory of this machine is not enough.",
+        "run it with fewer workers (--workers), or where there is more memory.",
+    ),
+}
 
 
 class Bug(MedtoolError):
     """An unforeseen error, as it is shown."""
 
     exit_status = ExitStatus.BUG
+
+
+def machine_trouble(error: Exception) -> MachineError | None:
+    """What the operating system refused, as a refusal of ours; None for any other exception."""
+    if isinstance(error, MemoryError):
+        return MachineError(
+            "The memory of this machine is not enough.",
+            how="run it with fewer workers (--workers), or where there is more memory.",
+        )
+    if not isinstance(error, OSError) or error.errno not in _OF_THE_MACHINE:
+        return None
+    what, how = _OF_THE_MACHINE[error.errno]
+    return MachineError(what, where=str(error.filename or ""), met=error.strerror or "", how=how)
 
 
 def report_bug(error: Exception, words: Sequence[str]) -> int:

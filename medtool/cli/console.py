@@ -8,10 +8,9 @@ than everything else that a short command does.
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -40,8 +39,14 @@ class Console:
         print(text, file=sys.stdout)
 
     def json(self, document: Any) -> None:
-        """What was asked for, for a program: one JSON document on stdout."""
-        self.result(json_module.dumps(document, indent=2, allow_nan=False, default=str))
+        """What was asked for, for a program: one JSON document on stdout.
+
+        Values that are no number (undefined metrics) become null: JSON knows no NaN.
+        """
+        import json
+
+        text = json.dumps(_without_nan(document), indent=2, allow_nan=False, default=str)
+        self.result(text)
 
     def say(self, text: str) -> None:
         """A note on stderr; nothing when quiet."""
@@ -83,6 +88,16 @@ def _coloured(text: str, colour: str, stream: TextIO) -> str:
     if colour_forbidden() or not live(stream) or sys.platform == "win32":
         return text
     return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return value
 
 
 def _nothing(steps: int = 1, note: str = "") -> None:

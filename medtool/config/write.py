@@ -12,6 +12,7 @@ import tomli_w
 from medtool.config.schema import dotted, path_values
 from medtool.config.sections import TaskSettings
 from medtool.config.toml_lines import KeyPath
+from medtool.core.files import replace_text
 
 
 def preset_text(
@@ -42,11 +43,9 @@ def write_preset(
     origins: Mapping[str, str] | None = None,
     title: str = "",
 ) -> None:
-    """Write a resolved preset beside ``path`` and rename it there."""
+    """Write a resolved preset, whole or not at all; raises MachineError where it cannot."""
     text = preset_text(settings, origins=origins, title=title, folder=path.parent)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    unfinished.replace(path)
+    replace_text(path, text)
 
 
 def _seen_from(folder: Path, text: str) -> str:

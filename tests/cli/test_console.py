@@ -1,0 +1,160 @@
+"""Where what is printed: results to stdout, the rest to stderr; bars on a terminal only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+
+from medtool.cli.console import Console, span, table
+from medtool.core.errors import UsageError
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of POSIX")
+
+
+def test_results_go_to_stdout_and_everything_else_to_stderr(capsys):
+    console = Console()
+    console.result("a result")
+    console.say("a note")
+    console.warn("a warning")
+    console.refuse(UsageError("No.", how="so"))
+    out, err = capsys.readouterr()
+    assert out == "a result\n"
+    assert err == "a note\nwarning: a warning\nmedtool: No.\n  how to go on: so\n"
+
+
+def test_quiet_keeps_results_warnings_and_refusals(capsys):
+    console = Console(quiet=True)
+    console.result("a result")
+    console.say("a note")
+    console.warn("a warning")
+    with console.progress("reading", 2) as advance:
+        advance()
+    out, err = capsys.readouterr()
+    assert (out, err) == ("a result\n", "warning: a warning\n")
+
+
+def test_the_global_quiet_reaches_every_verb(medtool, monkeypatch):
+    from medtool.cli import tasks
+
+    monkeypatch.setattr(tasks, "command", lambda: Console().say("a note"))
+    assert medtool("tasks").err == "a note\n"
+    assert medtool("--quiet", "tasks").err == ""
+    assert medtool("tasks").err == "a note\n"
+
+
+def test_json_has_no_nan(capsys):
+    Console().json({"auroc": float("nan"), "low": [float("inf"), 0.5], "n": 3, "path": None})
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"auroc": None, "low": [None, 0.5], "n": 3, "path": None}
+
+
+def test_without_a_terminal_progress_is_one_line_at_the_end(capsys):
+    with Console().progress("reading", 3) as advance:
+        for _ in range(3):
+            advance()
+        assert capsys.readouterr().err == ""
+    err = capsys.readouterr().err
+    assert err.startswith("reading: 3 of 3 in ")
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+
+
+def test_a_long_step_speaks_now_and_then(capsys, monkeypatch):
+    clock = iter([0.0, 10.0, 70.0, 70.0, 70.0, 71.0, 90.0])
+    monkeypatch.setattr("medtool.cli.console.time.monotonic", lambda: next(clock))
+    with Console().progress("reading", None) as advance:
+        advance(5)
+        advance(6)
+        advance(7)
+    assert capsys.readouterr().err == "reading: 11 in 1 min 10 s\nreading: 18 in 1 min 30 s\n"
+
+
+@POSIX
+def test_a_terminal_shows_a_live_bar_with_rate_and_time_left(fresh_python):
+    """A process whose stderr is a terminal; stdout is a pipe and gets nothing of it."""
+    code = """
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    from medtool.cli.console import Console
+    with Console().progress("reading", 4) as advance:
+        for number in range(4):
+            advance(note=f"case {number}")
+            time.sleep(0.15)
+    os._exit(0)
+seen = b""
+while True:
+    try:
+        part = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not part:
+        break
+    seen += part
+os.waitpid(pid, 0)
+sys.stdout.buffer.write(seen)
+"""
+    outcome = fresh_python("-c", code, environment={"NO_COLOR": None, "TERM": "xterm"})
+    assert outcome.status == 0, outcome.err
+    assert "reading" in outcome.out
+    assert "4/4" in outcome.out
+    assert "case 3" in outcome.out
+    assert "/s" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (8.12, "8.1 s"),
+        (60, "1 min 00 s"),
+        (3599, "59 min 59 s"),
+        (18421, "5 h 07 min"),
+    ],
+)
+def test_span(seconds, text):
+    assert span(seconds) == text
+
+
+def test_table():
+    assert table([("a", "bbb", "c"), ("aa", "b", "")]) == "a   bbb  c\naa  b"
+    assert table([]) == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may do it all")
+def test_a_folder_that_may_not_be_written(medtool, monkeypatch, tmp_path):
+    from medtool.cli import tasks
+
+    tmp_path.chmod(0o500)
+    monkeypatch.setattr(tasks, "command", lambda: (tmp_path / "x").write_text(""))
+    outcome = medtool("tasks")
+    assert outcome.status == 5
+
+
+@POSIX
+def test_a_full_disk_is_said_as_such(medtool, monkeypatch):
+    from medtool.cli import tasks
+
+    def fill() -> None:
+        with open("/dev/full", "w") as disk:  # noqa: PTH123 - the device, not a path of ours
+            disk.write("x")
+
+    monkeypatch.setattr(tasks, "command", fill)
+    outcome = medtool("tasks")
+    assert outcome.status == 5
+    assert "The disk is full." in outcome.err
+
+
+def test_too_little_memory_is_said_as_such(medtool, monkeypatch):
+    from medtool.cli import tasks
+
+    def swallow() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(tasks, "command", swallow)
+    outcome = medtool("tasks")
+    assert outcome.status == 5
+    assert "--workers" in outcome.err
