@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
@@ -293,10 +294,12 @@ def build_enhanced(
 
 
 def set_tag(data: Dataset, keyword: str, value: Any) -> None:
-    """Overwrite an element by keyword; None deletes it."""
+    """Overwrite an element by keyword; None deletes it; a DataElement (odd VR) stands as it is."""
     if value is None:
         if keyword in data:
             delattr(data, keyword)
+    elif isinstance(value, DataElement):
+        data[keyword] = value
     else:
         setattr(data, keyword, value)
 
