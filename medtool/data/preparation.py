@@ -1,41 +1,28 @@
-"""Preparing many cases: a process a worker, one case at a time, each failure its own.
+"""Preparing many cases: one at a time in each worker, each failure its own.
 
-Each worker is a ``concurrent.futures`` executor of one process, so that killing what hangs, or
-losing what the system kills, breaks the future of one case and nothing else. Processes are
-spawned on every system alike. Only facts come back; arrays go to the cache.
+Only facts come back from the workers (``medtool.data.pool``); arrays go to the cache.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtool.core.errors import MachineError
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, CaseStatus
 from medtool.data.cache import Cache
 from medtool.data.estimate import Estimate, case_weight, estimate, require_disk
-from medtool.data.machine import sensible_workers, usable_cores
-from medtool.data.worker import Answer, begin, prepare_in_worker, prepare_one, process_id
+from medtool.data.machine import sensible_workers
+from medtool.data.pool import LOST_CODES, Stop, WorkerPool
+from medtool.data.worker import Answer, prepare_in_worker, prepare_one
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
 
-Stop = Callable[[], bool]
-
 DEFAULT_CASE_TIMEOUT_S = 600.0
-# How long the parent waits before it looks at timeouts and ``stop`` again.
-POLL_S = 0.2
 # How many cases a stream prepares beyond the one that is wanted, for each worker.
 AHEAD_OF_STREAM = 2
 
@@ -210,14 +197,38 @@ def prepare_stream(
     if workers == 0:
         answers = _in_this_process(task, cases, cache, stop)
     else:
+        pool = WorkerPool(task, cache, prepare_in_worker, workers=workers, timeout_s=case_timeout_s)
         limit = ahead if ahead is not None else AHEAD_OF_STREAM * workers
-        pool = _Pool(task, cache, workers=min(workers, len(cases) or 1), timeout_s=case_timeout_s)
-        answers = pool.run(cases, limit, stop)
+        answers = pool.run(
+            cases, ahead=limit, stop=stop, present=lambda case: _present(cache, case)
+        )
     for case, answer in answers:
+        if answer.code in LOST_CODES:
+            # The worker is dead; what it could not write down is written here.
+            cache.record(case.case_id, "failed", code=answer.code, message=answer.message)
         if answer.rebuilt:
             reporter.warn(f"{case.case_id}: its file in the cache was damaged and was made again")
         path = cache.path(case) if answer.status == "ok" else None
-        yield CaseDone(case=case, path=path, **answer.__dict__)
+        yield CaseDone(
+            case=case,
+            status=answer.status,
+            path=path,
+            code=answer.code,
+            message=answer.message,
+            seconds=answer.seconds,
+            repaired=answer.repaired,
+            rebuilt=answer.rebuilt,
+            reused=answer.reused,
+            stored_bytes=answer.stored_bytes,
+            peak_bytes=answer.peak_bytes,
+        )
+
+
+def _present(cache: Cache, case: Case) -> Answer | None:
+    """The answer for a case that needs no worker."""
+    if not cache.has(case) or not cache.sound(case):
+        return None
+    return Answer("ok", reused=True, stored_bytes=cache.path(case).stat().st_size)
 
 
 def _in_this_process(
@@ -227,139 +238,3 @@ def _in_this_process(
         if stop is not None and stop():
             return
         yield case, prepare_one(task, cache, case)
-
-
-@dataclass
-class _Lane:
-    """One worker process, started when there is work, and the case it is at."""
-
-    executor: ProcessPoolExecutor | None = None
-    pid: Future[int] | None = None
-    answer: Future[Answer] | None = None
-    index: int = -1
-    since: float = field(default=0.0)
-
-    @property
-    def busy(self) -> bool:
-        return self.answer is not None
-
-    def kill(self) -> None:
-        """End the process at once, whatever it does."""
-        if self.executor is None:
-            return
-        if self.pid is not None and self.pid.done() and self.pid.exception() is None:
-            with suppress(OSError):
-                os.kill(self.pid.result(), getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.executor.shutdown(wait=True, cancel_futures=True)
-        self.executor = self.pid = self.answer = None
-
-
-class _Pool:
-    """Workers that prepare cases and are replaced when they die."""
-
-    def __init__(self, task: Task, cache: Cache, *, workers: int, timeout_s: float) -> None:
-        self._cache = cache
-        self._lanes = [_Lane() for _ in range(workers)]
-        self._timeout_s = timeout_s
-        self._threads = max(1, usable_cores() // workers)
-        self._pickled = pickle.dumps((task, cache))
-
-    def run(
-        self, cases: Sequence[Case], ahead: int, stop: Stop | None
-    ) -> Iterator[tuple[Case, Answer]]:
-        """Answers in the order of the cases."""
-        answers: dict[int, Answer] = {}
-        begun = 0
-        try:
-            for wanted, case in enumerate(cases):
-                while True:
-                    begun = self._begin(cases, begun, wanted + ahead, answers)
-                    if wanted in answers:
-                        break
-                    if stop is not None and stop():
-                        return
-                    self._collect(cases, answers)
-                yield case, answers.pop(wanted)
-        finally:
-            for lane in self._lanes:
-                lane.kill()
-
-    def _begin(
-        self, cases: Sequence[Case], begun: int, last: int, answers: dict[int, Answer]
-    ) -> int:
-        """Give idle lanes work up to the case ``last``; what is in the cache needs no lane."""
-        for lane in self._lanes:
-            while not lane.busy and begun < len(cases) and begun <= last:
-                present = self._present(cases[begun])
-                if present is not None:
-                    answers[begun] = present
-                else:
-                    self._start(lane, begun, cases[begun])
-                begun += 1
-        return begun
-
-    def _present(self, case: Case) -> Answer | None:
-        path = self._cache.path(case)
-        if not path.is_file() or not self._cache.sound(case):
-            return None
-        return Answer("ok", reused=True, stored_bytes=path.stat().st_size)
-
-    def _start(self, lane: _Lane, index: int, case: Case) -> None:
-        if lane.executor is None:
-            lane.executor = ProcessPoolExecutor(
-                1,
-                mp_context=get_context("spawn"),
-                initializer=begin,
-                initargs=(self._threads, self._pickled),
-            )
-            lane.pid = lane.executor.submit(process_id)
-        lane.index, lane.since = index, 0.0
-        try:
-            lane.answer = lane.executor.submit(prepare_in_worker, case)
-        except BrokenProcessPool:
-            # It died between two cases, so this one has lost nothing: a fresh process takes it.
-            lane.kill()
-            self._start(lane, index, case)
-
-    def _collect(self, cases: Sequence[Case], answers: dict[int, Answer]) -> None:
-        """Wait a moment; take what is finished, give up what is broken or too late."""
-        busy = [lane for lane in self._lanes if lane.answer is not None]
-        waiting = {lane.answer for lane in busy if lane.answer is not None}
-        wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
-        now = time.monotonic()
-        for lane in busy:
-            if lane.answer is not None and lane.answer.done():
-                answers[lane.index] = self._answer(lane, cases[lane.index])
-            elif lane.pid is not None and lane.pid.done() and not lane.since:
-                # The clock starts when the process is up, not while it imports.
-                lane.since = now
-            elif lane.since and now - lane.since > self._timeout_s:
-                lane.kill()
-                message = f"not ready after {self._timeout_s:g} s; given up"
-                answers[lane.index] = self._failure(
-                    cases[lane.index], "case-timeout", message, self._timeout_s
-                )
-
-    def _answer(self, lane: _Lane, case: Case) -> Answer:
-        future, lane.answer = lane.answer, None
-        if future is None or lane.pid is None:
-            raise RuntimeError("a lane without work was asked for an answer")
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            started = lane.pid.done() and lane.pid.exception() is None
-            seconds = time.monotonic() - lane.since if lane.since else 0.0
-            lane.kill()
-            if not started:
-                raise MachineError(
-                    "Worker processes cannot be started.",
-                    met=str(error),
-                    how="--workers 0 works in one process; a Python script that calls medtool "
-                    "needs 'if __name__ == \"__main__\":' around the call.",
-                ) from error
-            message = "the worker process was killed, perhaps for want of memory"
-            return self._failure(case, "worker-died", message, seconds)
-
-    def _failure(self, case: Case, code: str, message: str, seconds: float) -> Answer:
-        self._cache.record(case.case_id, "failed", code=code, message=message)
-        return Answer("failed", code, message, seconds)

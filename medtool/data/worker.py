@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool.core.environment import limit_threads
 from medtool.core.errors import CaseRefused, InputError, MachineError
-from medtool.core.records import Case, CaseStatus
+from medtool.core.records import Case, CaseStatus, Finding
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -37,13 +37,14 @@ class Answer:
     reused: bool = False
     stored_bytes: int = 0
     peak_bytes: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
 class _Process:
     """What this worker process was started with."""
 
     task: Task
-    cache: Cache
+    cache: Cache | None
 
 
 def begin(threads: int, pickled: bytes) -> None:
@@ -78,7 +79,31 @@ def process_id() -> int:
 
 def prepare_in_worker(case: Case) -> Answer:
     """``prepare_one`` with the task and cache of this process."""
+    if _Process.cache is None:
+        raise RuntimeError("this worker was started without a cache")
     return prepare_one(_Process.task, _Process.cache, case)
+
+
+def check_in_worker(case: Case) -> Answer:
+    """``check_one`` with the task of this process."""
+    return check_one(_Process.task, case)
+
+
+def check_one(task: Task, case: Case) -> Answer:
+    """What the pixels of one case show; a case that cannot be read is a finding as well."""
+    started = time.perf_counter()
+    try:
+        findings = tuple(task.check(case))
+    except MachineError:
+        raise
+    except InputError as error:
+        code = error.code if isinstance(error, CaseRefused) else "refused"
+        findings = (Finding(code, error.what, "refusal"),)
+    except Exception as error:  # noqa: BLE001 - one case must not end the others
+        code = "out-of-memory" if isinstance(error, MemoryError) else "unforeseen"
+        message = f"{type(error).__name__}: {error}".strip(": ")
+        return Answer("failed", code, message, time.perf_counter() - started)
+    return Answer("ok", seconds=time.perf_counter() - started, findings=findings)
 
 
 def prepare_one(task: Task, cache: Cache, case: Case) -> Answer:
