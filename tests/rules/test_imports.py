@@ -88,23 +88,31 @@ for name in {modules_of(layer)!r}:
     assert outcome.status == 0, outcome.err
 
 
-def test_no_import_opens_a_socket(fresh_python):
-    """albumentations asks PyPI for updates unless told not to; hubs and telemetry may, too."""
-    layers = ("core", "config", "dicom", "data", "nets", "score", "train", "predict", "tasks")
-    code = f"""
+NO_SOCKETS = """
 import socket, sys
 from importlib import import_module
 
 class Forbidden(socket.socket):
     def connect(self, address):
-        raise SystemExit(f"connects to {{address}}")
+        raise SystemExit(f"connects to {address}")
     connect_ex = sendto = connect
 
 def forbidden(*arguments, **named):
-    raise SystemExit(f"looks up {{arguments}}")
+    raise SystemExit(f"looks up {arguments}")
 
 socket.socket = Forbidden
 socket.getaddrinfo = socket.gethostbyname = socket.create_connection = forbidden
+"""
+
+
+def test_no_import_opens_a_socket(fresh_python):
+    """albumentations asks PyPI for updates unless told not to; hubs and telemetry may, too."""
+    layers = ("core", "config", "dicom", "data", "nets", "score", "train", "predict", "tasks")
+    code = f"""
+{NO_SOCKETS}
+from medtool.core.environment import keep_imports_offline
+keep_imports_offline()
+import albumentations
 for name in {modules_of(*layers, "report", "verbs")!r}:
     import_module(name)
 from medtool.core.registry import load_task, task_names
@@ -115,6 +123,14 @@ for name in {[module for module in plugin_modules()]!r}:
 """
     outcome = fresh_python("-c", code, environment={"NO_ALBUMENTATIONS_UPDATE": None})
     assert outcome.status == 0, outcome.err
+
+
+def test_the_trap_for_sockets_works(fresh_python):
+    """Without our word, albumentations walks into it: else the test above proves nothing."""
+    code = f"{NO_SOCKETS}\nimport albumentations"
+    outcome = fresh_python("-c", code, environment={"NO_ALBUMENTATIONS_UPDATE": None})
+    assert outcome.status == 1
+    assert "looks up" in outcome.err
 
 
 def test_plugins_stay_below_the_verbs():

@@ -60,7 +60,8 @@ def test_size_and_docstring(file):
 def test_a_door_is_thin(file):
     """A verb's file has 150 lines at most and imports only what turns words into values."""
     text = file.read_text(encoding="utf-8")
-    if file.stem in ("app", "console", "flags", "table", "__init__"):
+    frame = ("app", "bug", "console", "flags", "help_page", "parse", "table", "__init__")
+    if file.stem in frame:
         return
     assert len(text.splitlines()) <= LONGEST_DOOR
     allowed = ("medtool.cli", "medtool.core.errors", "typer")
@@ -139,6 +140,14 @@ def test_one_except_of_all_our_errors_in_the_command_line():
         if "MedtoolError" in ast.unparse(node.type)
     ]
     assert found == ["medtool/cli/app.py"]
+
+
+def test_who_imports_albumentations_keeps_it_offline():
+    """It asks for updates on import unless told not to."""
+    for file in SOURCES:
+        text = file.read_text(encoding="utf-8")
+        if re.search(r"^\s*(from|import) albumentations", text, re.MULTILINE):
+            assert "keep_imports_offline()" in text, relative(file)
 
 
 def test_no_asserts_check_input():
