@@ -40,12 +40,26 @@ HELP = GlobalOption("--help, -h", "Show this page, or that of a command.")
 GLOBAL_OPTIONS = (VERSION, QUIET, HELP)
 
 VERBS: tuple[Verb, ...] = (
+    Verb("check", "check", FROM_SCANS, "Say of every series and study whether it can be used."),
+    Verb(
+        "preprocess",
+        "preprocess",
+        LEARN,
+        "Prepare every study into the cache; train does so by itself.",
+    ),
     Verb(
         "infer",
         "infer",
         FROM_SCANS,
         "Answer for every study in folders, files or zip archives.",
         resume="run the same command with --continue.",
+    ),
+    Verb(
+        "train",
+        "train",
+        LEARN,
+        "Train, score and report: from scans and labels to a model.",
+        resume="run the same command with --start-or-resume.",
     ),
     Verb("fetch", "fetch", LEARN, "Fetch the weights that a task's training starts from."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),

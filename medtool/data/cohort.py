@@ -14,6 +14,7 @@ from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, Cohort, Finding, Source
 from medtool.data.labels import find_labels, read_labels
 from medtool.data.matching import Labelled, attach_labels
+from medtool.data.series_table import recorded_overrulings
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -55,7 +56,7 @@ def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None
     Raises InputError (no case), LabelsError.
     """
     reporter = reporter or Silent()
-    cohort = task.find(source)
+    cohort = recorded_overrulings(task.find(source), source)
     data = task.settings.data
     cases = keyed_patients(cohort.cases, data)
     findings = [*cohort.findings, *suspicious_patients(cases)]

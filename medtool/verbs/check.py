@@ -1,0 +1,134 @@
+"""``medtool check``: what is there, what is usable, what was repaired, and why not the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medtool.core.errors import ExitStatus, OutputExistsError
+from medtool.core.files import replace_text
+from medtool.core.progress import Reporter, Silent
+from medtool.core.records import Case, Finding
+from medtool.data.checking import CheckReport, check_cases
+from medtool.data.cohort import LabelledCohort, build_cohort
+from medtool.data.machine import sensible_workers
+from medtool.data.series_table import series_table_text
+from medtool.verbs.task_data import DataOptions, data_source, resolved_task
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """``document`` is what ``--json`` prints; ``table`` the CSV that was written."""
+
+    document: Mapping[str, Any]
+    cohort: LabelledCohort
+    table: Path | None
+
+    @property
+    def status(self) -> ExitStatus:
+        """0 when every study can be used, 1 when some can, 3 when none can."""
+        usable = sum(case["usable"] for case in self.document["cases"])
+        if not usable:
+            return ExitStatus.NO_INPUT
+        all_usable = usable == len(self.document["cases"])
+        return ExitStatus.DONE if all_usable else ExitStatus.SOME_CASES_FAILED
+
+
+def check(
+    options: DataOptions,
+    *,
+    csv: Path | None = None,
+    force: bool = False,
+    workers: int | None = None,
+    case_timeout_s: float | None = None,
+    reporter: Reporter | None = None,
+) -> CheckResult:
+    """Look at every series under the data, at its pixels, and at the labels; change nothing.
+
+    ``csv`` gets one row a series. Raises UsageError and its kinds (task, preset, labels, output
+    exists), InputError (no data), MachineError.
+    """
+    reporter = reporter or Silent()
+    if csv is not None and csv.exists() and not force:
+        raise OutputExistsError(
+            "The table of series exists.", where=str(csv), how="--force overwrites it."
+        )
+    task, _ = resolved_task(options)
+    found = build_cohort(task, data_source(options, task))
+    seen = check_cases(
+        task,
+        found.cases,
+        workers=sensible_workers() if workers is None else workers,
+        case_timeout_s=case_timeout_s or task.settings.infer.case_timeout_s,
+        reporter=reporter,
+    )
+    document = check_document(found, seen)
+    if csv is not None:
+        replace_text(csv, series_table_text(document))
+    return CheckResult(document, found, csv)
+
+
+def check_document(found: LabelledCohort, seen: CheckReport) -> dict[str, Any]:
+    """The intake's document with the task's findings, and what was found of cases and labels."""
+    of_case = {case_id: [asdict(f) for f in said] for case_id, said in seen.findings.items()}
+    for failure in seen.failures:
+        of_case[failure.case_id] = [asdict(Finding(failure.code, failure.message, "refusal"))]
+    patients = {case.case_id: case.patient_id for case in found.cases}
+    series = [
+        {
+            **row,
+            "patient": patients.get(row["case"], row["patient"]),
+            "findings": [
+                *row["findings"],
+                *(of_case.get(row["case"], ()) if row["chosen"] else ()),
+            ],
+        }
+        for row in found.cohort.intake["series"]
+    ]
+    return {
+        **found.cohort.intake,
+        "series": series,
+        "cases": [
+            *(_case_row(case, of_case.get(case.case_id, [])) for case in found.cases),
+            *(
+                {
+                    "case": study.case_id,
+                    "patient": study.patient_id,
+                    "study_uid": study.study_uid,
+                    "label": None,
+                    "usable": False,
+                    "findings": [asdict(Finding(study.code, study.message, "refusal"))],
+                }
+                for study in found.cohort.refused
+            ),
+        ],
+        "labels": _labels(found),
+        "findings": [asdict(finding) for finding in found.findings],
+    }
+
+
+def _case_row(case: Case, findings: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "case": case.case_id,
+        "patient": case.patient_id,
+        "study_uid": case.study_uid,
+        "label": case.label,
+        "usable": not any(finding["severity"] == "refusal" for finding in findings),
+        "findings": findings,
+    }
+
+
+def _labels(found: LabelledCohort) -> dict[str, Any] | None:
+    if found.labels_file is None or found.labels is None:
+        return None
+    classes = Counter(case.label for case in found.with_label)
+    return {
+        "file": str(found.labels_file),
+        "key": found.labels.key,
+        "cases": {f"{label:g}": n for label, n in sorted(classes.items()) if label is not None},
+        "cases_without_label": [case.case_id for case in found.labels.without_label],
+        "labels_without_case": [row.identifier for row in found.labels.unmatched_rows],
+    }

@@ -1,0 +1,123 @@
+"""``medtool preprocess``: prepare every case into the cache, or show the stages of a few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medtool.core.errors import ExitStatus, InputError, OutputExistsError, UsageError
+from medtool.core.names import safe_file_stem
+from medtool.core.progress import Reporter, Silent
+from medtool.core.records import Case, RefusedStudy
+from medtool.core.task import Task
+from medtool.data.cache import Cache
+from medtool.data.cohort import build_cohort
+from medtool.data.preparation import PreparationReport, prepare_cases
+from medtool.verbs.task_data import DataOptions, data_source, resolved_task
+
+
+@dataclass(frozen=True)
+class PreprocessResult:
+    """What is in the cache now; ``pictures`` instead, when only a preview was asked for."""
+
+    cache: Path
+    report: PreparationReport | None
+    refused: tuple[RefusedStudy, ...] = ()
+    pictures: tuple[Path, ...] = ()
+
+    @property
+    def status(self) -> ExitStatus:
+        """0 when every study is ready, 1 when some are, 3 when none is."""
+        if self.report is None:
+            return ExitStatus.DONE if self.pictures else ExitStatus.NO_INPUT
+        if not self.report.paths:
+            return ExitStatus.NO_INPUT
+        whole = not self.report.failures and not self.refused
+        return ExitStatus.DONE if whole else ExitStatus.SOME_CASES_FAILED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        refused = [
+            {"case": one.case_id, "status": "refused", "code": one.code, "message": one.message}
+            for one in self.refused
+        ]
+        if self.report is None:
+            return {"pictures": [str(path) for path in self.pictures], "failures": refused}
+        report = self.report
+        failures = [
+            {"case": one.case_id, "status": one.status, "code": one.code, "message": one.message}
+            for one in report.failures
+        ]
+        return {
+            "cache": str(self.cache),
+            "prepared": {case: str(path) for case, path in report.paths.items()},
+            "reused": list(report.reused),
+            "repaired": list(report.repaired),
+            "rebuilt": list(report.rebuilt),
+            "failures": [*refused, *failures],
+            "seconds": report.seconds,
+            "workers": report.workers,
+            "stored_bytes": report.stored_bytes,
+            "peak_worker_bytes": report.peak_worker_bytes,
+            "estimate": None if report.estimate is None else asdict(report.estimate),
+        }
+
+
+def preprocess(
+    options: DataOptions,
+    *,
+    cache: Path | None = None,
+    workers: int | None = None,
+    case_timeout_s: float | None = None,
+    preview: Path | None = None,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> PreprocessResult:
+    """Prepare what is not in the cache yet; one case that fails is told and stops nothing.
+
+    With ``preview`` nothing is prepared: pictures of every stage, of one case a class, are written
+    there. Raises UsageError and its kinds, InputError (no case), MachineError.
+    """
+    reporter = reporter or Silent()
+    task, resolved = resolved_task(options)
+    found = build_cohort(task, data_source(options, task), reporter=reporter)
+    place = Cache(cache or resolved.paths.cache, task)
+    if preview is not None:
+        pictures = _preview(task, found.cases, preview, force=force)
+        return PreprocessResult(place.folder, None, found.cohort.refused, pictures)
+    for study in found.cohort.refused:
+        reporter.warn(f"{study.case_id}: refused, {study.code}: {study.message}")
+    report = prepare_cases(
+        task,
+        found.cases,
+        place,
+        workers=workers,
+        case_timeout_s=case_timeout_s or task.settings.infer.case_timeout_s,
+        reporter=reporter,
+    )
+    return PreprocessResult(place.folder, report, found.cohort.refused)
+
+
+def _preview(task: Task, cases: Sequence[Case], folder: Path, *, force: bool) -> tuple[Path, ...]:
+    """Pictures of the first case of each class (of the first case without labels)."""
+    draw: Callable[[Case, Path], Sequence[Path]] | None = getattr(task, "preview", None)
+    if draw is None:
+        raise UsageError(f"The task '{task.name}' has no previews.", how="leave --preview out.")
+    if folder.exists() and any(folder.iterdir()) and not force:
+        raise OutputExistsError(
+            "The folder for previews is not empty.", where=str(folder), how="--force writes there."
+        )
+    if not cases:
+        raise InputError("There is no case to preview.")
+    first: dict[float | None, Case] = {}
+    for case in cases:
+        first.setdefault(case.label, case)
+    labelled = {label: case for label, case in first.items() if label is not None}
+    pictures: list[Path] = []
+    for case in (labelled or first).values():
+        below = folder / safe_file_stem(case.case_id)
+        below.mkdir(parents=True, exist_ok=True)
+        pictures += draw(case, below)
+    return tuple(pictures)
