@@ -34,7 +34,9 @@ class BagModelSection(PretrainedModelSection):
     @property
     def batch_norm_frozen(self) -> bool:
         """Whether batch norms keep the statistics that they start with."""
-        return self.batch_norm == "frozen" or (self.batch_norm == "auto" and not self.from_scratch)
+        given = bool(self.weights.repository or self.weights.path)
+        starts_random = self.from_scratch or not given
+        return self.batch_norm == "frozen" or (self.batch_norm == "auto" and not starts_random)
 
 
 class BagTrainSection(TrainSection):

@@ -20,7 +20,12 @@ TINY_BACKBONE = "resnet10t"
 
 def tiny_settings(**sections: Mapping[str, Any]) -> BagSettings:
     """Settings with a small network; keyword arguments replace keys of sections."""
-    model = {"backbone": TINY_BACKBONE, "hidden_features": 8, "chunk_slices": 4}
+    model = {
+        "backbone": TINY_BACKBONE,
+        "hidden_features": 8,
+        "chunk_slices": 4,
+        "batch_norm": "frozen",
+    }
     given = {**sections, "model": {**model, **sections.get("model", {})}}
     return BagSettings.model_validate(given)
 
