@@ -67,8 +67,10 @@ def blended_slice(
         np.copyto(out, planes[blend.planes[0]])
         return
     lower, upper = blend.planes
-    np.multiply(planes[lower], np.float32(blend.weights[0]), out=out)
-    out += planes[upper] * np.float32(blend.weights[1])
+    # In this form equal neighbours give exactly themselves.
+    np.subtract(planes[upper], planes[lower], out=out)
+    out *= np.float32(blend.weights[1])
+    out += planes[lower]
     masks = [mask for mask in (invalid[lower], invalid[upper]) if mask is not None]
     if masks:
         either = masks[0] if len(masks) == 1 else masks[0] | masks[1]

@@ -98,7 +98,8 @@ def _moved(
     nearer, nearer_invalid = (
         (later, later_invalid) if fraction < 0.5 else (earlier, earlier_invalid)
     )
-    mixed = later * np.float32(1.0 - fraction) + earlier * np.float32(fraction)
+    # In this form equal neighbours give exactly themselves.
+    mixed = later + np.float32(fraction) * (earlier - later)
     return (
         np.where(later_invalid | earlier_invalid, nearer, mixed),
         nearer_invalid,
