@@ -96,6 +96,10 @@ class Task(ABC):
     def summarise(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The epoch's metrics from the facts of ``validate``; includes the primary metric."""
 
+    def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
+        """What training on these cases could give away beside the image; goes into run.json."""
+        return {}
+
     # --- answering ------------------------------------------------------------------------
     @abstractmethod
     def predict(self, model: Any, prepared: Prepared, case: Case) -> Prediction:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -51,11 +53,29 @@ class _Order:
         return len(self.batches)
 
 
+def default_start_method() -> str:
+    """forkserver where there is one, else spawn.
+
+    A plain fork would copy a process whose libraries run threads, and may hang.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    # Imported once by the server, so that each worker starts at once.
+    multiprocessing.set_forkserver_preload(["medtool.train.loader"])
+    return "forkserver"
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    # Schedulers and terminals signal all processes; the run still needs its step's batches.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class BatchLoader:
     """Gives the batches of any list of keys; workers live as long as the loader.
 
-    ``workers`` 0 loads in this process. ``start_method`` is fork, spawn or forkserver; None leaves
-    it to Python.
+    ``workers`` 0 loads in this process. ``start_method`` is fork, spawn or forkserver; None takes
+    the one that is safe here.
     """
 
     def __init__(
@@ -74,7 +94,8 @@ class BatchLoader:
             collate_fn=_Collate(dataset, cases),
             num_workers=workers,
             persistent_workers=workers > 0,
-            multiprocessing_context=start_method if workers > 0 else None,
+            multiprocessing_context=(start_method or default_start_method()) if workers else None,
+            worker_init_fn=_leave_signals_to_the_run,
             pin_memory=pin_memory,
         )
 

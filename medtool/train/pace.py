@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,11 +16,14 @@ import torch
 from medtool.core.records import ExampleKey
 from medtool.train.live import Live
 from medtool.train.loader import BatchLoader, batch_to_device
-from medtool.train.loop import Job, steps_of_epoch, take_step
+from medtool.train.loop import Job, take_step
 from medtool.train.plan import Plan
+from medtool.train.sampler import Step
 
-WARM_UP_STEPS = 1
-TIMED_STEPS = 2
+# The first step pays for memory and threads; later ones are what a run is made of.
+TIMED_STEPS = 3
+# A step longer than this is measured once: what it pays for at first is small beside it.
+LONG_STEP_S = 5.0
 TIMED_VALIDATIONS = 2
 # Of the time that was given: the rest is for saving, scoring and the report.
 SHARE_FOR_TRAINING = 0.9
@@ -53,20 +55,14 @@ class Pace:
         return asdict(self)
 
 
-def measure_pace(job: Job, live: Live) -> Pace:
-    """Time a few steps of each stage and a few validations; ``live`` does not change."""
-    step_s = []
-    for number in range(len(live.plan.stages)):
-        trial = _trial(job, live, number)
-        steps = steps_of_epoch(job, trial)
-        while len(steps) < WARM_UP_STEPS + TIMED_STEPS:
-            steps = steps + steps
-        steps = steps[: WARM_UP_STEPS + TIMED_STEPS]
-        examples = job.task.examples(job.training, job.prepared, training=True)
-        keys = (batch for step in steps for batch in step.batches)
-        batches = BatchLoader(examples, job.training).batches(keys)
-        step_s.append(min(_timed_steps(job, trial, steps, batches)))
-    return Pace(tuple(step_s), _validate_case_s(job, live), len(job.selection))
+def measure_pace(job: Job, live: Live, *, selection_cases: int) -> Pace:
+    """Time a few batches in each stage and a few validations; ``live`` does not change.
+
+    ``job`` may hold a sample of the cases: they are taken again and again. ``selection_cases`` is
+    how many the run will validate on.
+    """
+    step_s = tuple(_step_s(job, _trial(job, live, n)) for n in range(len(live.plan.stages)))
+    return Pace(step_s, _validate_case_s(job, live), selection_cases)
 
 
 def _trial(job: Job, live: Live, stage: int) -> Live:
@@ -78,34 +74,41 @@ def _trial(job: Job, live: Live, stage: int) -> Live:
     return trial
 
 
-def _timed_steps(job: Job, trial: Live, steps: list[Any], batches: Iterator[Any]) -> list[float]:
-    seconds = []
-    for number, step in enumerate(steps):
+def _step_s(job: Job, trial: Live) -> float:
+    """Seconds of one step of the optimiser: of one batch, times those that are accumulated."""
+    examples = job.task.examples(job.training, job.prepared, training=True)
+    keys = tuple(
+        ExampleKey(trial.train.seed, trial.epoch, number % len(job.training))
+        for number in range(trial.train.batch_cases)
+    )
+    seconds: list[float] = []
+    while len(seconds) < TIMED_STEPS and (not seconds or seconds[-1] < LONG_STEP_S):
+        batches = BatchLoader(examples, job.training).batches([keys])
         began = time.perf_counter()
-        # With workers, data are made while the network computes.
-        waited_s = take_step(job, trial, step, batches)
+        loading_s = take_step(job, trial, Step((keys,), len(keys)), batches)
         _synchronise(job)
-        if number >= WARM_UP_STEPS:
-            taken_s = time.perf_counter() - began
-            computing_s = taken_s - waited_s
-            loading_s = waited_s / job.workers if job.workers else computing_s + waited_s
-            seconds.append(max(computing_s, loading_s))
-    return seconds
+        computing_s = time.perf_counter() - began - loading_s
+        # Workers load while the network computes.
+        both = max(computing_s, loading_s / job.workers) if job.workers else computing_s + loading_s
+        seconds.append(both)
+    return min(seconds) * trial.train.accumulate
 
 
 def _validate_case_s(job: Job, live: Live) -> float:
-    examples = job.task.examples(job.selection, job.prepared, training=False)
-    count = min(TIMED_VALIDATIONS, len(job.selection))
-    if count == 0:
+    if not job.selection:
         return 0.0
+    examples = job.task.examples(job.selection, job.prepared, training=False)
     network = copy.deepcopy(live.network).eval()
-    keys = [(ExampleKey(live.train.seed, 0, index),) for index in range(count)]
+    keys = [
+        (ExampleKey(live.train.seed, 0, number % len(job.selection)),)
+        for number in range(TIMED_VALIDATIONS)
+    ]
     began = time.perf_counter()
     with torch.no_grad(), job.fabric.autocast():
         for batch in BatchLoader(examples, job.selection).batches(keys):
             job.task.validate(network, batch_to_device(batch, job.fabric.device))
     _synchronise(job)
-    return (time.perf_counter() - began) / count
+    return (time.perf_counter() - began) / TIMED_VALIDATIONS
 
 
 def _synchronise(job: Job) -> None:

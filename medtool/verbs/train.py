@@ -1,0 +1,245 @@
+"""``train``: from a folder of scans and labels to a model, its scores and a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.config import Resolved, resolve, settings_from_document, write_preset
+from medtool.core.checkpoint import find_checkpoint, read_header
+from medtool.core.errors import Interrupted, OutputExistsError, UsageError
+from medtool.core.names import safe_file_stem
+from medtool.core.progress import Reporter, Silent
+from medtool.core.registry import load_task
+from medtool.data.run_folder import RunFolder, write_json
+from medtool.verbs.options import RunOptions
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What is asked of ``train``.
+
+    ``task`` may be a class instead of a registered name. ``resume`` is a run's folder or one of
+    its checkpoints.
+    """
+
+    task: str | type[Task]
+    preset: str | None = None
+    data: Path | None = None
+    labels: Path | None = None
+    assignments: Sequence[str] = ()
+    series: Path | None = None
+    allow_leak: Sequence[str] = ()
+    from_scratch: bool = False
+    fetch: bool = False
+    resume: Path | None = None
+    start_or_resume: bool = False
+    slim: bool = False
+    case_timeout_s: float | None = None
+    run: RunOptions = field(default_factory=RunOptions)
+    command: str = ""
+    folder: Path = Path()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the run is, its checkpoint, its headline number and how to use it."""
+
+    run: Path
+    checkpoint: Path
+    report: Path | None
+    scores: dict[str, Any]
+    infer_line: str
+    failures: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; of the scores the metrics."""
+        return {
+            "run": str(self.run),
+            "checkpoint": str(self.checkpoint),
+            "report": str(self.report or ""),
+            "infer": self.infer_line,
+            "failures": self.failures,
+            "scores": {part: document["metrics"] for part, document in self.scores.items()},
+        }
+
+
+def train(options: TrainOptions, reporter: Reporter | None = None) -> TrainResult:
+    """Train, score and report; see docs/train.md for the files.
+
+    Raises UsageError and its kinds (wrong preset, labels, too few patients), InputError (nothing
+    to learn from), LeakageError, MachineError (device, disk), Interrupted (stopped; can resume).
+    """
+    reporter = reporter or Silent()
+    if options.run.folds is not None and options.run.fold is None and options.resume is None:
+        return _every_fold(options, reporter)
+    return _one_run(options, reporter)
+
+
+def _every_fold(options: TrainOptions, reporter: Reporter) -> TrainResult:
+    """One fold after another, into one folder; the last one joins their scores."""
+    name = options.run.run or _time_name()
+    result = None
+    for fold in range(options.run.folds or 0):
+        reporter.say(f"Fold {fold} of {options.run.folds}.")
+        run = replace(options.run, run=name, fold=fold)
+        result = _one_run(replace(options, run=run), reporter)
+    if result is None:
+        raise UsageError("There are no folds.", met=f"--folds {options.run.folds}")
+    return result
+
+
+def _one_run(options: TrainOptions, reporter: Reporter) -> TrainResult:
+    started, clock = datetime.now(UTC), time.perf_counter()
+    task_class = load_task(options.task) if isinstance(options.task, str) else options.task
+    resolved = resolve(
+        task_class, options.preset, folder=options.folder, assignments=_assignments(options)
+    )
+    run, resume = _place(options, resolved, task_class.name)
+    if resume is not None:
+        resolved = _settings_of_run(task_class, resolved, resume, options)
+        reporter.say(f"Resuming {run.path} from {resume.name}.")
+    task = task_class(resolved.settings)
+    if options.fetch:
+        from medtool.verbs.fetch import FetchOptions, fetch
+
+        fetch(
+            FetchOptions(
+                task=task_class.name,
+                preset=options.preset,
+                assignments=options.assignments,
+                folder=options.folder,
+            ),
+            reporter,
+        )
+
+    from medtool.verbs.train_prepare import make_ready
+
+    ready = make_ready(task, resolved, options, run, resume, reporter, started=started)
+    from medtool.verbs.train_learn import start_learning
+
+    learned = start_learning(ready, options, run, reporter)
+    if learned.stopped:
+        how = f"medtool train {task_class.name} --resume {run.path}"
+        raise Interrupted(
+            "Stopped; everything learned so far is saved.", where=str(run.path), how=how
+        )
+
+    from medtool.verbs.train_finish import finish
+
+    return finish(ready, options, run, reporter, clock=clock)
+
+
+def _assignments(options: TrainOptions) -> tuple[str, ...]:
+    scratch = ("model.from_scratch=true",) if options.from_scratch else ()
+    return (*options.assignments, *options.run.assignments(), *scratch)
+
+
+def _time_name() -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _place(options: TrainOptions, resolved: Resolved, task: str) -> tuple[RunFolder, Path | None]:
+    """The run's folder, and the checkpoint from which it goes on, if it does."""
+    from medtool.train.keeper import resume_point
+
+    if options.resume is not None:
+        return _resumed_place(options.resume)
+    name = safe_file_stem(options.run.run or _time_name())
+    path = resolved.paths.runs / task / name
+    if options.run.fold is not None:
+        path = path / f"fold_{options.run.fold}"
+    run = RunFolder(path)
+    if not run.exists():
+        return run, None
+    if not options.start_or_resume:
+        raise OutputExistsError(
+            "There is a run of this name.",
+            where=str(path),
+            how="--start-or-resume goes on with it; --run OTHER begins another.",
+        )
+    if not run.checkpoints_folder.is_dir():
+        # Killed before the first epoch was over: begin again, with the parts that were dealt.
+        return run, None
+    return run, resume_point(run)
+
+
+def _resumed_place(path: Path) -> tuple[RunFolder, Path | None]:
+    from medtool.train.keeper import resume_point
+
+    if path.is_dir():
+        run = RunFolder(path)
+        if not run.exists():
+            raise UsageError(
+                "There is no run in this folder.",
+                where=str(path),
+                wanted="a folder that 'medtool train' made",
+                how="'medtool runs' lists the runs below a folder.",
+            )
+        return run, resume_point(run)
+    checkpoint, _ = find_checkpoint(path)
+    run = RunFolder(checkpoint.parent.parent)
+    if not run.exists():
+        raise UsageError(
+            "This checkpoint does not lie in the folder of its run.",
+            where=str(checkpoint),
+            wanted="runs/TASK/NAME/checkpoints/...",
+        )
+    return run, checkpoint
+
+
+def _settings_of_run(
+    task_class: type[Task], resolved: Resolved, resume: Path, options: TrainOptions
+) -> Resolved:
+    """The settings that the run began with; refuses others that were asked for."""
+    document = read_header(resume).document
+    if document["task"] != task_class.name:
+        raise UsageError(
+            "This run is of another task.",
+            where=str(resume),
+            met=str(document["task"]),
+            wanted=task_class.name,
+        )
+    begun = settings_from_document(task_class, document["preset"])
+    if options.preset is not None or _assignments(options):
+        asked, had = _flat(resolved.settings.as_dict()), _flat(begun.as_dict())
+        free = {"train.keep", "description", "extends"}
+        changed = sorted(
+            key
+            for key in (asked.keys() | had.keys()) - free
+            if asked.get(key) != had.get(key) and not key.startswith("data.folder")
+        )
+        if changed:
+            key = changed[0]
+            raise UsageError(
+                "A run cannot go on with other settings.",
+                where=str(resume),
+                met="; ".join(f"{k} = {asked.get(k)}" for k in changed[:5]),
+                wanted=f"{key} = {had.get(key)}, as the run began",
+                how="leave out --preset and --set to go on, or begin another run.",
+            )
+    return replace(resolved, settings=begun)
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def begin_run(run: RunFolder, resolved: Resolved, document: dict[str, Any]) -> None:
+    """Write what is known of a run before it learns: preset and run.json."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_preset(resolved.settings, run.preset_file, origins=resolved.origins)
+    write_json(run.run_file, document)

@@ -1,0 +1,26 @@
+"""Start the learning: in this process, or in one for each device."""
+
+from __future__ import annotations
+
+from medtool.core.progress import Reporter
+from medtool.data.run_folder import RunFolder
+from medtool.verbs.train import TrainOptions
+from medtool.verbs.train_prepare import Ready, fabric_of
+from medtool.verbs.train_run import Learned, learn
+
+
+def start_learning(
+    ready: Ready, options: TrainOptions, run: RunFolder, reporter: Reporter
+) -> Learned:
+    """Learn as ``ready.order`` says, on the devices that were asked for.
+
+    Raises MachineError where a device is missing.
+    """
+    fabric = fabric_of(ready.order.task, options)
+    run.log(f"Learning on {options.run.devices * options.run.nodes} device(s).")
+    if options.run.devices * options.run.nodes == 1:
+        fabric.launch()
+        return learn(fabric, ready.order, reporter)
+    from medtool.verbs.train_processes import learn_in_processes
+
+    return learn_in_processes(fabric, ready.order, reporter)

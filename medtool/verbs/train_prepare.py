@@ -1,0 +1,323 @@
+"""Everything before the first step: data, network, estimate, preparation, gate, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.config import Resolved
+from medtool.config.weights import PretrainedModelSection
+from medtool.core.checkpoint import read_header
+from medtool.core.environment import recorded_environment
+from medtool.core.errors import InputError
+from medtool.core.progress import Reporter
+from medtool.core.records import Case, Part
+from medtool.data.cache import Cache, read_prepared
+from medtool.data.leakage import leakage_gate
+from medtool.data.machine import describe_machine, usable_cores
+from medtool.data.patient_hashes import hash_patients
+from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
+from medtool.data.run_folder import RunFolder, write_json
+from medtool.train.devices import make_fabric
+from medtool.train.document import (
+    fingerprint,
+    group_table,
+    layers,
+    stage_table,
+    training_range,
+    versions,
+)
+from medtool.train.plan import Plan, make_plan, plan_from_document
+from medtool.train.stages import check_groups
+from medtool.verbs.train import TrainOptions, begin_run
+from medtool.verbs.train_data import TrainingData, case_rows, gather
+from medtool.verbs.train_estimate import estimate_run
+from medtool.verbs.train_run import Order, new_network
+
+if TYPE_CHECKING:
+    import torch
+
+    from medtool.core.task import Task
+
+MOST_LOADER_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run that can learn: the order, and what its end will need."""
+
+    order: Order
+    data: TrainingData
+    cache: Cache
+    failures: tuple[CaseFailure, ...]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the network begins with."""
+
+    weights: Mapping[str, torch.Tensor]
+    layers: Sequence[Mapping[str, Any]]
+    groups: Mapping[str, Any]
+    group_names: tuple[str, ...]
+    provenance: Mapping[str, Any]
+
+
+def make_ready(
+    task: Task,
+    resolved: Resolved,
+    options: TrainOptions,
+    run: RunFolder,
+    resume: Path | None,
+    reporter: Reporter,
+    *,
+    started: datetime,
+) -> Ready:
+    """Find, split, estimate, prepare, check; writes the run's folder as far as it goes.
+
+    Raises what ``train`` raises.
+    """
+    options = _same_data(options, run) if run.exists() else options
+    data = gather(task, options, run, reporter)
+    cache = Cache(options.run.cache or resolved.paths.cache, task)
+    start = _start(task, resume, reporter)
+    plan = _plan(task, start, data, options, resume)
+    earlier = run.read_run() if run.exists() else {}
+    document = {**_run_document(task, resolved, options, data, started), **_kept(earlier)}
+    begin_run(run, resolved, document)
+    run.write_cases(case_rows(data))
+    write_json(run.intake_file, data.cohort.intake)
+    if resume is None:
+        estimated, plan = estimate_run(
+            data, cache, start.weights, plan, options, reporter, loaders=_workers(options)
+        )
+        document["estimate"] = estimated
+        write_json(run.run_file, document)
+    report = _prepare(data, cache, options, reporter)
+    failed = {failure.case_id for failure in report.failures}
+    data = _without_failed(data, failed, reporter)
+    facts = {case.case_id: _facts(report.paths[case.case_id]) for case in data.cases}
+    hashes = {name: list(fact.get("slice_hashes", ())) for name, fact in facts.items()}
+    for finding in leakage_gate(data.cases, data.split.parts, hashes, allow=options.allow_leak):
+        reporter.warn(finding.message)
+    if resume is None:
+        plan = replace(plan, steps_per_epoch=_steps(plan, len(data.part("train"))))
+    document |= _after_preparation(data, report, hashes, plan, start)
+    document["audit"] = task.audit(data.part("train"), report.paths)
+    write_json(run.run_file, document)
+    base = _base(task, resolved, data, facts, plan, start, document, resume)
+    order = Order(
+        task=task,
+        training=data.part("train"),
+        selection=data.part("selection"),
+        prepared=report.paths,
+        plan=plan,
+        run=run.path,
+        base=base,
+        weights=start.weights,
+        resume=resume,
+        workers=_workers(options),
+    )
+    return Ready(order, data, cache, report.failures)
+
+
+def _same_data(options: TrainOptions, run: RunFolder) -> TrainOptions:
+    """A run that goes on finds its data where it found them, unless told otherwise."""
+    begun = run.read_run().get("data", {})
+    return replace(
+        options,
+        data=options.data or (Path(begun["folder"]) if begun.get("folder") else None),
+        labels=options.labels or (Path(begun["labels"]) if begun.get("labels") else None),
+    )
+
+
+def _start(task: Task, resume: Path | None, reporter: Reporter) -> _Start:
+    network = new_network(task)
+    groups = task.groups(network)
+    check_groups(network, groups)
+    provenance: dict[str, Any] = {"source": ""}
+    model = task.settings.model
+    if resume is not None:
+        provenance = dict(read_header(resume).document["weights"])
+    elif isinstance(model, PretrainedModelSection):
+        from medtool.train.weights import start_weights
+
+        loaded = start_weights(
+            network, model, task.settings.train.stages, task=task.name, reporter=reporter
+        )
+        if loaded is not None:
+            source = loaded.repository or loaded.file
+            provenance = {"source": source, **loaded.as_dict()}
+    return _Start(
+        weights={name: tensor.clone() for name, tensor in network.state_dict().items()},
+        layers=layers(network, groups),
+        groups=group_table(groups),
+        group_names=tuple(groups),
+        provenance=provenance,
+    )
+
+
+def _plan(
+    task: Task, start: _Start, data: TrainingData, options: TrainOptions, resume: Path | None
+) -> Plan:
+    if resume is not None:
+        return plan_from_document(read_header(resume).document["plan"])
+    return make_plan(
+        task.settings.train,
+        start.group_names,
+        cases=len(data.part("train")),
+        devices=options.run.devices * options.run.nodes,
+    )
+
+
+def _steps(plan: Plan, cases: int) -> int:
+    """Steps of an epoch when fewer cases could be prepared than were there."""
+    return min(plan.steps_per_epoch, -(-cases // plan.cases_per_step))
+
+
+def _run_document(
+    task: Task,
+    resolved: Resolved,
+    options: TrainOptions,
+    data: TrainingData,
+    started: datetime,
+) -> dict[str, Any]:
+    folder = options.data if options.data is not None else task.settings.data.folder
+    return {
+        "task": task.name,
+        "preset": resolved.preset_name,
+        "command": options.command,
+        "started": started.isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": describe_machine().as_dict(),
+        "environment": recorded_environment(),
+        "data": {
+            "folder": str(folder.absolute()),
+            "labels": str(data.labels_file.absolute()) if data.labels_file else "",
+        },
+        "split": {
+            "scheme": data.split.scheme,
+            "fold": data.split.fold,
+            "optimistic": data.split.optimistic,
+        },
+        "confounders": [dict(row) for row in data.confounders],
+        "synthetic": data.synthetic,
+        "notes": [finding.message for finding in data.findings],
+    }
+
+
+def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What a resumed run keeps of its begin."""
+    return {key: earlier[key] for key in ("started", "estimate", "split") if key in earlier}
+
+
+def _prepare(
+    data: TrainingData, cache: Cache, options: TrainOptions, reporter: Reporter
+) -> PreparationReport:
+    settings = data.task.settings.infer
+    return prepare_cases(
+        data.task,
+        data.cases,
+        cache,
+        workers=options.run.workers,
+        case_timeout_s=options.case_timeout_s or settings.case_timeout_s,
+        reporter=reporter,
+    )
+
+
+def _without_failed(data: TrainingData, failed: set[str], reporter: Reporter) -> TrainingData:
+    """Leave out what could not be prepared; both learning parts must still have cases."""
+    left = data.without(failed)
+    if failed:
+        reporter.warn(f"{len(failed)} of {len(data.cases)} cases could not be prepared: left out.")
+    needed: tuple[Part, ...] = ("train", "selection")
+    for part in needed:
+        labels = {case.label for case in left.part(part)}
+        if len(labels) < len({case.label for case in data.part(part)}):
+            raise InputError(
+                f"Too few cases of the part {part} could be prepared.",
+                met=f"{len(left.part(part))} of {len(data.part(part))}",
+                wanted="cases of every class",
+                how="see the reasons above; 'medtool check' tells of every series.",
+            )
+    return left
+
+
+def _facts(path: Path) -> Mapping[str, Any]:
+    return read_prepared(path, names=()).facts
+
+
+def _after_preparation(
+    data: TrainingData,
+    report: PreparationReport,
+    hashes: Mapping[str, Sequence[str]],
+    plan: Plan,
+    start: _Start,
+) -> dict[str, Any]:
+    parts = {case.case_id: data.split.parts[case.case_id] for case in data.cases}
+    return {
+        "failures": [
+            {"case": f.case_id, "status": f.status, "code": f.code, "message": f.message}
+            for f in report.failures
+        ],
+        "seconds": {"preparing": round(report.seconds, 1)},
+        "plan": plan.as_document(),
+        "weights": dict(start.provenance),
+        "fingerprint": fingerprint(data.cases, parts, hashes),
+    }
+
+
+def _base(
+    task: Task,
+    resolved: Resolved,
+    data: TrainingData,
+    facts: Mapping[str, Mapping[str, Any]],
+    plan: Plan,
+    start: _Start,
+    document: Mapping[str, Any],
+    resume: Path | None,
+) -> dict[str, Any]:
+    """What every checkpoint of the run says alike."""
+    training: list[Case] = list(data.part("train"))
+    seen = [*training, *data.part("selection")]
+    if resume is not None:
+        patients = read_header(resume).document["patients"]
+    else:
+        patients = hash_patients(case.patient_id for case in seen)
+    network = new_network(task)
+    return {
+        "task": task.name,
+        "preset": resolved.settings.as_dict(),
+        "preset_name": resolved.preset_name,
+        "layers": [dict(row) for row in start.layers],
+        "groups": dict(start.groups),
+        "stages": stage_table(plan, task.groups(network)),
+        "fingerprint": document["fingerprint"],
+        "training_range": training_range(training, {c.case_id: facts[c.case_id] for c in training}),
+        "weights": dict(start.provenance),
+        "versions": versions(),
+        "synthetic": data.synthetic,
+        "patients": patients,
+        "selection": "chose checkpoint and threshold: numbers of this part are optimistic",
+        "created_by": f"medtool {versions()['medtool']}",
+    }
+
+
+def _workers(options: TrainOptions) -> int:
+    """Loader processes for each device: one beside the network on two cores, a few on more."""
+    if options.run.workers is not None:
+        return min(options.run.workers, MOST_LOADER_WORKERS)
+    return max(1, min(MOST_LOADER_WORKERS, usable_cores() // (2 * options.run.devices)))
+
+
+def fabric_of(task: Task, options: TrainOptions, *, single: bool = False) -> Any:
+    """The Fabric that the options ask for; ``single``: one process on one device."""
+    return make_fabric(
+        options.run.device,
+        devices=1 if single else options.run.devices,
+        nodes=1 if single else options.run.nodes,
+        precision=task.settings.train.precision,
+    )

@@ -1,0 +1,139 @@
+"""Learning in several processes: what the first one says reaches the person who waits."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.errors import MachineError, MedtoolError
+from medtool.core.progress import Advance, Reporter
+from medtool.verbs.train_run import Learned, Order, learn, stop_signals
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+END = "end"
+POLL_S = 0.2
+
+
+class FarReporter:
+    """A reporter in another process: everything goes through a queue."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def say(self, text: str) -> None:
+        """Send a note."""
+        self._queue.put(("say", text))
+
+    def warn(self, text: str) -> None:
+        """Send a warning."""
+        self._queue.put(("warn", text))
+
+    def fail(self, error: MedtoolError) -> None:
+        """Send a refusal: raised in this process, it would reach nobody whole."""
+        self._queue.put(("error", error))
+
+    @contextmanager
+    def progress(self, description: str, total: int | None) -> Iterator[Advance]:
+        """A bar in the other process."""
+        self._queue.put(("bar", (description, total)))
+
+        def advance(steps: int = 1, note: str = "") -> None:
+            self._queue.put(("advance", (steps, note)))
+
+        yield advance
+        self._queue.put(("bar-end", None))
+
+
+def learn_in_processes(fabric: Fabric, order: Order, reporter: Reporter) -> Learned:
+    """Launch ``learn`` in every process of ``fabric``; gives what the first one gave.
+
+    SIGTERM and Ctrl-C are passed on, so that all end after the same step.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue = context.Manager().Queue()
+    relay = _Relay(queue, reporter)
+    listener = threading.Thread(target=relay.run, daemon=True)
+    listener.start()
+    try:
+        with stop_signals() as asked:
+            watcher = threading.Thread(target=_pass_on, args=(asked, relay.over), daemon=True)
+            watcher.start()
+            launch: Any = fabric.launch
+            learned: Learned = launch(_learn_far, order, FarReporter(queue))
+    except Exception as error:
+        relay.over.wait(POLL_S)
+        if relay.error is not None:
+            raise relay.error from error
+        raise MachineError(
+            "A process of the training ended before its time.",
+            met=str(error).strip().splitlines()[-1] if str(error).strip() else repr(error),
+            how="see log.txt of the run; it goes on from its last checkpoint with --resume.",
+        ) from error
+    finally:
+        relay.over.set()
+        queue.put((END, None))
+        listener.join()
+    return learned
+
+
+def _learn_far(fabric: Fabric, order: Order, reporter: FarReporter) -> Learned:
+    try:
+        return learn(fabric, order, reporter)
+    except MedtoolError as error:
+        reporter.fail(error)
+        raise
+
+
+def _pass_on(asked: Any, over: threading.Event) -> None:
+    while not over.wait(POLL_S):
+        if asked():
+            for process in multiprocessing.active_children():
+                process.terminate()
+            return
+
+
+class _Relay:
+    """Takes what the far reporter sent and says it here."""
+
+    def __init__(self, queue: Any, reporter: Reporter) -> None:
+        self._queue = queue
+        self._reporter = reporter
+        self.over = threading.Event()
+        self.error: MedtoolError | None = None
+
+    def run(self) -> None:
+        """Until the end is sent."""
+        with suppress(EOFError, OSError):
+            self._notes()
+
+    def _notes(self) -> None:
+        while True:
+            kind, value = self._queue.get()
+            if kind == END:
+                return
+            if kind == "bar":
+                if self._bar(*value):
+                    return
+            elif kind == "error":
+                self.error = value
+            else:
+                getattr(self._reporter, kind)(value)
+
+    def _bar(self, description: str, total: int | None) -> bool:
+        """Relay one bar; gives whether all is over."""
+        with self._reporter.progress(description, total) as advance:
+            while True:
+                kind, value = self._queue.get()
+                if kind == "advance":
+                    advance(*value)
+                elif kind == "error":
+                    self.error = value
+                elif kind in ("bar-end", END):
+                    return bool(kind == END)
+                else:
+                    getattr(self._reporter, kind)(value)
