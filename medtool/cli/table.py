@@ -54,6 +54,7 @@ VERBS: tuple[Verb, ...] = (
         "Answer for every study in folders, files or zip archives.",
         resume="run the same command with --continue.",
     ),
+    Verb("evaluate", "evaluate", FROM_SCANS, "Score predictions, a run or a model; compare two."),
     Verb(
         "train",
         "train",

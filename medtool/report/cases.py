@@ -20,8 +20,8 @@ from medtool.score.label_errors import suspected_label_errors
 DEFAULT_WORST_CASES = 12
 PICTURES_OF_A_CASE = 4
 SLICES_OF_A_CASE = 3
-# All pictures together; the report must stay a file that can be sent.
-MOST_PICTURES = 48
+# What a slice is called by, best first; the tasks' families name these columns.
+SLICE_NAMES = ("instance_number", "instance", "slice_index", "index", "slice")
 OUTCOMES = {
     "TP": "rightly called positive",
     "TN": "rightly called negative",
@@ -82,7 +82,7 @@ def _slices(view: RunView, part: str, case: str) -> Markup:
 
 
 def _slice_name(row: Mapping[str, str]) -> str:
-    where = next((row[k] for k in ("instance", "index", "slice") if row.get(k)), "?")
+    where = next((row[k] for k in SLICE_NAMES if row.get(k)), "?")
     position = row.get("position_mm", "")
     at = f" at {_number(position):.1f} mm" if position else ""
     return f"slice {where}{at}, logit {_number(row['logit']):.2f}"

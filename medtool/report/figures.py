@@ -125,20 +125,21 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         return figure
 
 
-def threshold_figure(table: Mapping[str, Sequence[float]], threshold: float) -> Figure:
+def threshold_figure(table: Mapping[str, Sequence[float]], threshold: float | None) -> Figure:
     """Sensitivity, specificity and F1 at every threshold, and where the decision lies."""
     with _style():
         figure, axes = _square("Threshold", "threshold (positive at or above)", "")
         for name, colour in (("sensitivity", BLUE), ("specificity", ORANGE), ("f1", GREEN)):
             heights = _floats(table[name])
             axes.step(table["threshold"], heights, where="pre", color=colour, label=_title(name))
-        axes.axvline(threshold, color=INK, linestyle="--", linewidth=1)
-        axes.set_title(f"Threshold (used: {threshold:.3g})")
+        if threshold is not None:
+            axes.axvline(threshold, color=INK, linestyle="--", linewidth=1)
+            axes.set_title(f"Threshold (used: {threshold:.3g})")
         axes.legend(loc="lower center")
         return figure
 
 
-def histogram_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Figure:
+def histogram_figure(rows: Sequence[Mapping[str, Any]], threshold: float | None) -> Figure:
     """How probabilities of the two classes lie apart."""
     with _style():
         figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
@@ -152,7 +153,8 @@ def histogram_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Fig
         axes.hist(
             by_label[1], edges, color=ORANGE, alpha=0.55, label=f"positive ({len(by_label[1])})"
         )
-        axes.axvline(threshold, color=INK, linestyle="--", linewidth=1)
+        if threshold is not None:
+            axes.axvline(threshold, color=INK, linestyle="--", linewidth=1)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper center")
         return figure

@@ -159,7 +159,7 @@ def metrics_table(scores: Scores) -> Markup:
 def score_figures(scores: Scores, whose: str, optimistic: str = "") -> Markup:
     """ROC, precision and recall, reliability, thresholds, probabilities by label."""
     tables, label = scores.tables, f" ({optimistic})" if optimistic else ""
-    threshold = float(tables.get("decision", {}).get("threshold", 0.5))
+    threshold = tables.get("decision", {}).get("threshold")
     value = {name: score.value for name, score in scores.metrics.items()}
     drawn = []
     if tables.get("roc"):
@@ -205,12 +205,12 @@ def confusion_html(scores: Scores) -> Markup:
         return Markup("")
     threshold = scores.tables.get("decision", {}).get("threshold")
     matrix = Markup(
-        '<table class="matrix"><caption>Confusion matrix at a threshold of {t}.</caption>'
+        '<table class="matrix"><caption>Confusion matrix{t}.</caption>'
         "<thead><tr><th></th><th>called positive</th><th>called negative</th></tr></thead>"
         "<tbody><tr><th>positive</th><td class='right'>{tp}</td><td class='wrong'>{fn}</td></tr>"
         "<tr><th>negative</th><td class='wrong'>{fp}</td><td class='right'>{tn}</td></tr></tbody>"
         "</table>"
-    ).format(t=number_text(threshold), **counts)
+    ).format(t=_at(threshold), **counts)
     fixed = scores.tables.get("fixed_specificity") or ()
     table = (
         table_html(
@@ -228,6 +228,12 @@ def confusion_html(scores: Scores) -> Markup:
         else Markup("")
     )
     return matrix + table
+
+
+def _at(threshold: float | None) -> str:
+    if threshold is None:
+        return ", each fold at its own threshold"
+    return f" at a threshold of {number_text(threshold)}"
 
 
 def subgroups_html(view: RunView) -> Markup:

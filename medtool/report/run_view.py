@@ -38,6 +38,8 @@ class RunView:
     intake: Mapping[str, Any]
     predictions: Mapping[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)
     preset_text: str = ""
+    # Where the predictions of a part lie; by default predictions/<part> of the run.
+    part_folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     @property
     def headline_part(self) -> str:
@@ -56,17 +58,28 @@ class RunView:
             return OPTIMISTIC
         return "training part, seen while learning" if part == "train" else ""
 
+    def _folders(self, part: str) -> tuple[Path, ...]:
+        return self.part_folders.get(part) or (self.path / "predictions" / part,)
+
     def pictures(self, part: str, case_id: str) -> list[Path]:
         """Pictures that the predictions of a part hold of one case, by name."""
-        folder = self.path / "predictions" / part / "overlays" / safe_file_stem(case_id)
-        return sorted([*folder.glob("*.png"), *folder.glob("*.jpg")]) if folder.is_dir() else []
+        stem = safe_file_stem(case_id)
+        return sorted(
+            file
+            for folder in self._folders(part)
+            for file in (folder / "overlays" / stem).glob("*")
+            if file.suffix in (".png", ".jpg")
+        )
 
     def elements(self, part: str, case_id: str) -> list[Mapping[str, str]]:
         """Rows of slices.csv of one case."""
-        file = self.path / "predictions" / part / "slices.csv"
-        return (
-            [row for row in read_rows(file) if row.get("case") == case_id] if file.is_file() else []
-        )
+        return [
+            row
+            for folder in self._folders(part)
+            if (folder / "slices.csv").is_file()
+            for row in read_rows(folder / "slices.csv")
+            if row.get("case") == case_id
+        ]
 
 
 def view_run(run: RunFolder) -> RunView:

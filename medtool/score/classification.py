@@ -91,7 +91,7 @@ def binary_scores(
     probabilities: ArrayLike,
     patients: Sequence[str] | None = None,
     *,
-    threshold: float,
+    threshold: float | Sequence[float],
     metrics: MetricSettings | None = None,
     subgroups: Mapping[str, Sequence[Any]] | None = None,
     selection: SelectionPart | None = None,
@@ -100,6 +100,8 @@ def binary_scores(
     seed: int = 0,
 ) -> Scores:
     """Every metric of one set of predictions; a case is positive when probability >= threshold.
+
+    ``threshold`` is one number, or one a case where folds have their own.
 
     ``labels``, ``probabilities``, ``patients``, ``cases`` and each list of ``subgroups`` have one
     element a case; without ``patients`` each case is a patient. ``optimistic`` names why the
@@ -110,16 +112,17 @@ def binary_scores(
     settings = metrics or MetricDefaults()
     sample = binary_sample(labels, probabilities, patients)
     check_probabilities(sample.scores)
-    decision = {"threshold": float(threshold), "rule": "probability >= threshold"}
+    at = np.broadcast_to(np.asarray(threshold, dtype=np.float64), (sample.n,))
+    decision = _decision(at, threshold)
     if sample.n == 0:
         return Scores({}, (), {"decision": decision}, optimistic, ("No case to score.",))
     fixed = _fixed_specificity(sample, selection)
-    compute = _all_metrics(sample, threshold, {row["name"]: row["threshold"] for row in fixed})
+    compute = _all_metrics(sample, at, {row["name"]: row["threshold"] for row in fixed})
     point = {name: float(v[0]) for name, v in compute(np.ones((1, sample.n))).items()}
     resampled = bootstrap(sample, compute, draws=settings.bootstrap_draws, seed=seed)
-    intervals = _intervals(sample, point, resampled, threshold, fixed, settings.confidence)
-    scores = _scores(sample, point, intervals, threshold, fixed)
-    counts = confusion(sample, threshold)
+    intervals = _intervals(sample, point, resampled, at, fixed, settings.confidence)
+    scores = _scores(sample, point, intervals, at, fixed)
+    counts = confusion(sample, at)
     tables: dict[str, Any] = {
         "decision": decision,
         "confusion": {k: int(v) for k, v in asdict(counts).items()},
@@ -130,7 +133,7 @@ def binary_scores(
         "thresholds": threshold_table(sample),
         "fixed_specificity": fixed,
         "subgroups": subgroup_table(
-            sample, threshold, subgroups or {}, confidence=settings.confidence, seed=seed
+            sample, at, subgroups or {}, confidence=settings.confidence, seed=seed
         ),
         "bootstrap": {
             "unit": "patient",
@@ -141,11 +144,22 @@ def binary_scores(
             "confidence": settings.confidence,
         },
     }
-    per_case = _per_case(sample, threshold, cases) if cases is not None else ()
+    per_case = _per_case(sample, at, cases) if cases is not None else ()
     return Scores(scores, per_case, tables, optimistic, _notes(sample, resampled))
 
 
-def _all_metrics(sample: BinarySample, threshold: float, fixed: Mapping[str, float]) -> Metrics:
+def _decision(at: FloatArray, threshold: float | Sequence[float]) -> dict[str, Any]:
+    """The threshold, or those of several folds (``threshold`` is then None)."""
+    several = sorted({float(value) for value in at})
+    if len(several) <= 1:
+        one = several[0] if several else float(np.mean(threshold))
+        return {"threshold": one, "rule": "probability >= threshold"}
+    return {"threshold": None, "thresholds": several, "rule": "probability >= its fold's threshold"}
+
+
+def _all_metrics(
+    sample: BinarySample, threshold: FloatArray, fixed: Mapping[str, float]
+) -> Metrics:
     """A function from (draws, cases) weights to (draws,) values of every metric."""
     squared = (sample.scores - sample.labels) ** 2
     even_width, even_mass = equal_width_bins(sample.scores), equal_mass_bins(sample.scores)
@@ -204,7 +218,7 @@ def _intervals(
     sample: BinarySample,
     point: Mapping[str, float],
     resampled: Bootstrap,
-    threshold: float,
+    threshold: FloatArray,
     fixed: Sequence[Mapping[str, Any]],
     confidence: float,
 ) -> dict[str, dict[str, Any]]:
@@ -236,12 +250,12 @@ def _intervals(
     return rows
 
 
-def _denominators(sample: BinarySample, threshold: float) -> dict[str, int]:
+def _denominators(sample: BinarySample, threshold: FloatArray) -> dict[str, int]:
     counts = confusion(sample, threshold).shares()
     return {name: int(n) for name, (_, n) in counts.items()}
 
 
-def _trivial(sample: BinarySample, threshold: float) -> dict[str, tuple[float, str]]:
+def _trivial(sample: BinarySample, threshold: FloatArray) -> dict[str, tuple[float, str]]:
     prevalence = sample.positives / sample.n
     called = float(np.mean(sample.scores >= threshold))
     constant = "the prevalence"
@@ -261,7 +275,7 @@ def _scores(
     sample: BinarySample,
     point: Mapping[str, float],
     intervals: Mapping[str, Mapping[str, Any]],
-    threshold: float,
+    threshold: FloatArray,
     fixed: Sequence[Mapping[str, Any]],
 ) -> dict[str, Score]:
     trivial, n_of = _trivial(sample, threshold), _denominators(sample, threshold)
@@ -295,13 +309,13 @@ def _scores(
 
 
 def _per_case(
-    sample: BinarySample, threshold: float, cases: Sequence[str]
+    sample: BinarySample, threshold: FloatArray, cases: Sequence[str]
 ) -> tuple[dict[str, Any], ...]:
     """One row a case; ``error`` is the distance of probability and label, 1 the worst."""
     rows = []
     for number, case in enumerate(cases):
         label, score = int(sample.labels[number]), float(sample.scores[number])
-        called = score >= threshold
+        called = score >= threshold[number]
         outcome = ("TP" if label else "FP") if called else ("FN" if label else "TN")
         rows.append(
             {

@@ -42,6 +42,20 @@ class Comparison:
     redrawn: int
     delong: Difference | None
 
+    def lines(self) -> list[str]:
+        """The comparison as sentences."""
+        low, high = self.interval
+        said = [
+            f"AUROC {self.first:.3f} and {self.second:.3f}: difference {self.difference:.3f} "
+            f"({low:.3f} to {high:.3f}; paired bootstrap of {self.patients} patients, "
+            f"{self.draws} draws), p {self.p:.3g}."
+        ]
+        if self.delong is not None:
+            said.append(f"DeLong: z {self.delong.z:.3f}, p {self.delong.p:.3g}.")
+        else:
+            said.append("DeLong is left out: it assumes one case a patient.")
+        return said
+
 
 def compare_models(
     labels: ArrayLike,

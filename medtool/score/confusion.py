@@ -56,15 +56,17 @@ class Confusion:
         }
 
 
-def confusion_weighted(sample: BinarySample, weights: FloatArray, threshold: float) -> Confusion:
-    """The four counts of each draw; ``weights`` (draws, cases)."""
+def confusion_weighted(
+    sample: BinarySample, weights: FloatArray, threshold: float | FloatArray
+) -> Confusion:
+    """The four counts of each draw; ``weights`` (draws, cases), ``threshold`` one or (cases,)."""
     positive, called = sample.labels, (sample.scores >= threshold).astype(np.float64)
     tp, fp = weights @ (positive * called), weights @ ((1.0 - positive) * called)
     fn, tn = weights @ (positive * (1.0 - called)), weights @ ((1.0 - positive) * (1.0 - called))
     return Confusion(tp, fp, tn, fn)
 
 
-def confusion(sample: BinarySample, threshold: float) -> Confusion:
+def confusion(sample: BinarySample, threshold: float | FloatArray) -> Confusion:
     """The four counts at "score >= threshold is positive"."""
     counts = confusion_weighted(sample, np.ones((1, sample.n)), threshold)
     return Confusion(counts.tp[0], counts.fp[0], counts.tn[0], counts.fn[0])

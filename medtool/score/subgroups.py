@@ -25,7 +25,7 @@ MISSING = "not known"
 
 def subgroup_table(
     sample: BinarySample,
-    threshold: float,
+    threshold: float | FloatArray,
     groups: Mapping[str, Sequence[Any]],
     *,
     confidence: float = DEFAULT_CONFIDENCE,
@@ -36,21 +36,24 @@ def subgroup_table(
     Each of the three has its interval: bootstrap by patient, Wilson, Wilson.
     """
     rows = []
+    at = np.broadcast_to(np.asarray(threshold, dtype=np.float64), (sample.n,))
     for fact, values in groups.items():
         names = group_names(values)
         for name in sorted(set(names), key=_group_order):
             inside = np.asarray([other == name for other in names], dtype=np.bool_)
-            rows.append(
-                {"by": fact, "group": name, **_row(sample, inside, threshold, confidence, seed)}
-            )
+            rows.append({"by": fact, "group": name, **_row(sample, inside, at, confidence, seed)})
     return rows
 
 
 def _row(
-    sample: BinarySample, inside: NDArray[np.bool_], threshold: float, confidence: float, seed: int
+    sample: BinarySample,
+    inside: NDArray[np.bool_],
+    threshold: FloatArray,
+    confidence: float,
+    seed: int,
 ) -> dict[str, Any]:
     part = sample.take(inside)
-    counts = confusion(part, threshold)
+    counts = confusion(part, threshold[inside])
     shares, values = counts.shares(), counts.metrics()
     low, high = nan, nan
     if part.both_classes:

@@ -50,7 +50,7 @@ class InferOptions:
 
 @dataclass(frozen=True)
 class InferResult:
-    """Where the answers are, and how many studies gave one."""
+    """Where the answers are, and how many studies gave one; ``cases`` are those it found."""
 
     table: Path
     folder: Path
@@ -58,6 +58,7 @@ class InferResult:
     refused: int
     failed: int
     rows: tuple[Mapping[str, Any], ...]
+    cases: tuple[Case, ...] = ()
 
     @property
     def status(self) -> ExitStatus:
@@ -218,7 +219,7 @@ def _answer_all(
     if table != output.place.table:
         reporter.warn(f"{output.place.table} is open elsewhere; the table is {table}.")
     output.finish(maker.record(output, rows, cohort.intake, startup_s=run.startup_s))
-    return _result(rows, output, table)
+    return _result(rows, output, table, cohort.cases)
 
 
 def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[CaseOutcome]:
@@ -245,8 +246,12 @@ def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[
     )
 
 
-def _result(rows: Sequence[Mapping[str, Any]], output: Output, table: Path) -> InferResult:
+def _result(
+    rows: Sequence[Mapping[str, Any]], output: Output, table: Path, cases: tuple[Case, ...]
+) -> InferResult:
     count = dict.fromkeys(("ok", "refused", "failed"), 0)
     for row in rows:
         count[row["status"]] += 1
-    return InferResult(table=table, folder=output.place.folder, rows=tuple(rows), **count)
+    return InferResult(
+        table=table, folder=output.place.folder, rows=tuple(rows), cases=cases, **count
+    )

@@ -1,0 +1,382 @@
+"""``evaluate``: how good answers are, from stored predictions or from a checkpoint and data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from medtool.config.sections import DataSection, MetricsSection
+from medtool.core.errors import (
+    InputError,
+    LeakageError,
+    OutputExistsError,
+    UsageError,
+)
+from medtool.core.names import nearest_name
+from medtool.core.progress import Reporter, Silent
+from medtool.core.records import Case, Finding
+from medtool.data.labels import find_labels, read_labels
+from medtool.data.matching import attach_labels
+from medtool.data.patient_hashes import seen_patients
+from medtool.data.run_folder import write_json
+from medtool.score.classification import SelectionPart, binary_scores
+from medtool.score.compare import Comparison, compare_models
+from medtool.score.confounders import confounder_aurocs
+from medtool.verbs.evaluate_result import Evaluated, Evaluation
+from medtool.verbs.evaluate_subjects import (
+    Row,
+    Subject,
+    is_checkpoint,
+    is_run,
+    pooled,
+    predictions_subject,
+    run_subject,
+    with_checkpoint,
+)
+from medtool.verbs.options import RunOptions
+
+By = Literal["case", "patient"]
+Seen = Literal["refuse", "leave-out", "report"]
+SEEN_OPTIMISTIC = "includes {n} patients seen in training, optimistic"
+SCORES_FILE = "scores.json"
+# Ids that a refusal shows before it counts the rest.
+IDS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is asked of ``evaluate``.
+
+    ``subjects`` are predictions, runs, or (with ``data``) checkpoints; one, or two to compare.
+    """
+
+    subjects: tuple[Path, ...]
+    checkpoints: tuple[Path, ...] = ()
+    data: Path | None = None
+    labels: Path | None = None
+    columns: DataSection = field(default_factory=DataSection)
+    output: Path | None = None
+    by: By = "case"
+    threshold: float | None = None
+    subgroups: tuple[str, ...] = ()
+    seen: Seen = "refuse"
+    force: bool = False
+    allow_demo: bool = False
+    metrics: MetricsSection = field(default_factory=MetricsSection)
+    seed: int = 0
+    run: RunOptions = field(default_factory=RunOptions)
+    command: str = ""
+
+
+def evaluate_options(
+    subjects: Sequence[Path],
+    checkpoints: Sequence[Path] = (),
+    *,
+    by: str = "case",
+    seen: str = "refuse",
+    id_column: str | None = None,
+    label_column: str | None = None,
+    run: Mapping[str, Any] | None = None,
+    **others: Any,
+) -> EvaluateOptions:
+    """Options from words. Raises UsageError for a word that is none of its choices."""
+    for name, word, choices in (("--by", by, get_args(By)), ("--seen", seen, get_args(Seen))):
+        if word not in choices:
+            raise UsageError(
+                f"There is no such {name}.",
+                met=word,
+                wanted="|".join(choices),
+                nearest=nearest_name(word, choices),
+            )
+    return EvaluateOptions(
+        subjects=tuple(subjects),
+        checkpoints=tuple(checkpoints),
+        by=cast(By, by),
+        seen=cast(Seen, seen),
+        columns=DataSection(id_column=id_column, label_column=label_column),
+        run=RunOptions(**(run or {})),
+        **others,
+    )
+
+
+def evaluate(options: EvaluateOptions, reporter: Reporter | None = None) -> Evaluation:
+    """Score one model, or two on the same cases.
+
+    The threshold is the one stored with the model or its predictions; it is never fitted here.
+    Raises UsageError (what was named cannot be evaluated), LabelsError, InputError (no labelled
+    case has an answer), LeakageError (patients seen in training, unless ``seen`` says otherwise),
+    OutputExistsError.
+    """
+    reporter = reporter or Silent()
+    _check(options)
+    findings: list[Finding] = []
+    subjects = []
+    for subject in _subjects(options, reporter):
+        labelled, said = _labelled(subject, options)
+        findings += said
+        checked = _without_training_patients(labelled, options)
+        subjects.append(pooled(checked) if options.by == "patient" else checked)
+    findings = list(dict.fromkeys(findings))
+    for finding in findings:
+        (reporter.warn if finding.severity == "warning" else reporter.say)(finding.message)
+    if len(subjects) == 2:
+        subjects = _on_common_cases(subjects, reporter)
+    evaluated = tuple(_evaluated(subject, options) for subject in subjects)
+    comparison = _compared(subjects, options) if len(subjects) == 2 else None
+    result = Evaluation(evaluated, comparison, tuple(findings))
+    return _written(result, subjects, options) if options.output is not None else result
+
+
+def _check(options: EvaluateOptions) -> None:
+    if options.data is None and len(options.checkpoints) > len(options.subjects):
+        raise UsageError(
+            "A checkpoint was named without data and without its predictions.",
+            met=f"{len(options.checkpoints)} checkpoints, {len(options.subjects)} predictions",
+            how="add --data FOLDER with the scans, or the folder of its predictions.",
+        )
+    count = len(options.subjects) + (len(options.checkpoints) if options.data else 0)
+    if count not in (1, 2):
+        raise UsageError(
+            "Nothing to evaluate was named." if not count else "Too much to evaluate was named.",
+            met=f"{count} predictions, runs or checkpoints",
+            wanted="one, or two to compare",
+            how="medtool evaluate PREDICTIONS --labels FILE, or medtool evaluate --checkpoint C "
+            "--data FOLDER.",
+        )
+    target = options.output
+    if target is not None and (target / SCORES_FILE).exists() and not options.force:
+        raise OutputExistsError(
+            "There is an evaluation already.",
+            where=str(target / SCORES_FILE),
+            how="--force replaces it; or name another output with -o.",
+        )
+
+
+# --- reading ------------------------------------------------------------------------------
+def _subjects(options: EvaluateOptions, reporter: Reporter) -> list[Subject]:
+    if options.data is not None:
+        from medtool.verbs.evaluate_models import predicted_subjects
+
+        return predicted_subjects(options, reporter)
+    found = []
+    for number, path in enumerate(options.subjects):
+        if is_checkpoint(path):
+            raise UsageError(
+                "A checkpoint alone cannot be evaluated.",
+                where=str(path),
+                wanted="its predictions, or scans that it can answer for",
+                how="add --data FOLDER with the scans.",
+            )
+        subject = run_subject(path) if is_run(path) else predictions_subject(path)
+        if number < len(options.checkpoints):
+            subject = with_checkpoint(subject, options.checkpoints[number])
+        found.append(subject)
+    return found
+
+
+def _labelled(subject: Subject, options: EvaluateOptions) -> tuple[Subject, list[Finding]]:
+    """The subject with labels from the table that was named, else those that it carries."""
+    path = options.labels
+    if path is None and options.data is not None:
+        path = find_labels(options.data)
+    if path is None:
+        if any(row.case.label is not None for row in subject.rows):
+            return subject, []
+        raise UsageError(
+            "There are no labels to compare with.",
+            where=subject.name,
+            wanted="a table with an id and a label for each case",
+            how="--labels FILE.",
+        )
+    attached = attach_labels(subject.cases, read_labels(path, options.columns))
+    known = {case.case_id: case for case in attached.cases}
+    rows = tuple(replace(row, case=known[row.case.case_id]) for row in subject.rows)
+    return replace(subject, rows=rows, cases=attached.cases), list(attached.findings)
+
+
+def _without_training_patients(subject: Subject, options: EvaluateOptions) -> Subject:
+    """The gate: patients seen in training end the evaluation, unless told otherwise."""
+    if subject.header is None:
+        return subject
+    patients = [row.case.patient_id for row in subject.rows if row.case.label is not None]
+    table = subject.header.get("patients") or {}
+    if not table.get("hashes"):
+        note = "Whether patients were seen in training is not known: the checkpoint has no list."
+        return replace(subject, notes=(*subject.notes, note))
+    seen = seen_patients(table, patients)
+    if not seen:
+        note = f"None of the {len(set(patients))} patients was seen in training."
+        return replace(subject, notes=(*subject.notes, note))
+    if options.seen == "refuse":
+        names = sorted(seen)
+        shown = ", ".join(names[:IDS_SHOWN]) + (", ..." if len(names) > IDS_SHOWN else "")
+        raise LeakageError(
+            "Some of these patients were seen in training.",
+            where=subject.name,
+            met=f"{len(seen)} of {len(set(patients))} patients: {shown}",
+            wanted="patients that neither trained the model nor chose it",
+            how="--seen leave-out scores the others; --seen report scores all, labelled as such.",
+        )
+    if options.seen == "leave-out":
+        rows = tuple(row for row in subject.rows if row.case.patient_id not in seen)
+        note = f"{len(seen)} patients seen in training were left out."
+        return replace(subject, rows=rows, notes=(*subject.notes, note))
+    return replace(subject, optimistic=SEEN_OPTIMISTIC.format(n=len(seen)))
+
+
+def _on_common_cases(subjects: Sequence[Subject], reporter: Reporter) -> list[Subject]:
+    names = [{r.case.case_id for r in s.rows if r.case.label is not None} for s in subjects]
+    common = names[0] & names[1]
+    for subject, own in zip(subjects, names, strict=True):
+        if own - common:
+            reporter.warn(f"{subject.name}: {len(own - common)} cases the other has no answer for.")
+    note = f"Compared on the {len(common)} cases that both answered."
+    return [
+        replace(
+            subject,
+            rows=tuple(
+                sorted(
+                    (row for row in subject.rows if row.case.case_id in common),
+                    key=lambda row: row.case.case_id,
+                )
+            ),
+            notes=(*subject.notes, note),
+        )
+        for subject in subjects
+    ]
+
+
+# --- scoring ------------------------------------------------------------------------------
+def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
+    rows = [row for row in subject.rows if row.case.label is not None]
+    if not rows:
+        raise InputError(
+            "No labelled case has an answer.",
+            where=subject.name,
+            met=f"{len(subject.rows)} answers, {len(subject.silent)} cases without one",
+        )
+    cases = [row.case for row in rows]
+    facts = [_facts(case) for case in cases]
+    labels = [float(row.case.label or 0.0) for row in rows]
+    patients = [case.patient_id or case.case_id for case in cases]
+    scores = binary_scores(
+        labels,
+        [row.probability for row in rows],
+        patients,
+        threshold=_thresholds(subject, rows, options.threshold),
+        metrics=options.metrics,
+        subgroups=_groups(facts, options),
+        selection=_selection(subject),
+        cases=[case.case_id for case in cases],
+        optimistic=subject.optimistic,
+        seed=options.seed,
+    )
+    unlabelled = len(subject.rows) - len(rows)
+    notes = [*scores.notes, *subject.notes]
+    if unlabelled:
+        notes.append(f"{unlabelled} answered cases have no label and are not in the numbers.")
+    if subject.silent:
+        notes.append(f"{len(subject.silent)} cases have no answer and are not in the numbers.")
+    if options.threshold is not None:
+        notes.append(f"The threshold {options.threshold:g} was given by hand.")
+    return Evaluated(
+        name=subject.name,
+        scores=replace(scores, notes=tuple(notes)),
+        confounders=tuple(confounder_aurocs(facts, labels, patients, seed=options.seed)),
+        unlabelled=unlabelled,
+        silent=subject.silent,
+        folders=subject.folders,
+    )
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    hidden = ("synthetic",)
+    return {k: v for k, v in {**case.covariates, **case.facts}.items() if k not in hidden}
+
+
+def _groups(facts: Sequence[Mapping[str, Any]], options: EvaluateOptions) -> dict[str, list[Any]]:
+    """Subgroups that were asked for, else those of the preset that are known."""
+    known = {name for fact in facts for name, value in fact.items() if value not in (None, "")}
+    for name in options.subgroups:
+        if name not in known:
+            raise UsageError(
+                f"There is no fact '{name}' to make subgroups by.",
+                wanted="one of: " + ", ".join(sorted(known)) if known else "facts of the cases",
+            )
+    names = options.subgroups or [n for n in options.metrics.subgroups if n in known]
+    return {name: [fact.get(name) for fact in facts] for name in names}
+
+
+def _thresholds(subject: Subject, rows: Sequence[Row], given: float | None) -> list[float]:
+    """The stored threshold of each row; one given by hand stands above it."""
+    if given is not None:
+        return [given] * len(rows)
+    stored = [row.threshold for row in rows]
+    if any(value is None or not math.isfinite(value) for value in stored):
+        raise UsageError(
+            "No decision threshold is stored with these predictions.",
+            where=subject.name,
+            wanted="the threshold that the training chose; it is never fitted on what it scores",
+            how="name the checkpoint with --checkpoint, or a threshold with --threshold.",
+        )
+    return [float(value) for value in stored if value is not None]
+
+
+def _selection(subject: Subject) -> SelectionPart | None:
+    known = [(r.case.label, r.probability) for r in subject.selection if r.case.label is not None]
+    if not known:
+        return None
+    return SelectionPart([label for label, _ in known], [answer for _, answer in known])
+
+
+def _compared(subjects: Sequence[Subject], options: EvaluateOptions) -> Comparison:
+    first, second = (subject.rows for subject in subjects)
+    labels = [row.case.label for row in first]
+    if labels != [row.case.label for row in second]:
+        raise UsageError("The two disagree about the labels of the cases.", how="--labels FILE.")
+    return compare_models(
+        [float(label or 0.0) for label in labels],
+        [row.probability for row in first],
+        [row.probability for row in second],
+        [row.case.patient_id or row.case.case_id for row in first],
+        draws=options.metrics.bootstrap_draws,
+        confidence=options.metrics.confidence,
+        seed=options.seed,
+    )
+
+
+# --- writing ------------------------------------------------------------------------------
+def _written(
+    result: Evaluation, subjects: Sequence[Subject], options: EvaluateOptions
+) -> Evaluation:
+    from medtool.report.evaluation import write_evaluation_report
+
+    folder = options.output or Path()
+    write_json(folder / SCORES_FILE, result.document())
+    page = write_evaluation_report(
+        folder,
+        evaluated=[
+            {
+                "name": one.name,
+                "scores": one.scores,
+                "confounders": one.confounders,
+                "folders": one.folders,
+                "cases": [
+                    {
+                        "case": row.case.case_id,
+                        "patient": row.case.patient_id,
+                        **{key: str(value) for key, value in _facts(row.case).items()},
+                    }
+                    for row in subject.rows
+                ],
+                "synthetic": bool((subject.header or {}).get("synthetic")),
+            }
+            for one, subject in zip(result.evaluated, subjects, strict=True)
+        ],
+        comparison=result.comparison,
+        command=options.command,
+    )
+    return replace(result, report=page)

@@ -1,0 +1,72 @@
+"""What ``evaluate`` gives back: scores of one model or two, and how they compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medtool.core.records import Finding, Score, Scores
+from medtool.score.compare import Comparison
+from medtool.score.document import scores_to_document
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model's scores, and what was left out of them."""
+
+    name: str
+    scores: Scores
+    confounders: tuple[Mapping[str, Any], ...]
+    unlabelled: int
+    silent: Mapping[str, str]
+    folders: tuple[Path, ...]
+
+    def lines(self) -> list[tuple[str, ...]]:
+        """The metrics as cells of text, heads first: what a person reads on the screen."""
+        heads = ("metric", "value", "interval", "n", "trivial", "convention")
+        return [heads, *(_cells(score) for score in self.scores.metrics.values())]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found; ``report`` is there when an output was asked for."""
+
+    evaluated: tuple[Evaluated, ...]
+    comparison: Comparison | None
+    findings: tuple[Finding, ...]
+    report: Path | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON: {"evaluated": [...], "comparison": ...}."""
+        return {
+            "evaluated": [
+                {
+                    "name": one.name,
+                    "scores": scores_to_document(one.scores),
+                    "confounders": [dict(row) for row in one.confounders],
+                    "without_label": one.unlabelled,
+                    "without_answer": dict(one.silent),
+                }
+                for one in self.evaluated
+            ],
+            "comparison": asdict(self.comparison) if self.comparison else None,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def _cells(score: Score) -> tuple[str, ...]:
+    return (
+        score.name,
+        _digits(score.value),
+        f"{_digits(score.low)} to {_digits(score.high)}" if math.isfinite(score.low) else "-",
+        str(score.n),
+        _digits(score.trivial),
+        score.convention,
+    )
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"

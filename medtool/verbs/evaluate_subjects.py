@@ -1,0 +1,331 @@
+"""What ``evaluate`` is pointed at, read into one form: rows with a probability and a threshold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
+from medtool.core.errors import CheckpointError, UsageError
+from medtool.core.records import Case, Prediction
+from medtool.data.predictions import ELEMENTS_FILE, read_predictions, read_table
+from medtool.data.run_folder import RunFolder, fold_folders
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
+
+# The part of a run that is evaluated: the most honest one that was predicted.
+PARTS_BY_HONESTY = ("test", "selection")
+SELECTION_OPTIMISTIC = "selection set, optimistic"
+NOT_CHECKED = (
+    "Whether patients were seen in training was not checked: no checkpoint was named beside these"
+    " predictions (--checkpoint)."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answered case."""
+
+    case: Case
+    probability: float
+    threshold: float | None
+    elements: tuple[Mapping[str, Any], ...] = ()
+    scalars: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model's answers. ``cases`` are all that it met, with what is known of them.
+
+    ``header`` is the document of the checkpoint, where one is named; ``folders`` hold pictures
+    and slices.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    cases: tuple[Case, ...]
+    silent: Mapping[str, str]
+    folders: tuple[Path, ...]
+    optimistic: str = ""
+    header: Mapping[str, Any] | None = None
+    patients_known: bool = False
+    task_name: str = ""
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    selection: tuple[Row, ...] = ()
+
+    def task(self) -> Task:
+        """The task that made the answers. Raises UsageError where it is not known."""
+        from medtool.config import task_from_document
+        from medtool.core.registry import load_task
+
+        if self.header is not None:
+            return task_from_document(str(self.header["task"]), self.header["preset"])
+        if self.task_name:
+            if self.preset:
+                return task_from_document(self.task_name, self.preset)
+            kind = load_task(self.task_name)
+            return kind(kind.settings_type())
+        raise UsageError(
+            "It is not known which task made these predictions.",
+            where=self.name,
+            how="name the checkpoint with --checkpoint.",
+        )
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is the folder of a training run (or of its folds)."""
+    return (path / "preset.toml").is_file() or bool(fold_folders(path)) if path.is_dir() else False
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` looks like a checkpoint file."""
+    return path.suffix == SUFFIX
+
+
+def run_subject(path: Path) -> Subject:
+    """The held-out answers of a run, with the labels and facts of its cases.csv."""
+    folds = fold_folders(path) if not (path / "cases.csv").is_file() else []
+    parts = [_run_part(RunFolder(path))] if not folds else [_run_part(f) for f in folds]
+    first = parts[0]
+    if not folds:
+        return first
+    if any(part.optimistic for part in parts):
+        raise UsageError(
+            "A fold of this run has no predictions of its held-out part.",
+            where=str(path),
+            how="finish the training of every fold first.",
+        )
+    return replace(
+        first,
+        name=str(path),
+        rows=tuple(row for part in parts for row in part.rows),
+        cases=tuple(case for part in parts for case in part.cases),
+        silent={case: code for part in parts for case, code in part.silent.items()},
+        folders=tuple(folder for part in parts for folder in part.folders),
+        notes=(f"Out-of-fold predictions of {len(folds)} folds, each at its own threshold.",),
+        selection=(),
+    )
+
+
+def _run_part(run: RunFolder) -> Subject:
+    for part in PARTS_BY_HONESTY:
+        folder = run.predictions_folder / part
+        if (folder / "predictions.csv").is_file():
+            break
+    else:
+        raise UsageError(
+            "This run holds no predictions yet.",
+            where=str(run.predictions_folder),
+            how="let 'medtool train' finish, or evaluate its checkpoint with --data.",
+        )
+    import tomllib
+
+    known = {row["case"]: _case_of_run(row) for row in run.read_cases()}
+    document = run.read_run() if run.run_file.is_file() else {}
+    subject = replace(
+        predictions_subject(folder, known),
+        name=str(run.path),
+        optimistic=SELECTION_OPTIMISTIC if part == "selection" else "",
+        task_name=str(document.get("task", "")),
+        preset=tomllib.loads(run.preset_file.read_text(encoding="utf-8")),
+        # The split of the run keeps its parts apart: that is the check.
+        patients_known=True,
+        notes=(),
+    )
+    chosen = run.predictions_folder / "selection"
+    if part == "test" and (chosen / "predictions.csv").is_file():
+        subject = replace(subject, selection=predictions_subject(chosen, known).rows)
+    return _with_threshold(subject, _selected_threshold(run))
+
+
+def _selected_threshold(run: RunFolder) -> float | None:
+    rows = run.read_checkpoints() if run.checkpoints_file.is_file() else []
+    best = next((row for row in rows if row.get("kind") == "best"), {})
+    value = best.get("threshold")
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _case_of_run(row: Mapping[str, str]) -> Case:
+    names = ("case", "patient", "study_uid", "accession", "study_date", "folder", "part", "label")
+    facts = {key: _plain(value) for key, value in row.items() if key not in names}
+    label = row.get("label", "")
+    return Case(
+        case_id=row["case"],
+        patient_id=row["patient"],
+        study_uid=row.get("study_uid", ""),
+        inputs={},
+        accession=row.get("accession", ""),
+        study_date=row.get("study_date", ""),
+        folder=row.get("folder", ""),
+        label=float(label) if label else None,
+        facts=facts,
+    )
+
+
+def _plain(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def predictions_subject(path: Path, known: Mapping[str, Case] | None = None) -> Subject:
+    """A predictions folder or table; ``known`` says more of the cases than the table does."""
+    table = read_predictions(path)
+    folder = path if path.is_dir() else path.with_suffix("")
+    record = _record(folder if folder.is_dir() else path.parent)
+    checkpoint = record.get("checkpoint") or {}
+    recorded = checkpoint.get("threshold")
+    elements = _elements(folder)
+    rows, silent, cases = [], {}, []
+    for line in table:
+        case = (known or {}).get(line["case"]) or _bare_case(line)
+        cases.append(case)
+        if line["status"] != "ok":
+            silent[case.case_id] = line.get("code") or line["status"]
+            continue
+        stated = line.get("threshold") or recorded
+        rows.append(
+            Row(
+                case=case,
+                probability=_probability(line, path),
+                threshold=None if stated in (None, "") else float(stated),
+                elements=elements.get(line["case"], ()),
+                scalars=line,
+            )
+        )
+    return Subject(
+        name=str(path),
+        rows=tuple(rows),
+        cases=tuple(cases),
+        silent=silent,
+        folders=(folder,),
+        task_name=str(record.get("task", "")),
+        notes=(NOT_CHECKED,),
+    )
+
+
+def _bare_case(line: Mapping[str, str]) -> Case:
+    return Case(line["case"], line["patient"], line["study_uid"], inputs={})
+
+
+def _probability(line: Mapping[str, str], path: Path) -> float:
+    try:
+        return float(line["probability"])
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            "A case that is 'ok' has no probability.",
+            where=f"{path}, case '{line['case']}'",
+            met=repr(line.get("probability", "no such column")),
+            wanted="a number in the column 'probability'",
+        ) from error
+
+
+def _record(folder: Path) -> Mapping[str, Any]:
+    file = folder / "run.json"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _elements(folder: Path) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    file = folder / ELEMENTS_FILE
+    if not file.is_file():
+        return {}
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in read_table(file):
+        used = row.get("used", "1") in ("1", "True", "true")
+        found.setdefault(row["case"], []).append({**row, "used": used})
+    return {case: tuple(rows) for case, rows in found.items()}
+
+
+def with_checkpoint(subject: Subject, path: Path) -> Subject:
+    """``subject`` with the checkpoint that made it: its threshold, task and training patients.
+
+    Raises CheckpointError where the predictions say that another one made them.
+    """
+    file, _ = find_checkpoint(path)
+    document = read_header(file).document
+    for folder in subject.folders:
+        stated = (_record(folder).get("checkpoint") or {}).get("sha256")
+        if stated and stated != _sha256(file):
+            raise CheckpointError(
+                "This checkpoint did not make these predictions.",
+                where=str(file),
+                met=f"predictions of a checkpoint whose SHA-256 begins {str(stated)[:12]}",
+                how="name the checkpoint that made them, or predict again with 'medtool infer'.",
+            )
+    threshold = document.get("threshold")
+    named = replace(
+        subject,
+        header=document,
+        notes=tuple(note for note in subject.notes if note != NOT_CHECKED),
+        optimistic=subject.optimistic,
+        patients_known=bool((document.get("patients") or {}).get("hashes")),
+    )
+    return _with_threshold(named, float(threshold) if threshold is not None else None)
+
+
+def _sha256(file: Path) -> str:
+    from medtool.verbs.infer_output import sha256_of
+
+    return sha256_of(file)
+
+
+def _with_threshold(subject: Subject, threshold: float | None) -> Subject:
+    """Rows that state no threshold of their own get this one."""
+    if threshold is None:
+        return subject
+    rows = tuple(
+        replace(r, threshold=threshold) if r.threshold is None else r for r in subject.rows
+    )
+    return replace(subject, rows=rows)
+
+
+def pooled(subject: Subject) -> Subject:
+    """One answer a patient, pooled as the task says; the label is positive when any study's is.
+
+    Raises UsageError where the task is not known, or cannot pool.
+    """
+    task = subject.task()
+    groups: dict[str, list[Row]] = {}
+    for row in subject.rows:
+        groups.setdefault(row.case.patient_id, []).append(row)
+    rows = tuple(_pooled_row(task, group) for group in groups.values())
+    return replace(subject, rows=rows, cases=tuple(row.case for row in rows))
+
+
+def _pooled_row(task: Task, group: Sequence[Row]) -> Row:
+    if len(group) == 1:
+        return group[0]
+    if not all(row.elements for row in group):
+        raise UsageError(
+            "Studies of one patient cannot be pooled without their slices.",
+            where=f"patient '{group[0].case.patient_id}'",
+            wanted=f"{ELEMENTS_FILE} beside the predictions",
+        )
+    answer = task.pool(
+        [
+            Prediction(
+                row.case.case_id,
+                row.case.patient_id,
+                {**row.scalars, "probability": row.probability, "threshold": row.threshold},
+                elements=row.elements,
+            )
+            for row in group
+        ]
+    )
+    labels = [row.case.label for row in group if row.case.label is not None]
+    case = replace(
+        group[0].case,
+        case_id=group[0].case.patient_id,
+        label=max(labels) if labels else None,
+    )
+    return Row(case, float(answer.scalars["probability"]), group[0].threshold)
