@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
+
+from dicom_builder import build_series
+
+from medtool.core.checkpoint import RawTensor, write_checkpoint
 
 
 def latin_preset(folder: Path) -> None:
@@ -13,3 +19,126 @@ def latin_preset(folder: Path) -> None:
 def large_preset(folder: Path) -> None:
     """Something that is called a preset and is none."""
     (folder / "mine.toml").write_bytes(b"#" * (5 * 1024 * 1024))
+
+
+# --- scans --------------------------------------------------------------------------------------
+def scans(folder: Path) -> None:
+    """Six small series of six patients."""
+    for number in range(6):
+        patient = f"P{number:02d}"
+        build_series(
+            folder / "CTs" / patient,
+            patient_id=patient,
+            study_uid=f"1.2.3.{number}",
+            series_uid=f"1.2.3.{number}.1",
+        )
+
+
+def anonymous_scans(folder: Path) -> None:
+    """Twelve studies that all say that their patient is ANON."""
+    for number in range(12):
+        build_series(
+            folder / "CTs" / f"study{number:02d}",
+            patient_id="ANON",
+            study_uid=f"1.2.3.{number}",
+            series_uid=f"1.2.3.{number}.1",
+        )
+    rows = [f"study{number:02d},{number % 2}" for number in range(12)]
+    (folder / "labels.csv").write_text("folder,label\n" + "\n".join(rows) + "\n")
+
+
+def climbing_zip(folder: Path) -> None:
+    """An archive that would write beside the output folder."""
+    working_model(folder)
+    with zipfile.ZipFile(folder / "scans.zip", "w") as archive:
+        archive.writestr("../outside.dcm", b"x")
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+def _checkpoint(folder: Path, **document: object) -> Path:
+    (folder / "CTs").mkdir(exist_ok=True)
+    file = folder / "model.safetensors"
+    weights = RawTensor("model.weight", "F32", (64,), bytes(256))
+    write_checkpoint(file, {"task": "brainmet", "preset": {}, **document}, [weights])
+    return file
+
+
+def checkpoint(folder: Path) -> None:
+    """A file in our format."""
+    _checkpoint(folder)
+
+
+def working_model(folder: Path) -> None:
+    """A model of the demo preset with random weights, which learned from nothing real."""
+    from medtool.config import resolve
+    from medtool.core.registry import load_task
+    from medtool.nets.state import raw_tensor
+
+    (folder / "CTs").mkdir()
+    task_class = load_task("brainmet")
+    settings = resolve(task_class, "demo", folder=folder).settings
+    state = task_class(settings).network().state_dict()
+    document = {
+        "task": "brainmet",
+        "preset": settings.as_dict(),
+        "threshold": 0.5,
+        "synthetic": True,
+    }
+    tensors = [raw_tensor(f"model.{name}", value) for name, value in state.items()]
+    write_checkpoint(folder / "model.safetensors", document, tensors)
+
+
+def patients_scans(folder: Path) -> None:
+    """Scans that do not say of themselves that they are synthetic, and a demo model."""
+    working_model(folder)
+    scans(folder)
+
+
+def truncated_checkpoint(folder: Path) -> None:
+    file = _checkpoint(folder)
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def checkpoint_of_a_missing_task(folder: Path) -> None:
+    _checkpoint(folder, task="brainmets")
+
+
+def newer_checkpoint(folder: Path) -> None:
+    """As this one, from a medtool of tomorrow."""
+    _rewrite_header(_checkpoint(folder, versions={"medtool": "9.1.0"}), {"format": 2})
+
+
+def foreign_checkpoint(folder: Path) -> None:
+    """Weights in safetensors from somebody else."""
+    (folder / "CTs").mkdir()
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    header += b" " * (-len(header) % 8)
+    (folder / "model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + bytes(4)
+    )
+
+
+def pickled_checkpoint(folder: Path) -> None:
+    """What torch.save writes: a zip archive with a pickle inside."""
+    (folder / "CTs").mkdir()
+    with zipfile.ZipFile(folder / "model.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02.")
+
+
+def existing_output(folder: Path) -> None:
+    """A predictions folder of an earlier run."""
+    _checkpoint(folder)
+    (folder / "out").mkdir()
+    (folder / "out" / "predictions.csv").write_text("case\n")
+    scans(folder)
+
+
+def _rewrite_header(file: Path, changes: dict[str, object]) -> None:
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    document = json.loads(header["__metadata__"]["medtool"]) | changes
+    header["__metadata__"]["medtool"] = json.dumps(document)
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + content[8 + length :])
