@@ -8,11 +8,12 @@ group ``medtool.tasks``; ``medtool.testing.check_task`` checks it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medtool.core.errors import UsageError
+from medtool.core.progress import Reporter
 from medtool.core.records import (
     Batch,
     Case,
@@ -28,6 +29,7 @@ from medtool.core.records import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from torch.utils.data import Dataset
 
@@ -83,6 +85,26 @@ class Task(ABC):
         Augmentation parameters are drawn first, from the key alone, then applied. The data set
         has ``collate(list of samples, cases, seed, epoch) -> Batch`` as a method.
         """
+
+    def precompute(
+        self,
+        network: nn.Module,
+        training: Sequence[Case],
+        selection: Sequence[Case],
+        prepared: Mapping[str, Path],
+        folder: Path,
+        *,
+        learning: Collection[str],
+        device: torch.device,
+        reporter: Reporter | None = None,
+    ) -> Mapping[str, Path]:
+        """Files that ``examples`` takes in place of ``prepared``, made once before the training.
+
+        For what need not be computed at every step: features of parts of ``network`` (with its
+        first weights) that are in no stage's rates (``learning`` names all groups that are).
+        Kept in ``folder``, where a resumed run finds them. By default there are none.
+        """
+        return prepared
 
     @abstractmethod
     def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -19,11 +19,12 @@ torch is imported inside methods only: listing tasks and preparing cases do with
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medtool.core.errors import CaseRefused
+from medtool.core.progress import Reporter
 from medtool.core.records import (
     Batch,
     Case,
@@ -40,6 +41,7 @@ from medtool.tasks.bag_settings import BagSettings
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -153,10 +155,43 @@ class BagTask(Task):
     def examples(
         self, cases: Sequence[Case], prepared: Mapping[str, Path], *, training: bool
     ) -> BagExamples:
-        """Bags from the cache; in training augmented and, with ``max_slices``, thinned."""
-        from medtool.tasks.bag_examples import BagExamples
+        """Bags from the cache; in training augmented and, with ``max_slices``, thinned.
 
+        Where ``prepared`` names the files of ``precompute``, bags of features.
+        """
+        from medtool.tasks.bag_examples import BagExamples
+        from medtool.tasks.bag_features import FeatureExamples, is_feature_file
+
+        if cases and all(is_feature_file(prepared[case.case_id]) for case in cases):
+            return FeatureExamples(self, cases, prepared, training=training)
         return BagExamples(self, cases, prepared, training=training)
+
+    def precompute(
+        self,
+        network: nn.Module,
+        training: Sequence[Case],
+        selection: Sequence[Case],
+        prepared: Mapping[str, Path],
+        folder: Path,
+        *,
+        learning: Collection[str],
+        device: torch.device,
+        reporter: Reporter | None = None,
+    ) -> Mapping[str, Path]:
+        """With ``train.feature_copies``, files with the features of parts that never learn."""
+        from medtool.tasks.bag_features import precompute_features
+
+        return precompute_features(
+            self,
+            network,
+            training,
+            selection,
+            prepared,
+            folder,
+            learning=learning,
+            device=device,
+            reporter=reporter,
+        )
 
     def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """``loss``: one a study, each patient counting once, mean over the batch."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class CaseWeights:
         studies = Counter(case.patient_id for case in cases)
         # The mean over all cases stays 1, so that rates mean the same whoever has two studies.
         per_patient = len(cases) / max(1, len(studies))
-        labels = torch.tensor([_label(case) for case in cases])
+        labels = torch.tensor([case_label(case) for case in cases])
         positive = {"none": 1.0, "balanced": positive_weight(labels)}
         chosen = train.class_weight
         self.positive = positive[chosen] if isinstance(chosen, str) else chosen
@@ -63,10 +63,11 @@ class CaseWeights:
     def of(self, case: Case) -> float:
         """The weight of one of the cases."""
         weight = self._patient[case.patient_id]
-        return weight * self.positive if _label(case) > 0.5 else weight
+        return weight * self.positive if case_label(case) > 0.5 else weight
 
 
-def _label(case: Case) -> float:
+def case_label(case: Case) -> float:
+    """0 or 1, or not a number where none is known."""
     # Cases without a label can be shown to the network; nothing is learned from them.
     return float("nan") if case.label is None else float(case.label)
 
@@ -91,7 +92,8 @@ class BagExamples(Dataset[BagSample]):
                 wanted="prepared cases, for training with a label",
             )
         self.task = task
-        self.cases = tuple(cases)
+        # Workers get a copy: the planes of a series are heavy and not needed any more.
+        self.cases = tuple(replace(case, inputs={}, findings=()) for case in cases)
         self.paths = tuple(prepared[case.case_id] for case in cases)
         self.training = training
         self.weights = CaseWeights(self.cases, task.settings.train)
@@ -105,15 +107,18 @@ class BagExamples(Dataset[BagSample]):
         return BagSample(
             inputs=self.images(key, slices),
             slices=tuple(slices),
-            label=_label(case),
+            label=case_label(case),
             weight=self.weights.of(case),
             copy=key.copy,
         )
 
+    def slice_count(self, index: int) -> int:
+        """Number of slices of a case that the network can be shown."""
+        return used_slices(self.paths[index])
+
     def chosen_slices(self, key: ExampleKey) -> list[int]:
         """The rows of the cache that this example shows: all, or a draw in training."""
-        case, path = self.cases[key.index], self.paths[key.index]
-        count = used_slices(path)
+        case, count = self.cases[key.index], self.slice_count(key.index)
         most = self.task.settings.train.max_slices
         if not self.training or most == 0 or count <= most:
             return list(range(count))
