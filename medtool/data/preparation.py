@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from medtool.core.task import Task
 
 DEFAULT_CASE_TIMEOUT_S = 600.0
+# The first case of a worker also pays for its imports; after this long they do not matter.
+WARM_UP_S = 5.0
 # How many cases a stream prepares beyond the one that is wanted, for each worker.
 AHEAD_OF_STREAM = 2
 
@@ -84,9 +86,9 @@ def prepare_cases(
     """Prepare what is missing; a case that fails is told at the end and stops nothing.
 
     ``workers`` 0 prepares in this process (then nothing can enforce the timeout), None takes what
-    cores and memory allow. After the first new case, seconds and disk for the rest are estimated
-    and said; MachineError is raised when the disk will not do. ``stop`` is asked several times a
-    second and ends the preparation tidily; so does Ctrl-C. What is done is kept in either case.
+    cores and memory allow. As soon as a case was measured, seconds and disk for the rest are
+    estimated and said; MachineError is raised when the disk will not do. ``stop`` is asked several
+    times a second and ends the preparation tidily; so does Ctrl-C. What is done is kept.
     """
     reporter = reporter or Silent()
     started = time.perf_counter()
@@ -140,13 +142,18 @@ class _Collected:
         self._missing = [case for case in cases if not cache.has(case)]
         self._done: dict[str, CaseDone] = {}
         self._estimate: Estimate | None = None
+        self._fresh = 0
 
     def take(self, done: CaseDone, reporter: Reporter) -> None:
-        """Add one case; the first new one gives the estimate."""
+        """Add one case; the first new one that no worker had to warm up for gives the estimate."""
         self._done[done.case.case_id] = done
-        if self._estimate is not None or done.status != "ok" or done.reused:
+        if done.status != "ok" or done.reused:
             return
-        missing = [case for case in self._missing if case is not done.case]
+        self._fresh += 1
+        warm = self._fresh > self._workers or done.seconds > WARM_UP_S
+        if self._estimate is not None or not warm:
+            return
+        missing = [case for case in self._missing if case.case_id not in self._done]
         self._estimate = estimate(
             done.case, done.seconds, done.stored_bytes, missing, self._workers, self._cache.folder
         )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What stands in the first column: chosen series are the ones that are used.
-MARKS = {True: "used", False: "-"}
+USED, NOT_USED = "used", "-"
 
 
 def check_lines(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -15,39 +14,54 @@ def check_lines(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("", "verdict", "case", "series", "files", "size", "codes")]
     for series in document["series"]:
         size = "x".join(map(str, series["size"])) if series["size"] else ""
-        codes = [*series["codes"], *(finding["code"] for finding in series["findings"])]
+        findings = series["findings"]
+        usable = series["chosen"] and all(f["severity"] != "refusal" for f in findings)
         rows.append(
             (
-                MARKS[bool(series["chosen"])],
+                USED if usable else NOT_USED,
                 series["verdict"],
                 series["case"],
-                series["description"] or series["uid"][-12:],
+                _name(series),
                 str(series["files"]),
                 size,
-                " ".join(dict.fromkeys(codes)),
+                " ".join(dict.fromkeys([*series["codes"], *(f["code"] for f in findings)])),
             )
         )
     return rows
 
 
 def check_remarks(document: Mapping[str, Any]) -> list[str]:
-    """What has to be said beside the table: reasons, skipped files, cases, labels, overrulings."""
-    remarks = []
+    """What has to be said beside the table: reasons, skipped files, cases, labels, overrulings.
+
+    What several series share is said once, with their number; so are notes of one kind.
+    """
+    said: dict[str, list[str]] = defaultdict(list)
+    notes: dict[str, list[str]] = defaultdict(list)
     for series in document["series"]:
-        said = [*series["reasons"], *series["repairs"], *series["warnings"]]
-        said += [finding["message"] for finding in series["findings"]]
-        name = series["description"] or series["uid"]
-        remarks += [f"{series['case'] or series['patient']}, {name}: {text}" for text in said]
-    skipped = Counter(entry["code"] for entry in document["skipped"])
-    for code, count in sorted(skipped.items()):
-        why = next(entry["why"] for entry in document["skipped"] if entry["code"] == code)
-        remarks.append(f"{count} files skipped, {code}: {why}")
+        who = f"{series['case'] or series['patient']}, {_name(series)}"
+        for text in (*series["reasons"], *series["repairs"], *series["warnings"]):
+            said[text].append(who)
+        for finding in series["findings"]:
+            if finding["severity"] == "note":
+                notes[finding["code"]].append(f"{who}: {finding['message']}")
+            else:
+                said[finding["message"]].append(who)
+    remarks = [f"{names[0]}{_others(names)}: {text}" for text, names in said.items()]
+    remarks += [f"{code}: {texts[0]}{_others(texts)}" for code, texts in notes.items()]
+    skipped = Counter((entry["code"], entry["why"]) for entry in document["skipped"])
+    remarks += [f"{count} files skipped, {code}: {why}" for (code, why), count in skipped.items()]
     for entry in document.get("overruled", ()):
-        who = entry["who"] or "a person"
         verb = "use" if entry["use"] else "leave out"
-        remarks.append(f"{who} said to {verb} {entry['key']} ({entry['file']})")
-    remarks += [finding["message"] for finding in document["findings"]]
-    return remarks
+        remarks.append(f"{entry['who'] or 'a person'} said to {verb} {entry['key']}")
+    return remarks + [finding["message"] for finding in document["findings"]]
+
+
+def _name(series: Mapping[str, Any]) -> str:
+    return str(series["description"] or f"...{series['uid'][-12:]}")
+
+
+def _others(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def check_summary(document: Mapping[str, Any]) -> str:
