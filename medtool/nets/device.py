@@ -23,7 +23,7 @@ def choose_device(name: str = "auto") -> torch.device:
             f"There is no device named '{name}'.",
             met=name,
             wanted=", ".join(DEVICES),
-            nearest=nearest_name(kind, DEVICES),
+            nearest=nearest_name(kind, DEVICES, {"gpu": "cuda"}),
         )
     available = {
         "cuda": torch.cuda.is_available(),
