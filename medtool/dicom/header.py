@@ -168,34 +168,39 @@ def _file_meta(start: bytes) -> tuple[str, int]:
 def _walk(header: Header, start: bytes, position: int, *, explicit: bool) -> Header | None:
     """Keep the wanted elements up to the pixel data; None where that is not plainly possible."""
     raw, end, last = header.raw, len(start), 0
+    # This loop is most of the time of a scan: no lookups that can be made once.
+    short, wanted, presence, pixels = _SHORT, tags.WANTED, tags.PRESENCE_ONLY, tags.PIXEL_ELEMENTS
+    unpack_explicit, unpack_implicit = _explicit, _implicit
     while position + 12 <= end:
         if explicit:
-            group, element, representation, length = _explicit(start, position)
+            group, element, representation, length = unpack_explicit(start, position)
             value = position + 8
-            if representation in _LONG:
+            if representation not in short:
+                if representation not in _LONG:
+                    return None
                 (length,) = _long(start, value)
                 value += 4
-            elif representation not in _SHORT:
-                return None
         else:
-            group, element, length = _implicit(start, position)
+            group, element, length = unpack_implicit(start, position)
             value, representation = position + 8, b""
         tag = group << 16 | element
-        if tag <= last:
+        if tag <= last or (length & 1 and length != UNDEFINED_LENGTH):
             return None
         last = tag
-        if tag in tags.PIXEL_ELEMENTS:
+        position = value + length
+        if tag not in wanted:
+            if length == UNDEFINED_LENGTH:
+                position = _after_sequence(start, value, representation, explicit=explicit)
+        elif tag in pixels:
             return _finish(header, start, value, length)
-        if length == UNDEFINED_LENGTH:
-            position = _after_sequence(start, value, representation, explicit=explicit)
-        elif length & 1:
+        elif tag in presence:
+            raw[tag] = b""
+            if length == UNDEFINED_LENGTH:
+                position = _after_sequence(start, value, representation, explicit=explicit)
+        elif position > end:
             return None
         else:
-            position = value + length
-        if tag in tags.WANTED:
-            if position > end:
-                return None
-            raw[tag] = b"" if tag in tags.PRESENCE_ONLY else start[value:position]
+            raw[tag] = start[value:position]
     if last <= tags.MODALITY_LUT_SEQUENCE and position != header.size:
         return None
     # What is still wanted behind the first bytes only enhanced objects have; or the file ends.
@@ -225,13 +230,10 @@ def _finish(header: Header, start: bytes, value: int, length: int) -> Header | N
 
 def _checked(header: Header) -> Header | None:
     """The header, if its text is plain and nothing in it needs pydicom's knowledge."""
-    raw = header.raw
-    for tag, value in raw.items():
-        if tag in tags.BINARY:
-            if len(value) % 2:
-                return None
-        elif not value.isascii() or b"\x1b" in value:
-            return None
+    raw, binary = header.raw, tags.BINARY
+    texts = b"".join([value for tag, value in raw.items() if tag not in binary])
+    if not texts.isascii() or b"\x1b" in texts:
+        return None
     if tags.PER_FRAME_FUNCTIONAL_GROUPS in raw or tags.SHARED_FUNCTIONAL_GROUPS in raw:
         return None
     frames = raw.get(tags.NUMBER_OF_FRAMES, b"1").strip(b" \0")

@@ -71,9 +71,9 @@ def _no_image(header: Header) -> Skipped | None:
     sop_class = header.text(tags.SOP_CLASS_UID) or header.text(tags.MEDIA_STORAGE_SOP_CLASS_UID)
     if sop_class == tags.MEDIA_DIRECTORY or tags.DIRECTORY_RECORD_SEQUENCE in header:
         return Skipped(path, "dicomdir", "a directory of DICOM files (DICOMDIR), not an image")
-    for beginning, what in tags.NOT_IMAGES.items():
-        if sop_class.startswith(beginning):
-            return Skipped(path, "not-an-image", f"{what}, not an image")
+    other = _other_object(sop_class)
+    if other:
+        return Skipped(path, "not-an-image", f"{other}, not an image")
     whole = header.pixel_offset < 0 and header.walked_bytes >= header.size
     if tags.ENCRYPTED_ATTRIBUTES_SEQUENCE in header and (whole or not header.word(tags.ROWS)):
         return Skipped(path, "encrypted", "what makes the image is encrypted")
@@ -82,6 +82,13 @@ def _no_image(header: Header) -> Skipped | None:
     if whole and tags.PIXEL_DATA not in header:
         return Skipped(path, "no-pixel-data", "the header is there, the pixel data are not")
     return None
+
+
+@lru_cache(maxsize=256)
+def _other_object(sop_class: str) -> str:
+    """What a SOP class stores instead of an image; "" for images."""
+    found = (what for start, what in tags.NOT_IMAGES.items() if sop_class.startswith(start))
+    return next(found, "")
 
 
 def _own_frame(header: Header, index: int) -> Frame:
@@ -155,26 +162,45 @@ def _modality_of(sop_class: str) -> str:
 
 
 def _pixel_format(header: Header, frames: int) -> PixelFormat:
-    word = header.word
-    allocated = word(tags.BITS_ALLOCATED) or 0
-    stored = word(tags.BITS_STORED) or allocated
-    high = word(tags.HIGH_BIT)
+    # One record for all planes of a series, and no words taken apart twice.
     return _shared_format(
         header.transfer_syntax,
-        word(tags.ROWS) or 0,
-        word(tags.COLUMNS) or 0,
-        allocated,
-        stored,
-        stored - 1 if high is None else high,
-        word(tags.PIXEL_REPRESENTATION) == 1,
-        word(tags.SAMPLES_PER_PIXEL) or 1,
-        header.text(tags.PHOTOMETRIC_INTERPRETATION) or "MONOCHROME2",
+        header.text(tags.PHOTOMETRIC_INTERPRETATION),
         frames,
+        tuple(map(header.raw.get, _FORMAT_WORDS)),
     )
 
 
-# One record for all planes of a series instead of one each.
-_shared_format = lru_cache(maxsize=256)(PixelFormat)
+_FORMAT_WORDS = (
+    tags.ROWS,
+    tags.COLUMNS,
+    tags.BITS_ALLOCATED,
+    tags.BITS_STORED,
+    tags.HIGH_BIT,
+    tags.PIXEL_REPRESENTATION,
+    tags.SAMPLES_PER_PIXEL,
+)
+
+
+@lru_cache(maxsize=256)
+def _shared_format(
+    syntax: str, photometric: str, frames: int, raw: tuple[bytes | None, ...]
+) -> PixelFormat:
+    words = [int.from_bytes(value[:2], "little") if value else None for value in raw]
+    rows, columns, allocated, stored, high, sign, samples = words
+    stored = stored or allocated or 0
+    return PixelFormat(
+        transfer_syntax=syntax,
+        rows=rows or 0,
+        columns=columns or 0,
+        bits_allocated=allocated or 0,
+        bits_stored=stored,
+        high_bit=stored - 1 if high is None else high,
+        signed=sign == 1,
+        samples=samples or 1,
+        photometric=photometric or "MONOCHROME2",
+        frames_in_file=frames,
+    )
 
 
 def _padding(header: Header, pixels: PixelFormat) -> tuple[int | None, int | None]:
@@ -193,7 +219,17 @@ def _padding(header: Header, pixels: PixelFormat) -> tuple[int | None, int | Non
     return (min(values), max(values)) if values else (None, None)
 
 
-def _pixel_problems(header: Header, pixels: PixelFormat) -> list[Finding]:
+def _pixel_problems(header: Header, pixels: PixelFormat) -> tuple[Finding, ...]:
+    missing = _missing_bytes(header, pixels)
+    problems = _format_problems(pixels)
+    if missing <= 0:
+        return problems
+    text = f"{header.path.name} is {missing} bytes too short"
+    return (*problems, _refusal("truncated-pixels", text))
+
+
+@lru_cache(maxsize=256)
+def _format_problems(pixels: PixelFormat) -> tuple[Finding, ...]:
     problems = []
     syntax = pixels.transfer_syntax
     if syntax in tags.JPIP_SYNTAXES or syntax in tags.VIDEO_SYNTAXES:
@@ -217,12 +253,7 @@ def _pixel_problems(header: Header, pixels: PixelFormat) -> list[Finding]:
                 f"{pixels.bits_allocated}, high bit {pixels.high_bit}",
             )
         )
-    missing = _missing_bytes(header, pixels)
-    if missing > 0:
-        problems.append(
-            _refusal("truncated-pixels", f"{header.path.name} is {missing} bytes too short")
-        )
-    return problems
+    return tuple(problems)
 
 
 def _missing_bytes(header: Header, pixels: PixelFormat) -> int:

@@ -19,7 +19,7 @@ from medtool.dicom.series import Intake, Series
 from medtool.dicom.verdict import judge
 
 # Fewer files are read sooner than a process starts.
-FEWEST_FILES_A_WORKER = 1000
+FEWEST_FILES_A_WORKER = 5000
 CHUNK_FILES = 250
 
 

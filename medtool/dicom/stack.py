@@ -42,7 +42,7 @@ SHEAR_PER_MM = 1e-2
 # ... but not when all of it moves less than rounding of positions explains,
 SHEAR_LEAST_MM = 0.05
 # and in any case when it moves by this many pixels from first to last plane.
-SHEAR_PIXELS = 0.5
+SHEAR_PIXELS = 0.25
 # Planes farther off the line through their stack than this do not belong to one straight stack.
 OFF_LINE_PIXELS = 1.0
 
@@ -87,7 +87,8 @@ def plane_axes(orientation: Sequence[float]) -> Axes | None:
 
 def along(position_mm: Sequence[float], direction: Triple) -> float:
     """Projection of a point on a unit vector, mm."""
-    return math.fsum(p * d for p, d in zip(position_mm, direction, strict=True))
+    x_mm, y_mm, z_mm = position_mm
+    return x_mm * direction[0] + y_mm * direction[1] + z_mm * direction[2]
 
 
 def sort_planes(planes: Sequence[Plane], normal: Triple) -> tuple[Plane, ...]:

@@ -16,7 +16,7 @@ from medtool.dicom.codes import is_repair
 from medtool.dicom.duplicates import Settled, settle_duplicates
 from medtool.dicom.group import Group, series_identity
 from medtool.dicom.image import Image
-from medtool.dicom.series import Series, StackGeometry, Verdict
+from medtool.dicom.series import Plane, Series, StackGeometry, Verdict
 from medtool.dicom.stack import SAME_POSITION_MM, Stack, plane_axes, sort_planes, stack_geometry
 
 # Of findings that many images share, this many are named one by one.
@@ -29,12 +29,14 @@ def judge(group: Group) -> list[Series]:
     if placed:
         return [_series(Settled(group.images, placed), group, None)]
     broken = any(image.problems for image in group.images)
-    if broken or any(code != "derived" for code in group.images[0].classes):
+    broken = broken or any(code != "derived" for code in group.images[0].classes)
+    if broken:
         # Pixels of what is refused anyway are not worth reading to tell copies from phases.
         settled = [Settled(group.images)]
     else:
         settled = settle_duplicates(group.images, group.orientation)
-    return [_series(part, group, _stack(part, group)) for part in settled]
+    unsettled = broken or any(f.code == "duplicate-positions" for f in settled[0].findings)
+    return [_series(part, group, _stack(part, group, is_settled=not unsettled)) for part in settled]
 
 
 def _placement_findings(group: Group) -> list[Finding]:
@@ -55,28 +57,34 @@ def _placement_findings(group: Group) -> list[Finding]:
     return []
 
 
-def _stack(part: Settled, group: Group) -> Stack:
+def _stack(part: Settled, group: Group, *, is_settled: bool) -> Stack:
     """Geometry of the planes; where several share a position, of one at each, for its codes."""
     thicknesses = [i.thickness_mm for i in part.images if i.thickness_mm is not None]
     planes = [image.plane for image in part.images]
-    axes = plane_axes(group.orientation)
-    distinct = planes
-    if axes is not None:
-        distinct = []
-        for plane in sort_planes(planes, axes.normal):
-            place = plane.along_normal_mm
-            if not distinct or not place - distinct[-1].along_normal_mm <= SAME_POSITION_MM:
-                distinct.append(plane)
+    one_each = planes if is_settled else _one_at_each_position(planes, group)
     stack = stack_geometry(
-        distinct,
+        one_each,
         group.orientation,
         part.images[0].spacing_mm,
         thickness_mm=median(thicknesses) if thicknesses else None,
     )
-    if len(distinct) == len(planes):
+    if len(one_each) == len(planes):
         return stack
     refusals = tuple(f for f in stack.findings if f.severity == "refusal")
     return Stack(tuple(planes), None, refusals)
+
+
+def _one_at_each_position(planes: list[Plane], group: Group) -> list[Plane]:
+    axes = plane_axes(group.orientation)
+    if axes is None:
+        return planes
+    distinct: list[Plane] = []
+    for plane in sort_planes(planes, axes.normal):
+        place = plane.along_normal_mm
+        # Written so that positions that are no numbers stay, to be refused as such.
+        if not distinct or not place - distinct[-1].along_normal_mm <= SAME_POSITION_MM:
+            distinct.append(plane)
+    return distinct
 
 
 def _series(part: Settled, group: Group, stack: Stack | None) -> Series:

@@ -131,6 +131,7 @@ def test_unusual_files_are_left_to_pydicom(real_data: Path, name: str, syntax: s
 
 
 plain_text = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="\\"))
+any_text = st.characters(codec="utf-8", exclude_characters="\\")
 decimals = st.floats(-1e4, 1e4, allow_nan=False).map(lambda value: f"{value:.6g}")
 
 
@@ -140,7 +141,7 @@ def datasets(draw: st.DrawFn) -> Dataset:
     data = ct_dataset(ramp((4, 6)), draw(plain_text)[:20], "1.2.3", "1.2.4")
     data.ImagePositionPatient = [draw(decimals) for _ in range(3)]
     data.SliceThickness = draw(decimals)
-    data.SeriesDescription = draw(st.text(max_size=20))
+    data.SeriesDescription = draw(st.text(any_text, max_size=20))
     data.SpecificCharacterSet = "ISO_IR 192"
     data.PixelPaddingValue = draw(st.integers(-32768, 32767))
     data["PixelPaddingValue"].VR = "SS"

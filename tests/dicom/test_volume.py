@@ -7,6 +7,7 @@ back exactly: every voxel of the result then says itself where it is.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 import series_by_hand
 import SimpleITK
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import JPEGLSLossless
 from scipy import ndimage
@@ -141,6 +142,8 @@ def test_the_48_axis_orders_and_flips(tmp_path: Path, descending: bool) -> None:
 def test_oblique_tilted_and_uneven_stacks(
     tmp_path: Path, seed: int, shear: tuple[float, float], uneven: bool
 ) -> None:
+    # A lean of less than a quarter of a pixel in the whole stack is left alone (test_stack.py).
+    assume(math.hypot(*shear) == 0.0 or math.hypot(*shear) > 0.05)
     distances = (
         [0.0, 2.0, 4.0, 6.0, 8.0, 11.0, 14.0, 17.0] if uneven else [2.0 * k for k in range(8)]
     )
