@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from medtool.core.errors import ExitStatus, InputError, OutputExistsError, UsageError
-from medtool.core.names import safe_file_stem
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, RefusedStudy
 from medtool.core.task import Task
@@ -111,13 +110,12 @@ def _preview(task: Task, cases: Sequence[Case], folder: Path, *, force: bool) ->
         )
     if not cases:
         raise InputError("There is no case to preview.")
+    folder.mkdir(parents=True, exist_ok=True)
     first: dict[float | None, Case] = {}
     for case in cases:
         first.setdefault(case.label, case)
     labelled = {label: case for label, case in first.items() if label is not None}
     pictures: list[Path] = []
     for case in (labelled or first).values():
-        below = folder / safe_file_stem(case.case_id)
-        below.mkdir(parents=True, exist_ok=True)
-        pictures += draw(case, below)
+        pictures += draw(case, folder)
     return tuple(pictures)

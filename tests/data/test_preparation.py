@@ -263,3 +263,21 @@ def test_a_disk_that_is_too_small_is_said_before(tmp_path: Path) -> None:
         require_disk(small, tmp_path)
     assert caught.value.exit_status == 5
     require_disk(Estimate(9, 2, 1.0, 10**6, 10**9), tmp_path)
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    # Volumes of 2 MB in float32: if workers kept them, 30 would be 60 MB.
+    draw = np.random.default_rng(0)
+    for number in range(30):
+        file = tmp_path / "data" / "scans" / f"p{number}" / f"c{number}.npy"
+        file.parent.mkdir(parents=True)
+        np.save(file, draw.normal(0, 1, (2048, 16, 16)).astype(np.float32))
+    task = TinyTask(TinySettings())
+    cases = task.find(Source((tmp_path / "data",))).cases
+    peaks = [
+        prepare_cases(
+            task, some, Cache(tmp_path / f"cache{len(some)}", task), workers=1
+        ).peak_worker_bytes
+        for some in (cases[:4], cases)
+    ]
+    assert 0 < peaks[1] < peaks[0] + 25_000_000

@@ -26,8 +26,9 @@ class PreviewTask(TinyTask):
 
     def preview(self, case: Case, folder: Path) -> Sequence[Path]:
         """One file with the label in it."""
-        (folder / "stages.txt").write_text(str(case.label))
-        return [folder / "stages.txt"]
+        file = folder / f"{case.case_id}.txt"
+        file.write_text(str(case.label))
+        return [file]
 
 
 TASKS = {"tiny": TinyTask, "faulty": FaultyTask, "preview": PreviewTask}
