@@ -12,11 +12,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from medtool.core.environment import colour_forbidden
 from medtool.core.errors import MedtoolError
 from medtool.core.progress import Advance
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 RED = "31"
 YELLOW = "33"
@@ -30,6 +33,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet or Console.all_quiet
+        self._bars: Progress | None = None
 
     # Set by the global --quiet, before a verb opens its console.
     all_quiet = False
@@ -69,13 +73,30 @@ class Console:
         """A bar with rate and time left on a terminal; elsewhere lines, the last one at the end."""
         if self.quiet:
             yield _nothing
+        elif self._bars is not None:
+            # Work inside work: one more bar, for two displays at once would overwrite each other.
+            yield self._bar(self._bars, description, total)
         elif live(sys.stderr):
-            with _bar(description, total) as advance:
-                yield advance
+            with _open_bars() as bars:
+                self._bars = bars
+                try:
+                    yield self._bar(bars, description, total)
+                finally:
+                    self._bars = None
         else:
             lines = _Lines(self, description, total)
             yield lines.advance
             lines.end()
+
+    def _bar(self, bars: Progress, description: str, total: int | None) -> Advance:
+        number = bars.add_task(description, total=total, rate="", note="")
+
+        def advance(steps: int = 1, note: str = "") -> None:
+            bars.update(number, advance=steps, note=note)
+            speed = next((bar.speed for bar in bars.tasks if bar.id == number), None)
+            bars.update(number, rate=_rate(speed))
+
+        return advance
 
 
 def live(stream: TextIO) -> bool:
@@ -133,8 +154,8 @@ class _Lines:
         return f"{self.description}: {self.done}{of} in {span(seconds)}"
 
 
-@contextmanager
-def _bar(description: str, total: int | None) -> Iterator[Advance]:
+def _open_bars() -> Progress:
+    """An empty set of bars on stderr, not yet shown."""
     from rich.console import Console as RichConsole
     from rich.progress import (
         BarColumn,
@@ -144,21 +165,17 @@ def _bar(description: str, total: int | None) -> Iterator[Advance]:
         TimeRemainingColumn,
     )
 
-    columns = (
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", markup=False),
+        console=RichConsole(stderr=True),
+        # Notes are lifted above the bars; results stay on stdout, which may be a file.
+        redirect_stdout=False,
     )
-    with Progress(*columns, console=RichConsole(stderr=True), transient=False) as bars:
-        bar = bars.add_task(description, total=total, rate="", note="")
-
-        def advance(steps: int = 1, note: str = "") -> None:
-            bars.update(bar, advance=steps, note=note, rate=_rate(bars.tasks[-1].speed))
-
-        yield advance
 
 
 def _rate(per_second: float | None) -> str:

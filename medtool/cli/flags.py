@@ -25,23 +25,34 @@ Sources = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Folder of the data; by default the one of medtool.toml, else this folder."
+        "--data",
+        metavar="DIR",
+        help="Folder of the data; by default the one of medtool.toml, else this folder.",
     ),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option("--labels", help="Table of labels; by default the one labels*.csv of the data."),
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Table of labels; by default the one labels*.csv of the data.",
+    ),
 ]
 Checkpoint = Annotated[
     Path,
     typer.Option(
-        "--checkpoint", "-c", help="A checkpoint, or a run's folder: its best one is taken."
+        "--checkpoint",
+        "-c",
+        metavar="FILE|RUN",
+        help="A checkpoint, or a run's folder: its best one is taken.",
     ),
 ]
 SeriesTable = Annotated[
     Path | None,
     typer.Option(
-        "--series", help="The table of 'medtool check --csv', with your edits in column 'use'."
+        "--series",
+        metavar="FILE",
+        help="The table of 'medtool check --csv', with your edits in column 'use'.",
     ),
 ]
 
@@ -67,23 +78,41 @@ Set = Annotated[
 Seed = Annotated[
     int | None,
     typer.Option(
-        "--seed", min=0, help="Seed of splits, weights, augmentation.", rich_help_panel=SETTINGS
+        "--seed",
+        metavar="N",
+        min=0,
+        help="Seed of splits, weights, augmentation.",
+        rich_help_panel=SETTINGS,
     ),
 ]
 Folds = Annotated[
     int | None,
     typer.Option(
-        "--folds", min=2, help="Number of folds of cross-validation.", rich_help_panel=SETTINGS
+        "--folds",
+        metavar="K",
+        min=2,
+        help="Number of folds of cross-validation.",
+        rich_help_panel=SETTINGS,
     ),
 ]
 Fold = Annotated[
     int | None,
-    typer.Option("--fold", min=0, help="Only this fold, counted from 0.", rich_help_panel=SETTINGS),
+    typer.Option(
+        "--fold",
+        metavar="k",
+        min=0,
+        help="Only this fold, counted from 0.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 Minutes = Annotated[
     float | None,
     typer.Option(
-        "--minutes", min=0.0, help="Fit the training into this time.", rich_help_panel=SETTINGS
+        "--minutes",
+        metavar="M",
+        min=0.0,
+        help="Fit the training into this time.",
+        rich_help_panel=SETTINGS,
     ),
 ]
 
@@ -94,9 +123,13 @@ Device = Annotated[
 ]
 Devices = Annotated[
     int,
-    typer.Option("--devices", min=1, help="Devices of each node.", rich_help_panel=RUNNING),
+    typer.Option(
+        "--devices", metavar="N", min=1, help="Devices of each node.", rich_help_panel=RUNNING
+    ),
 ]
-Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Nodes.", rich_help_panel=RUNNING)]
+Nodes = Annotated[
+    int, typer.Option("--nodes", metavar="N", min=1, help="Nodes.", rich_help_panel=RUNNING)
+]
 Precision = Annotated[
     str | None,
     typer.Option(
@@ -107,6 +140,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         "--workers",
+        metavar="N",
         min=0,
         help="Worker processes; 0 for one process; by default as cores and memory allow.",
         rich_help_panel=RUNNING,
@@ -145,7 +179,11 @@ Run = Annotated[
 Keep = Annotated[
     int | None,
     typer.Option(
-        "--keep", min=1, help="Milestones kept beside best and last.", rich_help_panel=OUTPUT
+        "--keep",
+        metavar="N",
+        min=1,
+        help="Milestones kept beside best and last.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Output = Annotated[

@@ -72,19 +72,18 @@ def test_a_long_step_speaks_now_and_then(capsys, monkeypatch):
     assert capsys.readouterr().err == "reading: 11 in 1 min 10 s\nreading: 18 in 1 min 30 s\n"
 
 
-@POSIX
-def test_a_terminal_shows_a_live_bar_with_rate_and_time_left(fresh_python):
-    """A process whose stderr is a terminal; stdout is a pipe and gets nothing of it."""
-    code = """
+ON_A_TERMINAL = """
 import os, pty, sys, time
+reading, writing = os.pipe()
 pid, terminal = pty.fork()
 if pid == 0:
+    os.dup2(writing, 1)
     from medtool.cli.console import Console
-    with Console().progress("reading", 4) as advance:
-        for number in range(4):
-            advance(note=f"case {number}")
-            time.sleep(0.15)
+    console = Console()
+{body}
+    sys.stdout.flush()
     os._exit(0)
+os.close(writing)
 seen = b""
 while True:
     try:
@@ -95,14 +94,54 @@ while True:
         break
     seen += part
 os.waitpid(pid, 0)
-sys.stdout.buffer.write(seen)
+sys.stderr.buffer.write(seen)
+sys.stdout.buffer.write(os.read(reading, 4096))
 """
+
+
+def on_a_terminal(fresh_python, body: str):
+    """Run ``body`` where stderr is a terminal and stdout a pipe."""
+    indented = "\n".join("    " + line for line in body.strip().splitlines())
+    code = ON_A_TERMINAL.format(body=indented)
     outcome = fresh_python("-c", code, environment={"NO_COLOR": None, "TERM": "xterm"})
     assert outcome.status == 0, outcome.err
-    assert "reading" in outcome.out
-    assert "4/4" in outcome.out
-    assert "case 3" in outcome.out
-    assert "/s" in outcome.out
+    return outcome
+
+
+@POSIX
+def test_a_terminal_shows_a_live_bar_with_rate_and_time_left(fresh_python):
+    outcome = on_a_terminal(
+        fresh_python,
+        """
+with console.progress("reading", 4) as advance:
+    for number in range(4):
+        advance(note=f"case {number}")
+        time.sleep(0.15)
+    console.say("a note")
+    console.result("a result")
+""",
+    )
+    assert outcome.out == "a result\n"
+    assert "a result" not in outcome.err
+    for shown in ("reading", "4/4", "case 3", "/s", "a note"):
+        assert shown in outcome.err
+
+
+@POSIX
+def test_work_inside_work_shows_two_bars(fresh_python):
+    outcome = on_a_terminal(
+        fresh_python,
+        """
+with console.progress("epochs", 2) as outer:
+    with console.progress("steps", 3) as inner:
+        inner(3)
+    outer(2)
+with console.progress("scoring", 1) as advance:
+    advance()
+""",
+    )
+    for shown in ("epochs", "2/2", "steps", "3/3", "scoring", "1/1"):
+        assert shown in outcome.err
 
 
 @pytest.mark.parametrize(
