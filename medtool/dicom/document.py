@@ -8,6 +8,7 @@ from typing import Any
 from medtool.core.records import Finding
 from medtool.dicom.codes import is_repair
 from medtool.dicom.series import Intake, Series
+from medtool.dicom.volume import series_grid
 
 
 def intake_document(
@@ -21,7 +22,7 @@ def intake_document(
 
     ``case_of`` maps a series' key to its case id, ``chosen`` holds the keys that are used, and
     ``findings`` what the task says of a series. ``files`` is a number; sizes and spacings are in
-    x, y, z order, mm in LPS; they are null where there is no geometry.
+    x, y, z order, mm in LPS: those of the image that ``read`` gives, null where it refuses.
     """
     case_of, findings = case_of or {}, findings or {}
     return {
@@ -71,17 +72,7 @@ def _series(
 
 
 def _grid(series: Series) -> dict[str, Any]:
-    geometry = series.geometry
-    if geometry is None:
+    """Size and geometry of the image that ``read`` gives; nulls where it gives none."""
+    if series.geometry is None or series.verdict == "refused":
         return {"size": None, "spacing_mm": None, "origin_mm": None, "direction": None}
-    axes = (geometry.row_direction, geometry.column_direction, geometry.normal)
-    return {
-        "size": [geometry.columns, geometry.rows, len(geometry.target_positions_mm)],
-        "spacing_mm": [
-            geometry.column_spacing_mm,
-            geometry.row_spacing_mm,
-            geometry.slice_spacing_mm,
-        ],
-        "origin_mm": list(series.planes[0].position_mm),
-        "direction": [axes[column][row] for row in range(3) for column in range(3)],
-    }
+    return series_grid(series).as_dict()

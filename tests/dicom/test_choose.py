@@ -1,0 +1,109 @@
+"""Which of several stacks is read: the stated score, by points added up by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dicom_builder import build_series
+
+from medtool.core.records import Finding
+from medtool.dicom import scan
+from medtool.dicom.choose import choose, kernel_softness, score
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        ("STANDARD", "soft"),
+        ("SOFT", "soft"),
+        ("BONE", "sharp"),
+        ("BONEPLUS", "sharp"),
+        ("LUNG", "sharp"),
+        ("B30f", "soft"),
+        ("B31s", "soft"),
+        ("H37s", "soft"),
+        ("B70f", "sharp"),
+        ("Br38f\\3", "soft"),
+        ("Hr64h\\2", "sharp"),
+        ("J40s\\3", "soft"),
+        ("B", "soft"),
+        ("YB", "sharp"),
+        ("FC08", "soft"),
+        ("FC26", "soft"),
+        ("FC52", "sharp"),
+        ("", "unknown"),
+        ("59 convkernel.10.AB40", "unknown"),
+    ],
+)
+def test_kernels_of_the_vendors(kernel: str, expected: str) -> None:
+    assert kernel_softness(kernel) == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "codes", "points"),
+    [
+        # 30 original + 30 soft + 20 thickness + 20 * 40 / 80
+        ({"kernel": "STANDARD", "thickness_mm": 2.5, "slices": 40}, [], 90.0),
+        ({"kernel": "BONE", "thickness_mm": 2.5, "slices": 40}, [], 60.0),
+        ({"kernel": "", "thickness_mm": 2.5, "slices": 40}, [], 75.0),
+        ({"kernel": "STANDARD", "thickness_mm": 0.6, "slices": 40}, [], 80.0),
+        ({"kernel": "STANDARD", "thickness_mm": 10.0, "slices": 40}, [], 70.0),
+        ({"kernel": "STANDARD", "thickness_mm": None, "slices": 40}, [], 70.0),
+        ({"kernel": "STANDARD", "thickness_mm": 2.5, "slices": 120}, [], 95.0),
+        ({"kernel": "STANDARD", "thickness_mm": 2.5, "slices": 40}, ["derived"], 75.0),
+        ({"kernel": "STANDARD", "thickness_mm": 2.5, "slices": 40}, ["gantry-tilt"], 85.0),
+        ({"kernel": "STANDARD", "thickness_mm": 2.5, "slices": 40}, ["uneven-spacing"], 80.0),
+    ],
+)
+def test_points(facts: dict[str, Any], codes: list[str], points: float) -> None:
+    found, reasons = score(facts, "accepted", [Finding(code, "") for code in codes])
+    assert found == points
+    assert sum(float(reason.rsplit(": ", 1)[1]) for reason in reasons) == pytest.approx(points)
+
+
+def test_a_refused_stack_has_no_points_and_never_wins(tmp_path: Path) -> None:
+    build_series(tmp_path, (2, 6, 5))
+    (series,) = scan([tmp_path]).series
+    assert series.score == 0.0
+    assert choose([series]) == (None, [])
+
+
+def test_soft_before_bone_and_more_slices_before_fewer(tmp_path: Path) -> None:
+    for name, count, kernel in (
+        ("soft", 12, "STANDARD"),
+        ("bone", 40, "BONE"),
+        ("few", 11, "SOFT"),
+    ):
+        build_series(tmp_path / name, (count, 6, 5), tags={"ConvolutionKernel": kernel})
+    best, others = choose(scan([tmp_path]).series)
+    assert best is not None
+    assert best.folder.name == "soft"
+    assert [other.folder.name for other in others] == ["few", "bone"]
+    assert best.score > others[0].score > others[1].score
+
+
+def test_preferences_of_a_task_come_first(tmp_path: Path) -> None:
+    for name, kernel in (("soft", "STANDARD"), ("bone", "BONE")):
+        build_series(tmp_path / name, (12, 6, 5), tags={"ConvolutionKernel": kernel})
+    series = scan([tmp_path]).series
+    best, _ = choose(series, preferred_kernels=["bone"])
+    assert best is not None
+    assert best.folder.name == "bone"
+    best, _ = choose(series, thickness_mm=(4.0, 8.0))
+    assert best is not None
+    (soft,) = [one for one in series if one.folder.name == "soft"]
+    assert best.key == soft.key
+    assert best.score == pytest.approx(soft.score - 10.0)
+
+
+def test_ties_go_to_the_lower_series_number_then_to_the_key(tmp_path: Path) -> None:
+    build_series(tmp_path, (12, 6, 5))
+    (series,) = scan([tmp_path]).series
+    later = replace(series, key="a", facts={**series.facts, "number": 9})
+    twin = replace(series, key="zz")
+    best, others = choose([later, twin, series])
+    assert best is not None
+    assert [best.key, *(other.key for other in others)] == [series.key, "zz", "a"]
