@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
-from medtool.dicom import read, read_array
+from medtool.dicom import read, read_array, scan
 from medtool.dicom.plausible import hu_findings
 from medtool.dicom.series import Series
 from medtool.dicom.volume import read_volume, series_grid
@@ -403,6 +403,31 @@ def test_regular_stacks_agree_with_simpleitk(real_data: Path, name: str) -> None
             reference.TransformIndexToPhysicalPoint(corner),
             atol=0.01,
         )
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torso_ct/ge_crlm1004",
+        "torso_ct/siemens_j2k_no_uid",
+        "petct/ge_sts001/pet_dicom",
+        "petct/siemens_qin0139/pet_dicom",
+    ],
+)
+def test_values_of_regular_stacks_are_those_of_simpleitk(real_data: Path, name: str) -> None:
+    """From the folder: scan, read; every voxel but padding, slices by their own rescale."""
+    folder = real_data / name
+    (series,) = scan([folder]).series
+    image = read(series)
+    files = [str(plane.path) for plane in series.planes]
+    theirs = np.stack([SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file))[0] for file in files])
+    ours = SimpleITK.GetArrayFromImage(image)
+    measured = theirs >= AIR if series.modality == "CT" else np.ones(theirs.shape, bool)
+    np.testing.assert_allclose(ours[measured], theirs[measured], rtol=1e-6, atol=1e-3)
+    assert (ours[~measured] == AIR).all()
+    first = SimpleITK.ReadImage(files[0])
+    np.testing.assert_allclose(image.GetOrigin(), first.GetOrigin(), atol=0.01)
 
 
 @pytest.mark.real_data
