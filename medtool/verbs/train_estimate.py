@@ -19,6 +19,7 @@ from medtool.train.loop import Job
 from medtool.train.pace import fit_to_minutes, measure_pace
 from medtool.train.plan import Plan
 from medtool.verbs.train_data import TrainingData
+from medtool.verbs.train_precompute import precompute
 from medtool.verbs.train_run import new_network
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def estimate_run(
     reporter: Reporter,
     *,
     loaders: int,
+    run: Path,
 ) -> tuple[dict[str, Any], Plan]:
     """Measure, say, and fit the plan to ``--minutes``; gives the estimate and the plan.
 
@@ -56,6 +58,12 @@ def estimate_run(
     workers = options.run.workers if options.run.workers is not None else sensible_workers()
     preparing_s = len(missing) * case_s / max(1, min(workers, len(missing) or 1))
     job, live = _trial(data, sample, paths, weights, plan, options, loaders)
+    once = precompute(
+        data.task, weights, plan, job.training, job.selection, paths, run, device=job.fabric.device
+    )
+    job = replace(job, prepared=once.paths)
+    learners = len(data.part("train")) + len(data.part("selection"))
+    preparing_s += learners * once.case_s
     pace = measure_pace(job, live, selection_cases=len(data.part("selection")))
     minutes = options.run.minutes
     if minutes is not None:
@@ -66,7 +74,8 @@ def estimate_run(
         )
     scored = 2 * len(data.part("selection")) + len(data.part("test"))
     training_s = pace.run_s(plan) + scored * pace.validate_case_s
-    disk = _disk_bytes(len(missing) * case_bytes, weights, plan, options, data)
+    new_bytes = len(missing) * case_bytes + learners * once.case_bytes
+    disk = _disk_bytes(new_bytes, weights, plan, options, data)
     _say(reporter, preparing_s, training_s, disk, cache.root)
     _require_disk(disk, cache.root)
     document = {
@@ -147,7 +156,7 @@ def _trial(
 
 
 def _disk_bytes(
-    cache_bytes: int,
+    new_bytes: int,
     weights: Mapping[str, torch.Tensor],
     plan: Plan,
     options: TrainOptions,
@@ -159,7 +168,7 @@ def _disk_bytes(
     if train.checkpoint_every_epochs:
         bounded += plan.epochs // train.checkpoint_every_epochs
     checkpoints = UNBOUNDED_CHECKPOINTS + min(train.keep, bounded)
-    return cache_bytes + checkpoints * model * BYTES_OF_STATE
+    return new_bytes + checkpoints * model * BYTES_OF_STATE
 
 
 def _say(

@@ -21,6 +21,8 @@ from medtool.data.machine import describe_machine, usable_cores
 from medtool.data.patient_hashes import hash_patients
 from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
 from medtool.data.run_folder import RunFolder, write_json
+from medtool.nets.device import choose_device
+from medtool.nets.state import load_network
 from medtool.train.devices import make_fabric
 from medtool.train.document import (
     fingerprint,
@@ -35,6 +37,7 @@ from medtool.train.stages import check_groups
 from medtool.verbs.train import TrainOptions, begin_run
 from medtool.verbs.train_data import TrainingData, case_rows, gather
 from medtool.verbs.train_estimate import estimate_run
+from medtool.verbs.train_precompute import precompute
 from medtool.verbs.train_run import Order, new_network
 
 if TYPE_CHECKING:
@@ -92,7 +95,14 @@ def make_ready(
     write_json(run.intake_file, data.cohort.intake)
     if resume is None:
         estimated, plan = estimate_run(
-            data, cache, start.weights, plan, options, reporter, loaders=_workers(options)
+            data,
+            cache,
+            start.weights,
+            plan,
+            options,
+            reporter,
+            loaders=_workers(options),
+            run=run.path,
         )
         document["estimate"] = estimated
         write_json(run.run_file, document)
@@ -108,12 +118,23 @@ def make_ready(
     document |= _after_preparation(data, report, hashes, plan, start)
     document["audit"] = task.audit(data.part("train"), report.paths)
     write_json(run.run_file, document)
+    once = precompute(
+        task,
+        start.weights,
+        plan,
+        data.part("train"),
+        data.part("selection"),
+        report.paths,
+        run.path,
+        device=choose_device(options.run.device),
+        reporter=reporter,
+    )
     base = _base(task, resolved, data, facts, plan, start, document, resume)
     order = Order(
         task=task,
         training=data.part("train"),
         selection=data.part("selection"),
-        prepared=report.paths,
+        prepared=once.paths,
         plan=plan,
         run=run.path,
         base=base,
@@ -142,6 +163,7 @@ def _start(task: Task, resume: Path | None, reporter: Reporter) -> _Start:
     model = task.settings.model
     if resume is not None:
         provenance = dict(read_header(resume).document["weights"])
+        load_network(resume, network)
     elif isinstance(model, PretrainedModelSection):
         from medtool.train.weights import start_weights
 
@@ -165,8 +187,12 @@ def _plan(
 ) -> Plan:
     if resume is not None:
         return plan_from_document(read_header(resume).document["plan"])
+    model, learning = task.settings.model, task.settings.train
+    if isinstance(model, PretrainedModelSection) and model.from_scratch:
+        # What begins at random must learn: stages that freeze are for weights of others.
+        learning = learning.model_copy(update={"stages": []})
     return make_plan(
-        task.settings.train,
+        learning,
         start.group_names,
         cases=len(data.part("train")),
         devices=options.run.devices * options.run.nodes,
