@@ -1,4 +1,4 @@
-"""Where the studies came from and where they went: the flow, the table by part, the methods."""
+"""Where the studies came from and where they went: the flow, and the table by part."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from medtool.report.flow import FlowStep, flow_svg
 from medtool.report.run_view import RunView
 from medtool.report.templates import (
     fact_title,
-    list_html,
-    number_text,
     paragraph_html,
     svg_figure_html,
     table_html,
@@ -24,7 +22,7 @@ from medtool.report.templates import (
 PARTS = {"train": "Training", "selection": "Selection", "test": "Test"}
 # Columns of cases.csv that are no facts.
 IDENTITY = frozenset(
-    "case patient study_uid accession study_date folder part label code message".split()
+    "case patient study_uid accession study_date folder part label code message synthetic".split()
 )
 # A fact with more different values than this is no row of the cohort table.
 MOST_VALUES = 8
@@ -57,7 +55,7 @@ def flow_html(view: RunView) -> Markup:
             "Not used",
             tuple(later.most_common()),
         ),
-        FlowStep(f"Used: {len(used)} studies", (_composition(used),)),
+        FlowStep(f"Used: {len(used)} studies", (composition(used),)),
     ]
     parts = [
         FlowStep(f"{title}: {len(rows)} studies", _part_lines(view, part, rows))
@@ -110,7 +108,7 @@ def _left_after_intake(view: RunView, usable: set[str], used: set[str]) -> list[
 
 
 def _part_lines(view: RunView, part: str, rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
-    lines = [_composition(rows)]
+    lines = [composition(rows)]
     predicted = view.predictions.get(part, ())
     silent = [row for row in predicted if row.get("status") != "ok"]
     if predicted:
@@ -118,11 +116,13 @@ def _part_lines(view: RunView, part: str, rows: Sequence[Mapping[str, str]]) -> 
     return tuple(lines)
 
 
-def _composition(rows: Sequence[Mapping[str, str]]) -> str:
-    return f"{len({row['patient'] for row in rows})} patients, {_positives(rows)} studies positive"
+def composition(rows: Sequence[Mapping[str, str]]) -> str:
+    """How many patients and positive studies."""
+    return f"{len({row['patient'] for row in rows})} patients, {positives(rows)} studies positive"
 
 
-def _positives(rows: Sequence[Mapping[str, str]]) -> int:
+def positives(rows: Sequence[Mapping[str, str]]) -> int:
+    """How many studies are labelled positive."""
     return sum(_number(row.get("label", "")) == 1.0 for row in rows)
 
 
@@ -162,7 +162,7 @@ def cohort_html(view: RunView) -> Markup:
 
 
 def _share(rows: Sequence[Mapping[str, str]]) -> str:
-    return f"{_positives(rows)} ({_positives(rows) / len(rows):.0%})"
+    return f"{positives(rows)} ({positives(rows) / len(rows):.0%})"
 
 
 def _fact_rows(
@@ -197,69 +197,3 @@ def _spread(fact: str, rows: Sequence[Mapping[str, str]]) -> str:
     if not known:
         return "\N{EN DASH}"
     return f"{median(known):.4g} ({min(known):.4g} to {max(known):.4g})"
-
-
-def methods_html(view: RunView) -> Markup:
-    """What was trained on what: a paragraph fit for a methods section, and the settings."""
-    return paragraph_html(methods_text(view)) + list_html(_stages(view))
-
-
-def methods_text(view: RunView) -> str:
-    """The paragraph; sentences whose facts are not recorded are left out."""
-    counts = {p: [c for c in view.cases if c.get("part") == p] for p in PARTS}
-    model, train = view.preset.get("model", {}), view.preset.get("train", {})
-    metrics = view.preset.get("metrics", {})
-    run, sentences = view.run, []
-    versions = run.get("versions", {})
-    task = run.get("task", "")
-    sentences.append(
-        f"A {model.get('backbone', 'neural network')} was trained for the task {task} with medtool"
-        f" {versions.get('medtool', '')} (preset {run.get('preset') or 'not named'}, seed"
-        f" {train.get('seed', 0)}) on {_of(counts['train'])}."
-    )
-    if counts["selection"]:
-        sentences.append(
-            f"Another {_of(counts['selection'])} chose the checkpoint and the decision threshold."
-        )
-    if counts["test"]:
-        sentences.append(
-            f"The remaining {_of(counts['test'])} only scored; no patient is in two parts."
-        )
-    if view.history:
-        sentences.append(
-            f"Training ran for {len(view.history)} epochs with {train.get('optimiser', 'adamw')},"
-            f" {train.get('batch_cases', 'several')} studies a step and gradients clipped at norm"
-            f" {train.get('gradient_clip', 1.0):g}."
-        )
-    best = next((row for row in view.checkpoints if row.get("kind") == "best"), None)
-    if best is not None:
-        sentences.append(
-            f"The checkpoint of epoch {best.get('epoch')}, with the best {best.get('metric')} on"
-            f" the selection part ({number_text(best.get('value'))}), was used; a study is called"
-            f" positive at a probability of {number_text(best.get('threshold'))} or more (rule"
-            f" {metrics.get('threshold_rule', 'f1')}, on the selection part)."
-        )
-    weights = run.get("weights") or {}
-    if isinstance(weights, Mapping) and weights.get("source"):
-        sentences.append(f"The backbone began with the weights {weights['source']}.")
-    sentences.append(
-        f"Intervals are {metrics.get('confidence', 0.95):.0%} intervals, by bootstrap of patients"
-        f" with {metrics.get('bootstrap_draws', 2000)} draws, or Wilson's for shares where each"
-        " patient counts once."
-    )
-    return " ".join(sentences)
-
-
-def _of(rows: Sequence[Mapping[str, Any]]) -> str:
-    patients = len({row["patient"] for row in rows})
-    return f"{len(rows)} studies of {patients} patients ({_positives(rows)} studies positive)"
-
-
-def _stages(view: RunView) -> list[str]:
-    stages = view.preset.get("train", {}).get("stages", ())
-    return [
-        f"From epoch {stage.get('from_epoch')}: "
-        + ", ".join(f"{group} learns at {rate:g}" for group, rate in stage.get("rates", {}).items())
-        + "; everything else is frozen."
-        for stage in stages
-    ]

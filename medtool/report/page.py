@@ -21,7 +21,8 @@ from medtool.core.names import safe_file_stem
 from medtool.core.records import Section
 from medtool.data.run_folder import RunFolder
 from medtool.report.cases import label_errors_html, worst_cases_html
-from medtool.report.cohort import cohort_html, flow_html, methods_html
+from medtool.report.cohort import cohort_html, flow_html
+from medtool.report.methods import methods_html
 from medtool.report.performance import (
     confounders_html,
     headline_html,

@@ -89,7 +89,7 @@ def versions_html(view: RunView) -> Markup:
         ("Seconds:", "seconds"),
     ):
         rows.extend(_rows(title, run.get(key)))
-    for key in ("weights", "split", "fingerprint", "started", "finished"):
+    for key in ("weights", "split", "estimate", "data", "environment", "started", "finished"):
         if run.get(key):
             rows.extend(_rows(f"{key.capitalize()}:", run[key]))
     notes = [_text(note) for note in run.get("notes") or ()]

@@ -37,6 +37,8 @@ __all__ = ["MetricDefaults", "SelectionPart", "binary_scores", "choose_threshold
 # Specificities at which the sensitivity is reported.
 SPECIFICITY_TARGETS = (0.8, 0.9)
 
+# Repeated cases leave fewer different ones in a bin, which widens gaps: no fault of the model.
+RESAMPLED_HIGH = "; resampling raises it, so its interval lies high"
 CONVENTIONS = {
     "auroc": "ties count half",
     "auprc": "average precision: steps at each distinct probability, not interpolated",
@@ -44,9 +46,10 @@ CONVENTIONS = {
     "mcc": "0 when a row or column of the confusion matrix is empty",
     "brier": "mean squared error of the positive probability, 0 (best) to 1",
     "brier_skill": "1 - Brier / Brier of always saying the prevalence",
-    "ece": BINNING_RULE,
-    "mce": BINNING_RULE + "; the largest gap of a bin",
-    "adaptive_ece": "10 bins of nearly equal numbers of cases, equal probabilities together",
+    "ece": BINNING_RULE + RESAMPLED_HIGH,
+    "mce": BINNING_RULE + "; the largest gap of a bin" + RESAMPLED_HIGH,
+    "adaptive_ece": "10 bins of nearly equal numbers of cases, equal probabilities together"
+    + RESAMPLED_HIGH,
 }
 INTERVAL_NAMES = {
     "percentile": "bootstrap by patient",
@@ -323,6 +326,7 @@ def _per_case(
                 "patient": sample.patients[sample.patient[number]],
                 "label": label,
                 "probability": score,
+                "threshold": float(threshold[number]),
                 "outcome": outcome,
                 "error": abs(score - label),
             }

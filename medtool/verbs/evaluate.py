@@ -277,9 +277,9 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
     unlabelled = len(subject.rows) - len(rows)
     notes = [*scores.notes, *subject.notes]
     if unlabelled:
-        notes.append(f"{unlabelled} answered cases have no label and are not in the numbers.")
+        notes.append(f"Answered, but without a label and not in the numbers: {unlabelled} cases.")
     if subject.silent:
-        notes.append(f"{len(subject.silent)} cases have no answer and are not in the numbers.")
+        notes.append(f"Without an answer and not in the numbers: {len(subject.silent)} cases.")
     if options.threshold is not None:
         notes.append(f"The threshold {options.threshold:g} was given by hand.")
     return Evaluated(

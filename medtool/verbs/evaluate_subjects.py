@@ -89,8 +89,8 @@ def is_checkpoint(path: Path) -> bool:
 
 def run_subject(path: Path) -> Subject:
     """The held-out answers of a run, with the labels and facts of its cases.csv."""
-    folds = fold_folders(path) if not (path / "cases.csv").is_file() else []
-    parts = [_run_part(RunFolder(path))] if not folds else [_run_part(f) for f in folds]
+    folds = fold_folders(path)
+    parts = [_run_part(run) for run in folds or [RunFolder(path)]]
     first = parts[0]
     if not folds:
         return first

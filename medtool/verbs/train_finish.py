@@ -20,6 +20,7 @@ from medtool.nets.state import load_network
 from medtool.predict.cases import CaseOutcome, predict_cases
 from medtool.predict.model import Model
 from medtool.report.page import write_report
+from medtool.score.completion import completed
 from medtool.score.document import scores_to_document
 from medtool.score.threshold import choose_threshold
 from medtool.train.document import score_quantiles
@@ -67,7 +68,14 @@ def finish(
             outcomes = _predict(ready, model, cases, options)
             advance(len(outcomes))
             optimistic = OPTIMISTIC if part == "selection" else ""
-            parts[part] = _write_part(run, ready, model, part, outcomes, options, optimistic)
+            scores = _write_part(run, ready, model, part, outcomes, options, optimistic)
+            parts[part] = completed(
+                scores,
+                facts={o.case.case_id: {**o.case.covariates, **o.case.facts} for o in outcomes},
+                subgroups=task.settings.metrics.subgroups,
+                metrics=task.settings.metrics,
+                selection=parts.get("selection"),
+            )
     documents = {part: scores_to_document(scores) for part, scores in parts.items()}
     write_json(run.scores_file, documents)
     _keep_scores(run, best, parts, options)

@@ -13,6 +13,7 @@ from medtool.core.records import Prediction, Scores, Truth
 from medtool.data.predictions import ELEMENTS_FILE, PREDICTIONS_FILE, read_predictions
 from medtool.data.run_folder import RunFolder, fold_folders, read_rows, write_json, write_rows
 from medtool.report.page import write_report
+from medtool.score.completion import completed
 from medtool.score.document import scores_to_document
 
 if TYPE_CHECKING:
@@ -40,7 +41,12 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
         ]
     cases = _cases(done)
     labels = {row["case"]: float(row["label"]) for row in cases if row["label"]}
-    scores = _scores(task, [row for row in rows if row["case"] in labels], labels)
+    scores = completed(
+        _scores(task, [row for row in rows if row["case"] in labels], labels),
+        facts={row["case"]: {k: v for k, v in row.items() if v != ""} for row in cases},
+        subgroups=task.settings.metrics.subgroups,
+        metrics=task.settings.metrics,
+    )
     joint = RunFolder(parent)
     write_json(joint.scores_file, {OUT_OF_FOLD: scores_to_document(scores)})
     write_rows(joint.predictions_folder / OUT_OF_FOLD / PREDICTIONS_FILE, rows)

@@ -239,6 +239,7 @@ class TinyTask(Task):
             [p.scalars["probability"] for p in predictions],
             [p.patient_id for p in predictions],
             threshold=0.5,
+            cases=[p.case_id for p in predictions],
         )
 
     def deployment(self) -> DeploymentSpec:

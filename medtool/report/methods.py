@@ -1,0 +1,137 @@
+"""What was trained on what, in a paragraph fit for the methods section of a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from markupsafe import Markup
+
+from medtool.report.cohort import PARTS, positives
+from medtool.report.run_view import RunView
+from medtool.report.templates import list_html, number_text, paragraph_html
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def methods_html(view: RunView) -> Markup:
+    """The paragraph, and what each stage of the training changed."""
+    stages = _stages(view)
+    return paragraph_html(methods_text(view)) + (list_html(stages) if stages else Markup(""))
+
+
+def methods_text(view: RunView) -> str:
+    """The paragraph; sentences whose facts are not recorded are left out."""
+    sentences = [
+        *(_folds(view) if view.run.get("folds") else _parts(view)),
+        *_training(view),
+        *_choice(view),
+        _weights(view),
+        _intervals(view),
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _model(view: RunView) -> str:
+    run, train = view.run, view.preset.get("train", {})
+    preset = f"preset {run['preset']}" if run.get("preset") else "default settings"
+    return (
+        f"{view.preset.get('model', {}).get('backbone', 'neural network')} for the task"
+        f" {run.get('task', '')} (medtool {run.get('versions', {}).get('medtool', '')}, {preset},"
+        f" seed {train.get('seed', 0)})"
+    )
+
+
+def _parts(view: RunView) -> list[str]:
+    rows = {part: [c for c in view.cases if c.get("part") == part] for part in PARTS}
+    said = [f"We trained a {_model(view)} on {_of(rows['train'])}."]
+    if rows["selection"]:
+        said.append(
+            f"Another {_of(rows['selection'])} chose the checkpoint and the decision threshold."
+        )
+    if rows["test"]:
+        said.append(f"The remaining {_of(rows['test'])} only scored.")
+    else:
+        said.append("No part was held out to score only: the numbers are optimistic.")
+    return [*said, _overlap(rows)]
+
+
+def _overlap(rows: Mapping[str, Rows]) -> str:
+    """What the cases themselves show; a gate that was overridden must not be glossed over."""
+    patients = [{row["patient"] for row in part} for part in rows.values()]
+    shared = set().union(*(one & other for one, other in combinations(patients, 2)))
+    if shared:
+        return f"{len(shared)} patients are in more than one part: the numbers are optimistic."
+    return "No patient is in two parts."
+
+
+def _folds(view: RunView) -> list[str]:
+    answered = [case for case in view.cases if case.get("part") == "test"]
+    return [
+        f"We trained {len(view.run['folds'])} models, one for each fold, each a {_model(view)}.",
+        f"Each of {_of(answered)} was answered by the one model that had seen none of that"
+        " patient's studies; within each fold an inner part of the training patients chose the"
+        " checkpoint and the decision threshold.",
+    ]
+
+
+def _of(rows: Rows) -> str:
+    patients = len({row["patient"] for row in rows})
+    return f"{len(rows)} studies of {patients} patients ({positives(rows)} studies positive)"
+
+
+def _training(view: RunView) -> list[str]:
+    if not view.history:
+        return []
+    train = view.preset.get("train", {})
+    clip = float(train.get("gradient_clip", 0.0))
+    text = (
+        f"Training ran for {len(view.history)} epochs with {train.get('optimiser', 'adamw')} and"
+        f" {train.get('batch_cases', 'several')} studies a step"
+    )
+    return [text + (f", gradients clipped at norm {clip:g}." if clip else ".")]
+
+
+def _choice(view: RunView) -> list[str]:
+    best = next((row for row in view.checkpoints if row.get("kind") == "best"), None)
+    if best is None:
+        return []
+    said = (
+        f"We used the checkpoint of epoch {best.get('epoch')}, which had the best"
+        f" {best.get('metric')} on the selection part ({number_text(best.get('value'))})"
+    )
+    if best.get("threshold") is None:
+        return [said + "."]
+    rule = view.preset.get("metrics", {}).get("threshold_rule", "f1")
+    return [
+        f"{said}; a study is called positive at a probability of"
+        f" {number_text(best['threshold'])} or more (rule {rule}, on the selection part)."
+    ]
+
+
+def _weights(view: RunView) -> str:
+    weights = view.run.get("weights") or {}
+    source = weights.get("source") if isinstance(weights, Mapping) else ""
+    if source:
+        return f"The backbone began with the weights {source}."
+    return "All weights began at random."
+
+
+def _intervals(view: RunView) -> str:
+    metrics = view.preset.get("metrics", {})
+    return (
+        f"Intervals are {metrics.get('confidence', 0.95):.0%} intervals, by bootstrap of patients"
+        f" with {metrics.get('bootstrap_draws', 2000)} draws, or Wilson's for shares where each"
+        " patient counts once."
+    )
+
+
+def _stages(view: RunView) -> list[str]:
+    stages = view.preset.get("train", {}).get("stages", ())
+    return [
+        f"From epoch {stage.get('from_epoch')}: "
+        + ", ".join(f"{group} learns at {rate:g}" for group, rate in stage.get("rates", {}).items())
+        + "; everything else is frozen."
+        for stage in stages
+    ]

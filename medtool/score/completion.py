@@ -1,0 +1,53 @@
+"""What a task's own scoring cannot know: facts of the cases, and the part that chose thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from medtool.core.records import Scores
+from medtool.score.classification import MetricSettings, SelectionPart, binary_scores
+
+# What a row of a two-class question has; rows of other questions are left as they are.
+BINARY_ROW = {"case", "patient", "label", "probability", "threshold"}
+
+
+def completed(
+    scores: Scores,
+    *,
+    facts: Mapping[str, Mapping[str, Any]],
+    subgroups: Sequence[str],
+    metrics: MetricSettings,
+    selection: Scores | None = None,
+    seed: int = 0,
+) -> Scores:
+    """``scores`` with tables by subgroup, and sensitivities at thresholds of the selection part.
+
+    ``facts`` are by case id; those of ``subgroups`` that no case has are left out. Scores without
+    rows of a two-class question come back unchanged.
+    """
+    rows = scores.per_case
+    if not rows or not rows[0].keys() >= BINARY_ROW:
+        return scores
+    known = [name for name in subgroups if any(name in facts.get(r["case"], {}) for r in rows)]
+    again = binary_scores(
+        [row["label"] for row in rows],
+        [row["probability"] for row in rows],
+        [row["patient"] for row in rows],
+        threshold=[row["threshold"] for row in rows],
+        metrics=metrics,
+        subgroups={name: [facts.get(r["case"], {}).get(name) for r in rows] for name in known},
+        selection=_part(selection),
+        seed=seed,
+    )
+    fixed = {row["name"]: again.metrics[row["name"]] for row in again.tables["fixed_specificity"]}
+    tables = {name: again.tables[name] for name in ("subgroups", "fixed_specificity")}
+    return replace(scores, metrics={**scores.metrics, **fixed}, tables={**scores.tables, **tables})
+
+
+def _part(selection: Scores | None) -> SelectionPart | None:
+    rows = selection.per_case if selection is not None else ()
+    if not rows:
+        return None
+    return SelectionPart([row["label"] for row in rows], [row["probability"] for row in rows])
