@@ -78,7 +78,8 @@ def labels_file(source: Source, data: DataSection) -> Path | None:
     if data.labels is not None:
         return data.labels
     for path in source.paths:
-        found = find_labels(path if path.is_dir() else path.parent)
+        folder = path if path.is_dir() else path.parent
+        found = find_labels(folder) if folder.is_dir() else None
         if found is not None:
             return found
     return None

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from medtool.config.sections import DataSection
@@ -60,11 +61,15 @@ class LabelTable:
 
 
 def find_labels(folder: Path) -> Path | None:
-    """The one ``labels*.csv`` beside the scans, or None.
+    """The one ``labels*.csv`` (in any letter case) beside the scans, or None.
 
     Raises LabelsError when there are several.
     """
-    found = sorted(path for path in folder.glob(LABELS_PATTERN) if path.is_file())
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if fnmatch(path.name.lower(), LABELS_PATTERN) and path.is_file()
+    )
     if len(found) > 1:
         raise LabelsError(
             "There are several tables of labels.",

@@ -92,7 +92,7 @@ def prepare_cases(
     """
     reporter = reporter or Silent()
     started = time.perf_counter()
-    count = _workers_for(cases, workers)
+    count = workers_for(cases, workers)
     collected = _Collected(cases, cache, count)
     stream = prepare_stream(
         task,
@@ -114,7 +114,8 @@ def prepare_cases(
     return report
 
 
-def _workers_for(cases: Sequence[Case], workers: int | None) -> int:
+def workers_for(cases: Sequence[Case], workers: int | None) -> int:
+    """``workers`` as given, else what cores and memory allow for the largest case."""
     if workers is not None:
         return workers
     return sensible_workers(max((case_weight(case).memory_bytes for case in cases), default=0))
@@ -232,10 +233,17 @@ def prepare_stream(
 
 
 def _present(cache: Cache, case: Case) -> Answer | None:
-    """The answer for a case that needs no worker."""
-    if not cache.has(case) or not cache.sound(case):
+    """The answer for a case that needs no worker: whole in the cache, or known to be refused.
+
+    Nothing is written, so that a cache that others own can be read.
+    """
+    if cache.has(case):
+        stored_bytes = cache.path(case).stat().st_size
+        return Answer("ok", reused=True, stored_bytes=stored_bytes) if cache.sound(case) else None
+    refusal = cache.refusal(case)
+    if refusal is None:
         return None
-    return Answer("ok", reused=True, stored_bytes=cache.path(case).stat().st_size)
+    return Answer("refused", refusal.code, refusal.message, reused=True)
 
 
 def _in_this_process(
@@ -244,4 +252,4 @@ def _in_this_process(
     for case in cases:
         if stop is not None and stop():
             return
-        yield case, prepare_one(task, cache, case)
+        yield case, _present(cache, case) or prepare_one(task, cache, case)

@@ -14,9 +14,9 @@ from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, Finding
 from medtool.data.checking import CheckReport, check_cases
 from medtool.data.cohort import LabelledCohort, build_cohort
-from medtool.data.machine import sensible_workers
+from medtool.data.preparation import workers_for
 from medtool.data.series_table import series_table_text
-from medtool.verbs.task_data import DataOptions, data_source, resolved_task
+from medtool.verbs.task_data import DataOptions, data_source, resolved_task, warn_of_timeout
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,11 @@ def check(
         )
     task, _ = resolved_task(options)
     found = build_cohort(task, data_source(options, task))
+    warn_of_timeout(workers, case_timeout_s, reporter)
     seen = check_cases(
         task,
         found.cases,
-        workers=sensible_workers() if workers is None else workers,
+        workers=workers_for(found.cases, workers),
         case_timeout_s=case_timeout_s or task.settings.infer.case_timeout_s,
         reporter=reporter,
     )

@@ -152,18 +152,15 @@ def _unpacked(
 def _find(model: Model, sources: tuple[Path, ...], options: InferOptions) -> Cohort:
     if not sources:
         return Cohort(cases=(), intake={"series": [], "skipped": []})
-    overrides: Mapping[str, bool] = {}
-    if options.series is not None:
-        from medtool.data.series_table import read_series_table
+    from medtool.data.series_table import read_series_table, recorded_overrulings
 
-        overrides = read_series_table(options.series)
-    return model.task.find(
-        Source(
-            paths=sources,
-            series_overrides=overrides,
-            overrides_from=str(options.series or ""),
-        )
+    overrides = {} if options.series is None else read_series_table(options.series)
+    source = Source(
+        paths=sources,
+        series_overrides=overrides,
+        overrides_from="" if options.series is None else str(options.series),
     )
+    return recorded_overrulings(model.task.find(source), source)
 
 
 def _nothing_found(sources: Sequence[Path], cohort: Cohort) -> InputError:

@@ -14,7 +14,7 @@ from medtool.core.task import Task
 from medtool.data.cache import Cache
 from medtool.data.cohort import build_cohort
 from medtool.data.preparation import PreparationReport, prepare_cases
-from medtool.verbs.task_data import DataOptions, data_source, resolved_task
+from medtool.verbs.task_data import DataOptions, data_source, resolved_task, warn_of_timeout
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def preprocess(
         return PreprocessResult(place.folder, None, found.cohort.refused, pictures)
     for study in found.cohort.refused:
         reporter.warn(f"{study.case_id}: refused, {study.code}: {study.message}")
+    warn_of_timeout(workers, case_timeout_s, reporter)
     report = prepare_cases(
         task,
         found.cases,

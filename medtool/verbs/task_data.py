@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medtool.config import Resolved, resolve
 from medtool.core.errors import InputError
+from medtool.core.progress import Reporter
 from medtool.core.records import Source
 from medtool.core.registry import load_task
 from medtool.core.task import Task
@@ -50,3 +51,9 @@ def data_source(options: DataOptions, task: Task) -> Source:
         series_overrides=overrides,
         overrides_from="" if options.series is None else str(options.series),
     )
+
+
+def warn_of_timeout(workers: int | None, case_timeout_s: float | None, reporter: Reporter) -> None:
+    """A process cannot give itself up: say that a timeout is not kept without workers."""
+    if workers == 0 and case_timeout_s is not None:
+        reporter.warn("--case-timeout needs a worker process: with --workers 0 it is not kept.")

@@ -170,9 +170,9 @@ def test_a_missing_table_is_refused(tmp_path: Path) -> None:
 
 def test_the_table_beside_the_scans(tmp_path: Path) -> None:
     assert find_labels(tmp_path) is None
-    (tmp_path / "labels1.csv").write_text("id,label\n")
+    (tmp_path / "Labels1.CSV").write_text("id,label\n")
     (tmp_path / "other.csv").write_text("id,label\n")
-    assert find_labels(tmp_path) == tmp_path / "labels1.csv"
+    assert find_labels(tmp_path) == tmp_path / "Labels1.CSV"
     (tmp_path / "labels2.csv").write_text("id,label\n")
     with pytest.raises(LabelsError, match="several tables"):
         find_labels(tmp_path)

@@ -198,6 +198,60 @@ def _wait_for(condition, seconds: float = 60.0) -> bool:  # type: ignore[no-unty
     return False
 
 
+LIMITED = """
+import resource
+import sys
+from pathlib import Path
+sys.path.insert(0, {support!r})
+from tiny_task import TinySettings, TinyTask
+from medtool.core.errors import MachineError
+from medtool.core.records import Source
+from medtool.data.cache import Cache
+from medtool.data.preparation import prepare_cases
+
+task = TinyTask(TinySettings())
+cases = task.find(Source((Path({data!r}),))).cases
+cache = Cache(Path({cache!r}), task)
+prepare_cases(task, cases[:2], cache, workers=0)
+# From here on every write beyond 1000 bytes fails, as on a full disk.
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    prepare_cases(task, cases, cache, workers=0)
+except MachineError as error:
+    print(error.exit_status.value, error.what)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_disk_that_fills_up_ends_it_and_keeps_what_is_done(tmp_path: Path) -> None:
+    task = TinyTask(TinySettings())
+    cases = task.find(Source((write_tiny_cohort(tmp_path / "data", patients=4),))).cases
+    cache = Cache(tmp_path / "cache", task)
+    script = tmp_path / "script.py"
+    support = str(Path(__file__).parents[1] / "support")
+    script.write_text(
+        LIMITED.format(support=support, data=str(tmp_path / "data"), cache=str(cache.root))
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("5 ")
+    assert [cache.has(case) for case in cases] == [True, True, False, False, False]
+    assert all(cache.sound(case) for case in cases[:2])
+    assert not list(cache.folder.glob(".writing-*"))
+
+
+def test_a_cache_that_cannot_be_written_can_be_read(tmp_path: Path) -> None:
+    task, cases, cache = _faulty(tmp_path, "a", "b_refused")
+    first = prepare_cases(task, cases, cache, workers=0)
+    for folder in (cache.folder / "locks", cache.folder):
+        folder.chmod(0o555)
+    before = sorted(file.stat().st_mtime_ns for file in cache.folder.rglob("*"))
+    again = prepare_cases(task, cases, cache, workers=1)
+    assert (again.paths, again.failures) == (first.paths, first.failures)
+    assert sorted(file.stat().st_mtime_ns for file in cache.folder.rglob("*")) == before
+    for folder in (cache.folder, cache.folder / "locks"):
+        folder.chmod(0o755)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_or_killed_it_leaves_whole_files_and_no_process(
