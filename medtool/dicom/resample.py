@@ -6,7 +6,7 @@ one is taken, so that padding is never mixed into tissue. Nothing is extrapolate
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,13 +55,13 @@ def blends(positions_mm: Sequence[float], targets_mm: Sequence[float]) -> tuple[
 
 def blended_slice(
     planes: NDArray[np.float32],
-    invalid: Sequence[NDArray[np.bool_] | None],
+    invalid: Mapping[int, NDArray[np.bool_] | None],
     blend: Blend,
     out: NDArray[np.float32],
 ) -> None:
     """Write one slice (rows, columns) out of ``planes`` (planes, rows, columns).
 
-    ``invalid`` holds for each plane where it has no measurement (None: nowhere).
+    ``invalid`` holds, for the planes of the blend, where they have no measurement (None: nowhere).
     """
     if len(blend.planes) == 1:
         np.copyto(out, planes[blend.planes[0]])

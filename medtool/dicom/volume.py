@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,29 +50,7 @@ def read_volume(series: Series, *, threads: int | None = None) -> Volume:
     the cores this process may use. Raises CaseRefused, with the codes of ``medtool.dicom.codes``;
     ``not-hu`` when the values of a CT cannot be Hounsfield units.
     """
-    geometry = _checked(series)
-    lattice = output_lattice(series.planes, geometry)
-    grid = _grid(series, geometry, lattice)
-    planes = _empty(len(series.planes), lattice)
-    job = _Job(series, lattice, planes)
-    with ThreadPoolExecutor(threads or usable_cores()) as pool:
-        _finish(pool.map(job.fill, range(len(series.planes))))
-        array = planes
-        if geometry.is_resampled:
-            array = _resampled(pool, geometry, job)
-    findings = list(dict.fromkeys(finding for found in job.findings for finding in found))
-    if series.modality == "CT":
-        implausible = hu_findings(array)
-        for finding in implausible:
-            if finding.severity == "refusal":
-                raise CaseRefused(
-                    finding.code,
-                    "The values of this CT are no Hounsfield units.",
-                    where=str(series.folder),
-                    met=finding.message,
-                )
-        findings += implausible
-    return Volume(array, grid, tuple(findings))
+    return _read(series, threads, lambda grid: np.empty(grid.size[::-1], dtype=np.float32))
 
 
 def read_array(series: Series, *, threads: int | None = None) -> tuple[NDArray[np.float32], Grid]:
@@ -87,14 +65,15 @@ def read(series: Series, *, threads: int | None = None) -> SimpleITK.Image:
     Gantry tilt is sheared out and uneven steps are resampled: ``medtool.dicom.provenance`` leads
     back to the source planes. Raises as ``read_volume`` does.
     """
-    import SimpleITK
+    images: list[SimpleITK.Image] = []
 
-    volume = read_volume(series, threads=threads)
-    image: SimpleITK.Image = SimpleITK.GetImageFromArray(volume.array)
-    image.SetSpacing(volume.grid.spacing_mm)  # type: ignore[no-untyped-call]
-    image.SetOrigin(volume.grid.origin_mm)  # type: ignore[no-untyped-call]
-    image.SetDirection(volume.grid.direction)  # type: ignore[no-untyped-call]
-    return image
+    def allocate(grid: Grid) -> NDArray[np.float32]:
+        image, array = _image_and_its_memory(grid)
+        images.append(image)
+        return array
+
+    _read(series, threads, allocate)
+    return images[0]
 
 
 def series_grid(series: Series) -> Grid:
@@ -108,6 +87,63 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _read(
+    series: Series, threads: int | None, allocate: Callable[[Grid], NDArray[np.float32]]
+) -> Volume:
+    """``allocate`` gives the memory (z, y, x) of the result, and is called once."""
+    geometry = _checked(series)
+    lattice = output_lattice(series.planes, geometry)
+    grid = _grid(series, geometry, lattice)
+    source = replace(grid, size=(*grid.size[:2], len(series.planes)))
+    for volume in (grid, source):
+        _check_size(volume)
+    array = allocate(grid)
+    planes = array
+    if geometry.is_resampled:
+        planes = np.empty(source.size[::-1], dtype=np.float32)
+    job = _Job(series, lattice, planes)
+    with ThreadPoolExecutor(threads or usable_cores()) as pool:
+        _finish(pool.map(job.fill, range(len(series.planes))))
+        if geometry.is_resampled:
+            _resample(pool, geometry, job, array)
+    findings = dict.fromkeys(finding for found in job.findings for finding in found)
+    if series.modality == "CT":
+        findings |= dict.fromkeys(_plausible(series, array))
+    return Volume(array, grid, tuple(findings))
+
+
+def _plausible(series: Series, array: NDArray[np.float32]) -> tuple[Finding, ...]:
+    findings = hu_findings(array)
+    for finding in findings:
+        if finding.severity == "refusal":
+            raise CaseRefused(
+                finding.code,
+                "The values of this CT are no Hounsfield units.",
+                where=str(series.folder),
+                met=finding.message,
+            )
+    return findings
+
+
+def _image_and_its_memory(grid: Grid) -> tuple[SimpleITK.Image, NDArray[np.float32]]:
+    """A new image on the grid, and an array (z, y, x) that writes into its very memory.
+
+    SimpleITK only lends its memory for reading, or copies. A volume and its copy are twice what a
+    laptop should need, and nobody else can hold this image yet.
+    """
+    import ctypes
+
+    import SimpleITK
+
+    image = SimpleITK.Image(list(grid.size), SimpleITK.sitkFloat32)  # type: ignore[no-untyped-call]
+    image.SetSpacing(grid.spacing_mm)  # type: ignore[no-untyped-call]
+    image.SetOrigin(grid.origin_mm)  # type: ignore[no-untyped-call]
+    image.SetDirection(grid.direction)  # type: ignore[no-untyped-call]
+    lent = SimpleITK.GetArrayViewFromImage(image)
+    memory = memoryview((ctypes.c_float * lent.size).from_address(lent.ctypes.data))
+    return image, np.asarray(memory, dtype=np.float32).reshape(grid.size[::-1])
 
 
 class _Job:
@@ -159,17 +195,16 @@ class _Job:
         return reader
 
 
-def _resampled(pool: ThreadPoolExecutor, geometry: StackGeometry, job: _Job) -> NDArray[np.float32]:
+def _resample(
+    pool: ThreadPoolExecutor, geometry: StackGeometry, job: _Job, array: NDArray[np.float32]
+) -> None:
     parts = blends(geometry.positions_mm, geometry.target_positions_mm)
-    array = _empty(len(parts), job.lattice)
 
     def fill(index: int) -> None:
         masks = {plane: job.invalid_mask(plane) for plane in parts[index].planes}
-        invalid = [masks.get(plane) for plane in range(len(job.planes))]
-        blended_slice(job.planes, invalid, parts[index], array[index])
+        blended_slice(job.planes, masks, parts[index], array[index])
 
     _finish(pool.map(fill, range(len(parts))))
-    return array
 
 
 def _finish(results: Iterable[None]) -> None:
@@ -222,13 +257,12 @@ def _grid(series: Series, geometry: StackGeometry, lattice: Lattice) -> Grid:
     )
 
 
-def _empty(slices: int, lattice: Lattice) -> NDArray[np.float32]:
-    size = slices * lattice.rows * lattice.columns * 4
-    if size > MAX_VOLUME_BYTES:
+def _check_size(grid: Grid) -> None:
+    columns, rows, slices = grid.size
+    if slices * rows * columns * 4 > MAX_VOLUME_BYTES:
         raise CaseRefused(
             "too-large",
             "The series announces a volume larger than any scan.",
-            met=f"{slices} x {lattice.rows} x {lattice.columns} voxels",
+            met=f"{slices} x {rows} x {columns} voxels",
             wanted=f"at most {MAX_VOLUME_BYTES} bytes",
         )
-    return np.empty((slices, lattice.rows, lattice.columns), dtype=np.float32)

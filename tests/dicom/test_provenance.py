@@ -114,7 +114,11 @@ def test_points_come_back_and_stay_where_they_were(
     first = np.stack([np.interp(source[:, 2], number, positions[:, k]) for k in range(3)], axis=1)
     row, column = np.array(files.orientation[:3]), np.array(files.orientation[3:])
     by_source = first + source[:, :1] * SPACING[1] * row + source[:, 1:2] * SPACING[0] * column
-    np.testing.assert_allclose(by_grid, by_source, atol=0.01)
+    # A lean of less than a quarter of a pixel in the whole stack is left alone (test_stack.py).
+    assert series.geometry is not None
+    left_alone = np.hypot(*shear) > 0 and not series.geometry.is_sheared
+    atol_mm = 0.25 * min(SPACING) if left_alone else 0.01
+    np.testing.assert_allclose(by_grid, by_source, atol=atol_mm)
 
 
 @quick
