@@ -53,7 +53,7 @@ class PlaneReader:
         """Stored values (rows, columns), valid until the next call, and findings.
 
         Raises CaseRefused: ``truncated-pixels``, ``damaged-pixels``, ``no-pixel-data``,
-        ``unsupported-syntax``, ``unsupported-pixels``, ``too-large``.
+        ``unsupported-syntax``, ``unsupported-pixels``, ``too-large``, ``unreadable``.
         """
         pixels = plane.pixels
         check_pixel_format(pixels)
@@ -66,6 +66,13 @@ class PlaneReader:
             if not refusal.where:
                 refusal.where = str(plane.path)
             raise
+        except OSError as error:
+            raise CaseRefused(
+                "unreadable",
+                "The file cannot be read.",
+                where=str(plane.path),
+                met=error.strerror or type(error).__name__,
+            ) from error
 
     def _bytes(self, plane: Plane) -> bytes:
         if self.table is None or self.path != plane.path:

@@ -310,6 +310,10 @@ def test_files_without_pixels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CaseRefused) as caught:
         stored_values(plane)
     assert caught.value.code == "truncated-pixels"
+    path.unlink()
+    with pytest.raises(CaseRefused) as caught:
+        stored_values(plane)
+    assert (caught.value.code, caught.value.where) == ("unreadable", str(path))
 
 
 # imagecodecs prints errors of OpenJPH that it cannot raise.
