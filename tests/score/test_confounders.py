@@ -1,0 +1,77 @@
+"""Facts alone as predictors: no gain where there is none to have."""
+
+import numpy as np
+import pytest
+
+from medtool.score.confounders import confounder_aurocs
+
+
+def _auroc(values, labels, patients=None):
+    facts = [{"fact": value} for value in values]
+    ids = patients or [str(n) for n in range(len(labels))]
+    (row,) = confounder_aurocs(facts, labels, ids)
+    return row
+
+
+def test_one_scanner_for_all_predicts_nothing():
+    row = _auroc(["GE"] * 20, [0, 1] * 10)
+    assert (row["auroc"], row["how"]) == (0.5, "the same in every case")
+
+
+def test_a_scanner_of_its_own_for_every_case_predicts_nothing():
+    assert _auroc([f"scanner {n}" for n in range(20)], [0, 1] * 10)["auroc"] == 0.5
+
+
+def test_a_scanner_for_each_class_predicts_everything():
+    row = _auroc(["GE", "Siemens"] * 10, [0, 1] * 10)
+    assert row["auroc"] == 1.0
+
+
+def test_two_scanners_by_hand():
+    # Positives: A A A B; negatives: A B B B. With both of a pair left out (and the prior pulling
+    # equally), A stays the richer scanner for every pair that differs.
+    values, labels = ["A", "A", "A", "B", "A", "B", "B", "B"], [1, 1, 1, 1, 0, 0, 0, 0]
+    # A positive in A beats a negative in B: 3 x 3 pairs; A with A and B with B tie: 3 + 3;
+    # the positive in B loses to the negative in A: 1.
+    assert _auroc(values, labels)["auroc"] == pytest.approx((9 + 3) / 16)
+
+
+def test_chance_gives_one_half_in_the_mean():
+    found = []
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        labels = draw.permutation(np.repeat([0, 1], 30))
+        found.append(_auroc([f"k{v}" for v in draw.integers(0, 4, 60)], labels)["auroc"])
+    # Standard error of the mean of 60: about 0.01.
+    assert np.mean(found) == pytest.approx(0.5, abs=0.04)
+
+
+def test_studies_of_one_patient_do_not_vouch_for_each_other():
+    # Every patient has a scanner of its own and two studies with one label.
+    patients = [f"P{n // 2}" for n in range(20)]
+    labels = [n // 2 % 2 for n in range(20)]
+    assert _auroc([f"scanner {p}" for p in patients], labels, patients)["auroc"] == 0.5
+
+
+def test_a_number_counts_in_its_better_direction_and_says_so():
+    low = _auroc([float(n) for n in range(10)], [1] * 5 + [0] * 5)
+    assert low["auroc"] == 1.0
+    assert low["how"] == "number, better of the two directions"
+    assert low["low"] <= low["high"]
+
+
+def test_unknown_values_are_left_out_and_counted():
+    row = _auroc([None, "", *map(float, range(10))], [0, 1] + [0, 1] * 5)
+    assert row["n"] == 10
+
+
+def test_too_few_cases_say_so():
+    row = _auroc([1.0, 2.0, 3.0], [0, 1, 0])
+    assert np.isnan(row["auroc"])
+    assert row["how"] == "too few cases"
+
+
+def test_lists_are_no_facts():
+    facts = [{"hashes": ["a"], "kernel": "x" if n % 2 else "y"} for n in range(12)]
+    rows = confounder_aurocs(facts, [0, 1] * 6, [str(n) for n in range(12)])
+    assert [row["fact"] for row in rows] == ["kernel"]
