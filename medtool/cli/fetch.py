@@ -32,7 +32,10 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch the weights that a task's preset starts from; nothing else goes over the network."""
+    """Fetch the weights that a task's preset starts from; nothing else goes over the network.
+
+    They are kept below ~/.medtool/weights (model.weights.folder), with revision, hash, licence.
+    """
     from medtool.verbs.fetch import FetchOptions, fetch
 
     console = Console(quiet=quiet)

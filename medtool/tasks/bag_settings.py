@@ -62,6 +62,10 @@ class BagTrainSection(TrainSection):
                 "sampling = 'balanced' and a class_weight correct the prior twice: "
                 "set class_weight = 'none'"
             )
+        if self.loss == "focal" and self.focal_alpha is not None and self.class_weight != "none":
+            raise ValueError(
+                "focal_alpha and class_weight weight the classes twice: set class_weight = 'none'"
+            )
         return self
 
 

@@ -250,10 +250,12 @@ def start_weights(
     model: PretrainedModelSection,
     stages: Sequence[StageSection],
     *,
-    task: str,
+    fetch: str,
     reporter: Reporter | None = None,
 ) -> WeightReport | None:
     """Load what the preset says a training starts from; None where it starts from scratch.
+
+    ``fetch`` is the command that would fetch the weights, to be named in refusals.
 
     Raises UsageError, naming the two ways out, where weights that the preset names are not there,
     or where a stage would freeze a part of the backbone that holds random numbers.
@@ -268,7 +270,7 @@ def start_weights(
         if not model.weights.repository and not frozen:
             reporter.say("Backbone: random weights; the preset names none.")
             return None
-        raise _no_weights(model.weights, frozen, task)
+        raise _no_weights(model.weights, frozen, fetch)
     path, record = found
     report = load_backbone_weights(network, path, model.weights.layout)
     if record is not None:
@@ -278,7 +280,7 @@ def start_weights(
                 where=str(path),
                 met=f"sha256 {report.tensors_sha256}",
                 wanted=record.tensors_sha256,
-                how=f"'medtool fetch {task} --force' fetches them again.",
+                how=f"'{fetch} --force' fetches them again.",
             )
         report = replace(
             report,
@@ -314,7 +316,7 @@ def _frozen_parts(network: nn.Module, stages: Sequence[StageSection]) -> list[st
     return [part for part in backbone_parts(backbone) if any(part not in s.rates for s in stages)]
 
 
-def _no_weights(weights: WeightsSection, frozen: Sequence[str], task: str) -> UsageError:
+def _no_weights(weights: WeightsSection, frozen: Sequence[str], fetch: str) -> UsageError:
     met = f"'{weights.file}' of {weights.repository} was not fetched"
     if not weights.repository:
         met = "the preset names no weights"
@@ -325,6 +327,6 @@ def _no_weights(weights: WeightsSection, frozen: Sequence[str], task: str) -> Us
         where="model.weights",
         met=met,
         wanted="weights for the backbone",
-        how=f"'medtool fetch {task}' fetches them (nothing else goes over the network), or "
+        how=f"'{fetch}' fetches them (nothing else goes over the network), or "
         "'--from-scratch' trains everything from random weights.",
     )

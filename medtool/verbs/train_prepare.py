@@ -86,7 +86,7 @@ def make_ready(
     options = _same_data(options, run) if run.exists() else options
     data = gather(task, options, run, reporter)
     cache = Cache(options.run.cache or resolved.paths.cache, task)
-    start = _start(task, resume, reporter)
+    start = _start(task, resolved.preset_name, resume, reporter)
     plan = _plan(task, start, data, options, resume)
     earlier = run.read_run() if run.exists() else {}
     document = {**_run_document(task, resolved, options, data, started), **_kept(earlier)}
@@ -155,7 +155,7 @@ def _same_data(options: TrainOptions, run: RunFolder) -> TrainOptions:
     )
 
 
-def _start(task: Task, resume: Path | None, reporter: Reporter) -> _Start:
+def _start(task: Task, preset: str, resume: Path | None, reporter: Reporter) -> _Start:
     network = new_network(task)
     groups = task.groups(network)
     check_groups(network, groups)
@@ -167,8 +167,9 @@ def _start(task: Task, resume: Path | None, reporter: Reporter) -> _Start:
     elif isinstance(model, PretrainedModelSection):
         from medtool.train.weights import start_weights
 
+        fetch = f"medtool fetch {task.name}" + (f" --preset {preset}" if preset else "")
         loaded = start_weights(
-            network, model, task.settings.train.stages, task=task.name, reporter=reporter
+            network, model, task.settings.train.stages, fetch=fetch, reporter=reporter
         )
         if loaded is not None:
             source = loaded.repository or loaded.file

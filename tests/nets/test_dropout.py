@@ -97,3 +97,9 @@ def test_training_without_keys_is_an_error() -> None:
 def test_a_share_outside_the_range(share: float) -> None:
     with pytest.raises(ValueError, match="share"):
         KeyedDropout(share)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+def test_masks_are_the_same_on_another_device() -> None:
+    keys = slice_keys(0, 3, "case", list(range(50)))
+    assert torch.equal(keyed_bits(keys, 512), keyed_bits(keys.cuda(), 512).cpu())

@@ -216,6 +216,13 @@ def test_the_prior_is_not_corrected_twice() -> None:
         tiny_settings(train={"sampling": "balanced", "class_weight": "balanced"})
 
 
+def test_classes_are_not_weighted_twice_by_the_focal_loss() -> None:
+    train = {"loss": "focal", "focal_alpha": 0.25}
+    with pytest.raises(ValidationError, match="weight the classes twice"):
+        tiny_settings(train={**train, "class_weight": "balanced"})
+    assert tiny_settings(train={**train, "class_weight": "none"}).train.focal_alpha == 0.25
+
+
 def test_slices_are_drawn_in_training_only_and_anew_each_epoch(prepare: Prepare) -> None:
     task, cases, paths = prepare(tiny_cases(1, slices=30), train={"max_slices": 5})
     training = task.examples(cases, paths, training=True)

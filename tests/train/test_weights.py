@@ -197,20 +197,20 @@ def network() -> nn.Module:
 
 def test_a_stage_that_freezes_random_weights_is_refused_with_the_ways_out() -> None:
     with pytest.raises(UsageError) as caught:
-        start_weights(network(), model_section(), HEAD_ONLY, task="some-task")
+        start_weights(network(), model_section(), HEAD_ONLY, fetch="medtool fetch some-task")
     assert "medtool fetch some-task" in caught.value.how
     assert "--from-scratch" in caught.value.how
     assert "layer4" in caught.value.met
 
 
 def test_without_frozen_parts_nothing_is_needed() -> None:
-    assert start_weights(network(), model_section(), EVERYTHING, task="t") is None
-    assert start_weights(network(), model_section(), [], task="t") is None
+    assert start_weights(network(), model_section(), EVERYTHING, fetch="medtool fetch t") is None
+    assert start_weights(network(), model_section(), [], fetch="medtool fetch t") is None
 
 
 def test_from_scratch_is_a_way_out() -> None:
     model = model_section(from_scratch=True)
-    assert start_weights(network(), model, HEAD_ONLY, task="t") is None
+    assert start_weights(network(), model, HEAD_ONLY, fetch="medtool fetch t") is None
 
 
 def test_weights_that_the_preset_names_are_not_done_without() -> None:
@@ -218,7 +218,7 @@ def test_weights_that_the_preset_names_are_not_done_without() -> None:
         weights=WeightsSection(repository="a/b", file="w.pt", folder=Path("/nowhere"))
     )
     with pytest.raises(UsageError, match="not on this machine"):
-        start_weights(network(), model, EVERYTHING, task="t")
+        start_weights(network(), model, EVERYTHING, fetch="medtool fetch t")
 
 
 def test_a_local_path_is_taken(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_local_path_is_taken(tmp_path: Path) -> None:
     save_file(source.state_dict(), tmp_path / "w.safetensors")
     target = network()
     model = model_section(tmp_path / "w.safetensors")
-    report = start_weights(target, model, HEAD_ONLY, task="t")
+    report = start_weights(target, model, HEAD_ONLY, fetch="medtool fetch t")
     assert report is not None
     assert report.loaded == report.total
     own = target.get_submodule("backbone").state_dict()

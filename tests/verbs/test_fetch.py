@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +107,7 @@ def test_fetched_weights_start_a_training(
     model = BagModelSection(backbone=TINY_BACKBONE, weights=section)
     network = TinyBag(tiny_settings()).network()
     stages = [StageSection(from_epoch=0, rates={"head": 1e-3})]
-    report = start_weights(network, model, stages, task="tiny-bag")
+    report = start_weights(network, model, stages, fetch="medtool fetch tiny-bag")
     assert report is not None
     assert (report.loaded, report.revision) == (report.total, COMMIT)
     assert "hub: mit" in report.licence
@@ -120,7 +123,7 @@ def test_weights_that_changed_on_the_disk_are_refused(
     section = WeightsSection(repository=REPOSITORY, file=FILE, folder=tmp_path / "weights")
     model = BagModelSection(backbone=TINY_BACKBONE, weights=section)
     with pytest.raises(CheckpointError, match="changed since"):
-        start_weights(TinyBag(tiny_settings()).network(), model, [], task="tiny-bag")
+        start_weights(TinyBag(tiny_settings()).network(), model, [], fetch="medtool fetch tiny-bag")
 
 
 def test_a_bundle_carries_weights_to_a_machine_without_network(
@@ -227,3 +230,32 @@ def test_a_preset_without_weights(ask: Callable[..., FetchOptions]) -> None:
     options = FetchOptions(task="tiny-bag", assignments=("model.weights.repository=",))
     with pytest.raises(UsageError, match="no weights of the hub"):
         fetch(options)
+
+
+def command(hub: Hub, *words: str) -> subprocess.CompletedProcess[str]:
+    """``medtool fetch`` in a process of its own, with a hub as huggingface-hub is told of it."""
+    return subprocess.run(
+        [sys.executable, "-m", "medtool.cli.app", "fetch", "brainmet", *words],
+        env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1"},  # noqa: TID251
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_shows_licence_and_hash_and_prints_json(weights: bytes, tmp_path: Path) -> None:
+    named = [
+        f"--set=model.weights.{key}"
+        for key in (f"repository={REPOSITORY}", f"file={FILE}", f"folder={tmp_path / 'w'}")
+    ]
+    with hub_on_loopback(FILE, weights, licence=None) as hub:
+        first = command(hub, *named, "--bundle", str(tmp_path / "b.zip"))
+        second = command(hub, *named, "--json", "--quiet")
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "licence   hub: none stated" in first.stdout
+    assert COMMIT in first.stderr
+    assert (tmp_path / "b.zip").is_file()
+    told = json.loads(second.stdout)
+    assert (told["already_there"], told["resolved_revision"]) == (True, COMMIT)
+    assert told["tensors_sha256"] in first.stdout
+    assert second.stderr == ""
