@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from medtool.core.records import Case, Finding, Prepared
 
@@ -11,51 +11,51 @@ UNLIKE_TRAINING = "unlike-training"
 # Numbers this share outside the range of the training are still like it: headers are rounded.
 TOLERANCE = 0.02
 NAMES_SHOWN = 4
+AXES = ("x", "y", "z")
 
 
 def unlike_training(
     training_range: Mapping[str, Any], case: Case, prepared: Prepared
 ) -> list[Finding]:
-    """A warning for each fact of ``case`` that no training case had.
+    """A warning that names each fact of ``case`` that no training case had; else nothing.
 
     ``training_range`` is the checkpoint's: counts of words, quantiles of numbers (first the
     smallest, last the largest). What either side does not know is not judged.
     """
-    findings = []
+    differences = []
     for name, known in training_range.items():
         value = case.facts.get(name)
-        if value in (None, ""):
-            continue
-        if isinstance(known, Mapping) and str(value) not in known:
-            shown = ", ".join(sorted(known)[:NAMES_SHOWN])
-            findings.append(_finding(name, f"'{value}'", f"{shown}"))
-        elif _is_range(known) and isinstance(value, int | float):
-            findings += _outside(name, float(value), known)
-    spacing = prepared.facts.get("spacing_mm")
-    known_spacing = training_range.get("spacing_mm")
-    if spacing and isinstance(known_spacing, Sequence) and len(known_spacing) == len(spacing):
-        for axis, (value, known) in enumerate(zip(spacing, known_spacing, strict=True)):
-            if _is_range(known):
-                findings += _outside(f"spacing along axis {axis} (mm)", float(value), known)
-    return findings
+        if value not in (None, ""):
+            differences += _difference(name.replace("_", " "), value, known)
+    spacing = prepared.facts.get("spacing_mm") or ()
+    known_spacing = training_range.get("spacing_mm") or ()
+    if len(known_spacing) == len(spacing) == len(AXES):
+        for axis, value, known in zip(AXES, spacing, known_spacing, strict=True):
+            differences += _difference(f"spacing {axis} mm", value, known)
+    if not differences:
+        return []
+    text = f"Unlike anything in the training: {'; '.join(differences)}."
+    return [Finding(UNLIKE_TRAINING, text, "warning")]
 
 
-def _is_range(known: object) -> bool:
+def _difference(name: str, value: object, known: object) -> list[str]:
+    """What is other about one fact, or nothing."""
+    if isinstance(known, Mapping):
+        shown = ", ".join(sorted(known)[:NAMES_SHOWN])
+        return [] if str(value) in known else [f"{name} {value} (there {shown})"]
+    if not (_is_range(known) and isinstance(value, int | float)):
+        return []
+    low, high = float(known[0]), float(known[-1])
+    if low - abs(low) * TOLERANCE <= value <= high + abs(high) * TOLERANCE:
+        return []
+    there = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return [f"{name} {value:g} (there {there})"]
+
+
+def _is_range(known: object) -> TypeGuard[Sequence[float]]:
     return (
         isinstance(known, Sequence)
         and not isinstance(known, str)
         and len(known) >= 2
         and all(isinstance(number, int | float) for number in known)
     )
-
-
-def _outside(name: str, value: float, quantiles: Sequence[float]) -> list[Finding]:
-    low, high = float(quantiles[0]), float(quantiles[-1])
-    if low - abs(low) * TOLERANCE <= value <= high + abs(high) * TOLERANCE:
-        return []
-    return [_finding(name, f"{value:g}", f"{low:g} to {high:g}")]
-
-
-def _finding(name: str, met: str, known: str) -> Finding:
-    text = f"Unlike the training: {name.replace('_', ' ')} is {met}, there it was {known}."
-    return Finding(UNLIKE_TRAINING, text, "warning")
