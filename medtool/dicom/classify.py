@@ -8,11 +8,9 @@ pages and maps are no volumes of Hounsfield units. PET and MR may be DERIVED or 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from medtool.core.records import Finding
 from medtool.dicom import tags
-from medtool.dicom.header import Header
 
 # Words of SeriesDescription and ImageType that vendors give to projection images.
 LOCALIZER_WORDS = re.compile(r"LOCALI[SZ]ER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM", re.IGNORECASE)
@@ -29,22 +27,9 @@ HOUNSFIELD_TYPES = frozenset(["", "HU", "US", "HU_MOD"])
 
 
 def classes_of(
-    header: Header, modality: str, image_type: tuple[str, ...], rescale_type: str
-) -> tuple[str, ...]:
-    """Codes of what the image is beside a slice; () for a plain slice."""
-    return _classes(
-        header.text(tags.SOP_CLASS_UID),
-        modality,
-        image_type,
-        header.text(tags.SERIES_DESCRIPTION),
-        rescale_type.upper(),
-    )
-
-
-@lru_cache(maxsize=1024)
-def _classes(
     sop_class: str, modality: str, image_type: tuple[str, ...], description: str, rescale_type: str
 ) -> tuple[str, ...]:
+    """Codes of what the image is beside a slice; () for a plain slice."""
     found = []
     secondary_capture = sop_class == tags.SECONDARY_CAPTURE or sop_class.startswith(
         tags.SECONDARY_CAPTURE + "."
@@ -64,7 +49,7 @@ def _classes(
         parts = set(words.replace("_", " ").split()) | set(image_type[2:])
         if parts & REFORMATS:
             found.append("reformat")
-        if parts & MAPS or rescale_type not in HOUNSFIELD_TYPES:
+        if parts & MAPS or rescale_type.upper() not in HOUNSFIELD_TYPES:
             found.append("not-hu")
         if image_type[1:2] == ("SECONDARY",):
             found.append("secondary-image")

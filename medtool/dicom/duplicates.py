@@ -28,13 +28,13 @@ def _text_of(tag: int) -> Key:
 
 # Elements that tell phases apart (PS3.3): what they say is taken even if a phase is incomplete.
 PHASES: tuple[tuple[str, Key], ...] = (
-    ("TemporalPosition", lambda image: image.temporal),
+    ("TemporalPosition", lambda image: image.frame.temporal),
     ("TriggerTime", _text_of(tags.TRIGGER_TIME)),
     ("EchoNumbers", _text_of(tags.ECHO_NUMBERS)),
     ("EchoTime", _text_of(tags.ECHO_TIME)),
     ("AcquisitionNumber", _text_of(tags.ACQUISITION_NUMBER)),
-    ("ImageType", lambda image: image.image_type),
-    ("SliceThickness", lambda image: image.thickness_mm),
+    ("ImageType", lambda image: image.kind.image_type),
+    ("SliceThickness", lambda image: image.frame.thickness_mm),
     ("ContrastBolusAgent", _text_of(tags.CONTRAST_AGENT)),
 )
 # Elements that only suggest phases: taken where each phase then has the same positions.

@@ -25,20 +25,22 @@ def find_files(paths: Iterable[Path]) -> tuple[list[Path], list[Skipped]]:
 
     Raises InputError for a path that does not exist.
     """
-    files: dict[Path, None] = {}
+    files: list[Path] = []
     skipped: list[Skipped] = []
-    for path in paths:
+    given = list(paths)
+    for path in given:
         if path.is_file():
-            files[path] = None
+            files.append(path)
         elif path.is_dir():
-            files.update(dict.fromkeys(_below(path, skipped, set())))
+            files.extend(_below(path, skipped, set()))
         else:
             raise InputError(
                 "There is no such file or folder.",
                 where=str(path),
                 how="check the path, and that the drive is connected.",
             )
-    return list(files), skipped
+    # Only paths that were given one beside another can name a file twice.
+    return (list(dict.fromkeys(files)) if len(given) > 1 else files), skipped
 
 
 def _below(folder: Path, skipped: list[Skipped], seen: set[tuple[int, int]]) -> Iterator[Path]:

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from medtool.dicom import tags
@@ -25,8 +26,8 @@ _INVALID = (math.nan,) * 6
 
 # Told apart only where positions overlap, in this order.
 OVERLAP_KEYS: tuple[tuple[str, Callable[[Image], Hashable]], ...] = (
-    ("ImageType", lambda image: image.image_type[2:]),
-    ("SliceThickness", lambda image: image.thickness_mm),
+    ("ImageType", lambda image: image.kind.image_type[2:]),
+    ("SliceThickness", lambda image: image.frame.thickness_mm),
     ("AcquisitionNumber", lambda image: image.header.integer(tags.ACQUISITION_NUMBER)),
 )
 
@@ -40,45 +41,44 @@ class Group:
     told_by: str = ""
 
 
-def series_identity(image: Image) -> tuple[str, ...]:
-    """Patient, study and series; where the series UID is empty, the folder stands for it."""
-    header = image.header
-    uid = header.text(tags.SERIES_INSTANCE_UID)
-    return (
-        header.text(tags.PATIENT_ID),
-        header.text(tags.STUDY_INSTANCE_UID),
-        uid,
-        "" if uid else str(header.path.parent),
-    )
-
-
 def group_images(images: Sequence[Image]) -> list[Group]:
     """Stacks in order of first appearance; images without geometry make groups of their own."""
     buckets: dict[Hashable, list[Image]] = {}
     directions: dict[Hashable, list[tuple[float, ...]]] = {}
     for image in images:
-        header = image.header
+        kind, frame, pixels = image.kind, image.frame, image.plane.pixels
+        # Kernel, frame of reference and class of image are part of the kind; ImageType is not
+        # told apart yet. Where the series UID is empty, the folder stands for it.
         key = (
-            *series_identity(image),
-            image.modality,
-            image.classes,
-            header.text(tags.FRAME_OF_REFERENCE_UID),
-            image.kernel,
-            image.stack,
-            image.plane.pixels.rows,
-            image.plane.pixels.columns,
-            tuple(round(value, SPACING_DIGITS) for value in image.spacing_mm),
+            kind.patient_id,
+            kind.study_uid,
+            kind.series_uid or image.header.path.parent,
+            kind.modality,
+            kind.classes,
+            kind.frame_of_reference,
+            kind.kernel,
+            frame.stack,
+            pixels.rows,
+            pixels.columns,
+            _rounded(frame.spacing_mm),
         )
-        direction = _nearest_direction(image.orientation, directions.setdefault(key, []))
-        placed = all(value == value for value in image.plane.position_mm)
+        direction = _nearest_direction(frame.orientation, directions.setdefault(key, []))
+        placed = all(map(math.isfinite, image.plane.position_mm))
         buckets.setdefault((key, direction, placed), []).append(image)
     return [group for bucket in buckets.values() for group in _stacks(bucket)]
+
+
+@lru_cache(maxsize=256)
+def _rounded(spacing_mm: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(value, SPACING_DIGITS) for value in spacing_mm)
 
 
 def _nearest_direction(
     orientation: tuple[float, ...], known: list[tuple[float, ...]]
 ) -> tuple[float, ...]:
     """The orientation that was seen before within the tolerance, else this one from now on."""
+    if orientation in known:
+        return orientation
     if not all(math.isfinite(value) for value in orientation):
         return _INVALID
     for other in known:
@@ -91,7 +91,7 @@ def _nearest_direction(
 
 
 def _stacks(images: list[Image]) -> list[Group]:
-    orientation = Counter(image.orientation for image in images).most_common(1)[0][0]
+    orientation = Counter(image.frame.orientation for image in images).most_common(1)[0][0]
     axes = plane_axes(orientation)
     if axes is None or any(value != value for i in images for value in i.plane.position_mm):
         return [Group(images, orientation)]

@@ -36,6 +36,7 @@ _explicit = struct.Struct("<HH2sH").unpack_from
 _implicit = struct.Struct("<HHI").unpack_from
 _long = struct.Struct("<I").unpack_from
 _ENHANCED = tags.ENHANCED_CLASSES
+_SYNTAX_ELEMENT = tags.TRANSFER_SYNTAX_UID & 0xFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD
 
 
@@ -67,9 +68,9 @@ class Header:
 
     def text(self, tag: int) -> str:
         """The value without padding; "" when absent or empty. Several values keep backslashes."""
-        if tag in self.decoded:
+        if self.decoded and tag in self.decoded:
             return self.decoded[tag]
-        return _text(self.raw.get(tag, b""))
+        return plain_text(self.raw.get(tag, b""))
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """The single values without padding."""
@@ -78,11 +79,11 @@ class Header:
 
     def numbers(self, tag: int) -> tuple[float, ...]:
         """Decimal strings as floats; what is no number becomes NaN; () when absent or empty."""
-        return _numbers(self.raw.get(tag, b""))
+        return decimals(self.raw.get(tag, b""))
 
     def number(self, tag: int) -> float | None:
         """The first decimal, None when absent or empty."""
-        values = _numbers(self.raw.get(tag, b""))
+        values = decimals(self.raw.get(tag, b""))
         return values[0] if values else None
 
     def integer(self, tag: int) -> int | None:
@@ -142,23 +143,25 @@ class _Unknown(Exception):
 def _file_meta(start: bytes) -> tuple[str, int]:
     """Transfer syntax and where the data set begins; file meta is explicit little endian."""
     position = PREAMBLE_BYTES + 4
-    syntax, last, end = "", 0, 0
-    while position + 2 <= len(start) and start[position : position + 2] == b"\x02\x00":
-        _, element, representation, length = _explicit(start, position)
+    syntax, last, end, size = "", -1, 0, len(start)
+    while position + 12 <= size:
+        group, element, representation, length = _explicit(start, position)
+        if group != 2:
+            break
         value = position + 8
-        if representation in _LONG:
+        if representation not in _SHORT:
+            if representation not in _LONG:
+                raise _Unknown
             (length,) = _long(start, value)
             value += 4
-        elif representation not in _SHORT:
-            raise _Unknown
-        if element < last or length > len(start):
+        if element <= last or length > size:
             raise _Unknown
         last = element
-        if element == 0 and length == 4:
-            end = value + 4 + _long(start, value)[0]
-        elif element == (tags.TRANSFER_SYNTAX_UID & 0xFFFF):
-            syntax = _ascii(start[value : value + length])
         position = value + length
+        if element == 0 and length == 4:
+            end = position + _long(start, value)[0]
+        elif element == _SYNTAX_ELEMENT:
+            syntax = _ascii(start[value:position])
     # A wrong group length means that another reader could see another data set.
     if not syntax or end not in (0, position) or position > len(start):
         raise _Unknown
@@ -298,13 +301,15 @@ def _ascii(raw: bytes) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _text(raw: bytes) -> str:
+def plain_text(raw: bytes) -> str:
+    """ASCII without the padding of DICOM texts (spaces, nulls)."""
     return raw.decode("ascii", "replace").strip(" \0")
 
 
 @lru_cache(maxsize=4096)
-def _numbers(raw: bytes) -> tuple[float, ...]:
-    text = _text(raw)
+def decimals(raw: bytes) -> tuple[float, ...]:
+    """Decimal strings as floats; what is no number becomes NaN; () when empty."""
+    text = plain_text(raw)
     return tuple(_float(part) for part in text.split("\\")) if text else ()
 
 
@@ -317,7 +322,7 @@ def _float(text: str) -> float:
 
 @lru_cache(maxsize=4096)
 def _integer(raw: bytes) -> int | None:
-    text = _text(raw).split("\\")[0].strip()
+    text = plain_text(raw).split("\\")[0].strip()
     try:
         return int(text)
     except ValueError:

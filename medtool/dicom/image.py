@@ -15,38 +15,43 @@ from medtool.core.geometry import Triple
 from medtool.core.records import Finding, Skipped
 from medtool.dicom import tags
 from medtool.dicom.classify import classes_of
-from medtool.dicom.header import Header
+from medtool.dicom.header import Header, decimals, plain_text
 from medtool.dicom.multiframe import Frame, frames_of
 from medtool.dicom.series import PixelFormat, Plane
+from medtool.dicom.stack import along, cached_axes
 
 # More pixels in one plane than any scanner gives: a header that lies, or a decompression bomb.
 MOST_PIXELS = 65_536 * 4_096
 NOWHERE: Triple = (math.nan, math.nan, math.nan)
 
 
-@dataclass(slots=True)
-class Image:
-    """One image plane with what decides about it. Lengths in mm, times as in the header."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all images of one series have in common: one record for all of them."""
 
-    header: Header
-    plane: Plane
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    frame_of_reference: str
     modality: str
     image_type: tuple[str, ...]
     classes: tuple[str, ...]
-    # As they stand in the header; () when absent.
-    orientation: tuple[float, ...]
-    position: tuple[float, ...]
-    spacing_mm: tuple[float, ...]
-    thickness_mm: float | None
     kernel: str
-    stack: str
-    temporal: str
-    problems: tuple[Finding, ...]
 
-    @property
-    def is_placed(self) -> bool:
-        """Whether orientation, position and spacing are there at all."""
-        return bool(self.orientation and self.position and self.spacing_mm)
+
+@dataclass(slots=True)
+class Image:
+    """One image plane with what decides about it. Lengths in mm, times as in the header.
+
+    ``position`` is () where the header has none; the other geometry is in ``frame``.
+    """
+
+    header: Header
+    plane: Plane
+    kind: Kind
+    frame: Frame
+    position: tuple[float, ...]
+    problems: tuple[Finding, ...]
 
 
 def images_of(header: Header) -> list[Image] | Skipped:
@@ -61,25 +66,27 @@ def images_of(header: Header) -> list[Image] | Skipped:
         framed = frames_of(header.dataset, count)
         # Functional groups are large; nobody needs them any more.
         header.dataset = None
-    else:
-        framed = [_own_frame(header, index) for index in range(count)]
-    return [_image(header, frame, count) for frame in framed]
+        return [_image(header, f, f.position, index, count) for index, f in enumerate(framed)]
+    position = header.numbers(tags.IMAGE_POSITION)
+    frame = _own_frame(tuple(map(header.raw.get, _FRAME_TAGS)))
+    return [_image(header, frame, position, index, count) for index in range(count)]
 
 
 def _no_image(header: Header) -> Skipped | None:
-    path = header.path
+    path, raw = header.path, header.raw
     sop_class = header.text(tags.SOP_CLASS_UID) or header.text(tags.MEDIA_STORAGE_SOP_CLASS_UID)
-    if sop_class == tags.MEDIA_DIRECTORY or tags.DIRECTORY_RECORD_SEQUENCE in header:
+    if sop_class == tags.MEDIA_DIRECTORY or tags.DIRECTORY_RECORD_SEQUENCE in raw:
         return Skipped(path, "dicomdir", "a directory of DICOM files (DICOMDIR), not an image")
     other = _other_object(sop_class)
     if other:
         return Skipped(path, "not-an-image", f"{other}, not an image")
     whole = header.pixel_offset < 0 and header.walked_bytes >= header.size
-    if tags.ENCRYPTED_ATTRIBUTES_SEQUENCE in header and (whole or not header.word(tags.ROWS)):
+    sized = header.word(tags.ROWS) and header.word(tags.COLUMNS)
+    if tags.ENCRYPTED_ATTRIBUTES_SEQUENCE in raw and (whole or not sized):
         return Skipped(path, "encrypted", "what makes the image is encrypted")
-    if not header.word(tags.ROWS) or not header.word(tags.COLUMNS):
+    if not sized:
         return Skipped(path, "no-image", "has no rows and columns of pixels")
-    if whole and tags.PIXEL_DATA not in header:
+    if whole and tags.PIXEL_DATA not in raw:
         return Skipped(path, "no-pixel-data", "the header is there, the pixel data are not")
     return None
 
@@ -91,63 +98,104 @@ def _other_object(sop_class: str) -> str:
     return next(found, "")
 
 
-def _own_frame(header: Header, index: int) -> Frame:
-    """What a plain header says, in the form of a frame's functional groups."""
+_FRAME_TAGS = (
+    tags.IMAGE_ORIENTATION,
+    tags.PIXEL_SPACING,
+    tags.SLICE_THICKNESS,
+    tags.RESCALE_SLOPE,
+    tags.RESCALE_INTERCEPT,
+    tags.RESCALE_TYPE,
+    tags.TEMPORAL_POSITION,
+)
+
+
+@lru_cache(maxsize=1024)
+def _own_frame(raw: tuple[bytes | None, ...]) -> Frame:
+    """What a plain header repeats from file to file, in the form of functional groups."""
+    orientation, spacing, thickness, slope, intercept, rescale_type, temporal = raw
     return Frame(
-        index=index,
-        position=header.numbers(tags.IMAGE_POSITION),
-        orientation=header.numbers(tags.IMAGE_ORIENTATION),
-        spacing_mm=header.numbers(tags.PIXEL_SPACING),
-        thickness_mm=header.number(tags.SLICE_THICKNESS),
-        slope=header.number(tags.RESCALE_SLOPE),
-        intercept=header.number(tags.RESCALE_INTERCEPT),
-        rescale_type=header.text(tags.RESCALE_TYPE),
+        position=(),
+        orientation=decimals(orientation or b""),
+        spacing_mm=decimals(spacing or b""),
+        thickness_mm=next(iter(decimals(thickness or b"")), None),
+        slope=next(iter(decimals(slope or b"")), None),
+        intercept=next(iter(decimals(intercept or b"")), None),
+        rescale_type=plain_text(rescale_type or b""),
         image_type=(),
         stack="",
-        temporal=header.text(tags.TEMPORAL_POSITION),
+        temporal=plain_text(temporal or b""),
     )
 
 
-def _image(header: Header, frame: Frame, frames: int) -> Image:
+def _image(
+    header: Header, frame: Frame, position: tuple[float, ...], index: int, frames: int
+) -> Image:
     pixels = _pixel_format(header, frames)
-    modality = header.text(tags.MODALITY).upper() or _modality_of(header.text(tags.SOP_CLASS_UID))
-    image_type = frame.image_type or _upper(header.text(tags.IMAGE_TYPE))
+    kind = _kind(header, frame)
     low, high = _padding(header, pixels)
-    position = frame.position
+    axes = cached_axes(frame.orientation)
+    place = (position[0], position[1], position[2]) if len(position) == 3 else NOWHERE
     plane = Plane(
         path=header.path,
-        frame=frame.index,
+        frame=index,
         sop_instance_uid=header.text(tags.SOP_INSTANCE_UID),
         instance_number=header.integer(tags.INSTANCE_NUMBER),
-        position_mm=position if len(position) == 3 else NOWHERE,
-        along_normal_mm=math.nan,
+        position_mm=place,
+        along_normal_mm=along(place, axes.normal) if axes is not None else math.nan,
         pixels=pixels,
         slope=1.0 if frame.slope is None else frame.slope,
         intercept=0.0 if frame.intercept is None else frame.intercept,
         padding_low=low,
         padding_high=high,
-        has_modality_lut=tags.MODALITY_LUT_SEQUENCE in header,
+        has_modality_lut=tags.MODALITY_LUT_SEQUENCE in header.raw,
     )
-    return Image(
-        header=header,
-        plane=plane,
+    problems = _pixel_problems(header, pixels) + _rescale_problems(plane, kind.modality, frame)
+    return Image(header, plane, kind, frame, position, problems)
+
+
+_KIND_TAGS = (
+    tags.PATIENT_ID,
+    tags.STUDY_INSTANCE_UID,
+    tags.SERIES_INSTANCE_UID,
+    tags.FRAME_OF_REFERENCE_UID,
+    tags.MODALITY,
+    tags.SOP_CLASS_UID,
+    tags.IMAGE_TYPE,
+    tags.SERIES_DESCRIPTION,
+    tags.CONVOLUTION_KERNEL,
+)
+
+
+def _kind(header: Header, frame: Frame) -> Kind:
+    if header.decoded:
+        texts = tuple(header.text(tag) for tag in _KIND_TAGS)
+        return _kind_of_texts(texts, frame.image_type, frame.rescale_type)
+    raw = tuple(map(header.raw.get, _KIND_TAGS))
+    return _kind_of_bytes(raw, frame.image_type, frame.rescale_type)
+
+
+@lru_cache(maxsize=1024)
+def _kind_of_bytes(
+    raw: tuple[bytes | None, ...], image_type: tuple[str, ...], rescale_type: str
+) -> Kind:
+    return _kind_of_texts(tuple(plain_text(v or b"") for v in raw), image_type, rescale_type)
+
+
+def _kind_of_texts(texts: tuple[str, ...], image_type: tuple[str, ...], rescale_type: str) -> Kind:
+    patient, study, series, reference, modality, sop_class, kinds, description, kernel = texts
+    modality = modality.upper() or _modality_of(sop_class)
+    own_type = tuple(part.strip().upper() for part in kinds.split("\\")) if kinds else ()
+    shown_type = image_type or own_type
+    return Kind(
+        patient_id=patient,
+        study_uid=study,
+        series_uid=series,
+        frame_of_reference=reference,
         modality=modality,
-        image_type=image_type,
-        classes=classes_of(header, modality, image_type, frame.rescale_type),
-        orientation=frame.orientation,
-        position=position,
-        spacing_mm=frame.spacing_mm,
-        thickness_mm=frame.thickness_mm,
-        kernel=header.text(tags.CONVOLUTION_KERNEL),
-        stack=frame.stack,
-        temporal=frame.temporal,
-        problems=(*_pixel_problems(header, pixels), *_rescale_problems(plane, modality, frame)),
+        image_type=shown_type,
+        classes=classes_of(sop_class, modality, shown_type, description, rescale_type),
+        kernel=kernel,
     )
-
-
-@lru_cache(maxsize=256)
-def _upper(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().upper() for part in text.split("\\")) if text else ()
 
 
 def _modality_of(sop_class: str) -> str:
@@ -272,14 +320,14 @@ def _missing_bytes(header: Header, pixels: PixelFormat) -> int:
     return max(0, expected - min(there, declared))
 
 
-def _rescale_problems(plane: Plane, modality: str, frame: Frame) -> list[Finding]:
+def _rescale_problems(plane: Plane, modality: str, frame: Frame) -> tuple[Finding, ...]:
     if not (math.isfinite(plane.slope) and math.isfinite(plane.intercept)) or plane.slope == 0:
         met = f"slope {plane.slope:g}, intercept {plane.intercept:g}"
-        return [_refusal("invalid-rescale", f"{plane.path.name} has rescale {met}")]
+        return (_refusal("invalid-rescale", f"{plane.path.name} has rescale {met}"),)
     unsaid = frame.slope is None or frame.intercept is None
     if modality == "CT" and not plane.has_modality_lut and unsaid:
-        return [_refusal("no-rescale", f"{plane.path.name} lacks rescale slope or intercept")]
-    return []
+        return (_refusal("no-rescale", f"{plane.path.name} lacks rescale slope or intercept"),)
+    return ()
 
 
 def _refusal(code: str, message: str) -> Finding:

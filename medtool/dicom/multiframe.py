@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 class Frame:
     """One frame's facts; () or None where the object does not say. Lengths in mm."""
 
-    index: int
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing_mm: tuple[float, ...]
@@ -35,10 +34,10 @@ def frames_of(dataset: Dataset, count: int) -> list[Frame]:
     """All frames of a multi-frame object in their stored order."""
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     own = list(dataset.get("PerFrameFunctionalGroupsSequence", None) or [])
-    return [_frame(k, own[k] if k < len(own) else None, shared) for k in range(count)]
+    return [_frame(own[k] if k < len(own) else None, shared) for k in range(count)]
 
 
-def _frame(index: int, own: Dataset | None, shared: Dataset | None) -> Frame:
+def _frame(own: Dataset | None, shared: Dataset | None) -> Frame:
     def group(keyword: str) -> Dataset | None:
         return _first(own, keyword) or _first(shared, keyword)
 
@@ -50,7 +49,6 @@ def _frame(index: int, own: Dataset | None, shared: Dataset | None) -> Frame:
     thickness = _numbers(measures, "SliceThickness")
     slope, intercept = _numbers(rescale, "RescaleSlope"), _numbers(rescale, "RescaleIntercept")
     return Frame(
-        index=index,
         position=_numbers(group("PlanePositionSequence"), "ImagePositionPatient"),
         orientation=_numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient"),
         spacing_mm=_numbers(measures, "PixelSpacing"),

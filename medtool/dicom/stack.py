@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,12 @@ def plane_axes(orientation: Sequence[float]) -> Axes | None:
     return Axes(_triple(row), _triple(column), _triple(np.cross(row, column)))
 
 
+@lru_cache(maxsize=1024)
+def cached_axes(orientation: tuple[float, ...]) -> Axes | None:
+    """``plane_axes`` of an orientation that many planes repeat."""
+    return plane_axes(orientation)
+
+
 def along(position_mm: Sequence[float], direction: Triple) -> float:
     """Projection of a point on a unit vector, mm."""
     x_mm, y_mm, z_mm = position_mm
@@ -93,7 +100,11 @@ def along(position_mm: Sequence[float], direction: Triple) -> float:
 
 def sort_planes(planes: Sequence[Plane], normal: Triple) -> tuple[Plane, ...]:
     """The planes with ``along_normal_mm`` filled in, ascending; equal positions by SOP instance."""
-    placed = [replace(p, along_normal_mm=along(p.position_mm, normal)) for p in planes]
+    placed = []
+    for plane in planes:
+        height = along(plane.position_mm, normal)
+        same = plane.along_normal_mm == height
+        placed.append(plane if same else replace(plane, along_normal_mm=height))
     return tuple(
         sorted(placed, key=lambda p: (p.along_normal_mm, p.sop_instance_uid, str(p.path), p.frame))
     )

@@ -14,7 +14,7 @@ from medtool.dicom.choose import score
 from medtool.dicom.classify import class_findings
 from medtool.dicom.codes import is_repair
 from medtool.dicom.duplicates import Settled, settle_duplicates
-from medtool.dicom.group import Group, series_identity
+from medtool.dicom.group import Group
 from medtool.dicom.image import Image
 from medtool.dicom.series import Plane, Series, StackGeometry, Verdict
 from medtool.dicom.stack import SAME_POSITION_MM, Stack, plane_axes, sort_planes, stack_geometry
@@ -29,7 +29,7 @@ def judge(group: Group) -> list[Series]:
     if placed:
         return [_series(Settled(group.images, placed), group, None)]
     broken = any(image.problems for image in group.images)
-    broken = broken or any(code != "derived" for code in group.images[0].classes)
+    broken = broken or any(code != "derived" for code in group.images[0].kind.classes)
     if broken:
         # Pixels of what is refused anyway are not worth reading to tell copies from phases.
         settled = [Settled(group.images)]
@@ -45,9 +45,9 @@ def _placement_findings(group: Group) -> list[Finding]:
     missing = [
         name
         for name, value in (
-            ("ImageOrientationPatient", first.orientation),
+            ("ImageOrientationPatient", first.frame.orientation),
             ("ImagePositionPatient", first.position),
-            ("PixelSpacing", first.spacing_mm),
+            ("PixelSpacing", first.frame.spacing_mm),
         )
         if not value
     ]
@@ -59,13 +59,13 @@ def _placement_findings(group: Group) -> list[Finding]:
 
 def _stack(part: Settled, group: Group, *, is_settled: bool) -> Stack:
     """Geometry of the planes; where several share a position, of one at each, for its codes."""
-    thicknesses = [i.thickness_mm for i in part.images if i.thickness_mm is not None]
+    thicknesses = [i.frame.thickness_mm for i in part.images if i.frame.thickness_mm is not None]
     planes = [image.plane for image in part.images]
     one_each = planes if is_settled else _one_at_each_position(planes, group)
     stack = stack_geometry(
         one_each,
         group.orientation,
-        part.images[0].spacing_mm,
+        part.images[0].frame.spacing_mm,
         thickness_mm=median(thicknesses) if thicknesses else None,
     )
     if len(one_each) == len(planes):
@@ -92,7 +92,7 @@ def _series(part: Settled, group: Group, stack: Stack | None) -> Series:
     first = images[0]
     header = first.header
     findings = [
-        *class_findings(first.classes, first.image_type),
+        *class_findings(first.kind.classes, first.kind.image_type),
         *_shared_problems(images),
         *part.findings,
         *(stack.findings if stack is not None else []),
@@ -109,15 +109,14 @@ def _series(part: Settled, group: Group, stack: Stack | None) -> Series:
     geometry = stack.geometry if stack is not None else None
     facts = _facts(images, geometry)
     points, reasons = score(facts, verdict, findings)
-    identity = series_identity(first)
     return Series(
-        key=identity[2],
-        uid=identity[2],
-        patient_id=identity[0],
-        study_uid=identity[1],
+        key=first.kind.series_uid,
+        uid=first.kind.series_uid,
+        patient_id=first.kind.patient_id,
+        study_uid=first.kind.study_uid,
         accession=header.text(tags.ACCESSION_NUMBER),
         study_date=header.text(tags.STUDY_DATE),
-        modality=first.modality,
+        modality=first.kind.modality,
         description=header.text(tags.SERIES_DESCRIPTION),
         folder=header.path.parent,
         planes=stack.planes if stack is not None else tuple(i.plane for i in images),
@@ -174,18 +173,18 @@ def _header_warnings(images: Sequence[Image]) -> list[Finding]:
 def _facts(images: Sequence[Image], geometry: StackGeometry | None) -> dict[str, Any]:
     """Plain values for tables and for the confounder check; never a name or a birth date."""
     header = images[0].header
-    thicknesses = [i.thickness_mm for i in images if i.thickness_mm is not None]
+    thicknesses = [i.frame.thickness_mm for i in images if i.frame.thickness_mm is not None]
     finite = [value for value in thicknesses if math.isfinite(value)]
     exposures = [v for i in images if (v := i.header.number(tags.EXPOSURE)) is not None]
     facts: dict[str, Any] = {
         "manufacturer": header.text(tags.MANUFACTURER),
         "model": header.text(tags.MODEL_NAME),
-        "kernel": Counter(image.kernel for image in images).most_common(1)[0][0],
+        "kernel": Counter(image.kind.kernel for image in images).most_common(1)[0][0],
         "thickness_mm": float(median(finite)) if finite else None,
         "kvp": header.number(tags.KVP),
         "exposure_mas": float(median(exposures)) if exposures else None,
-        "image_type": "\\".join(images[0].image_type),
-        "frame_of_reference": header.text(tags.FRAME_OF_REFERENCE_UID),
+        "image_type": "\\".join(images[0].kind.image_type),
+        "frame_of_reference": images[0].kind.frame_of_reference,
         "number": header.integer(tags.SERIES_NUMBER),
         "patient_position": header.text(tags.PATIENT_POSITION),
         "body_part": header.text(tags.BODY_PART),
