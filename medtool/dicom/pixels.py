@@ -145,7 +145,7 @@ def measure(plane: Plane, stored: Stored, out: NDArray[np.float32], *, is_ct: bo
     if padding is not None and is_ct:
         padding, found = _spare_tissue(padding, out)
         findings += found
-    if is_ct and float(out.min()) < LEAST_HU:
+    if is_ct and _lowest(plane, stored, out) < LEAST_HU:
         undeclared = out < LEAST_HU
         if padding is not None:
             undeclared &= ~padding
@@ -161,6 +161,13 @@ def measure(plane: Plane, stored: Stored, out: NDArray[np.float32], *, is_ct: bo
     if padding is not None:
         out[padding] = AIR_HU if is_ct else 0.0
     return Measured(padding, tuple(findings))
+
+
+def _lowest(plane: Plane, stored: Stored, out: NDArray[np.float32]) -> float:
+    """The lowest value of a plane; the integers are looked through faster than the floats."""
+    if plane.has_modality_lut or plane.slope < 0:
+        return float(out.min())
+    return int(stored.min()) * plane.slope + plane.intercept
 
 
 def _declared_padding(plane: Plane, stored: Stored) -> NDArray[np.bool_] | None:

@@ -214,6 +214,8 @@ def test_values_that_no_measurement_gives_are_padding_and_said() -> None:
     # -2000 stored, intercept -1024, but the tag declares -32768 (seen in ct_encodings).
     hu, codes = hu_of([[-2000, 1064]], intercept=-1024.0, padding_low=-32768)
     assert (hu.tolist(), codes) == ([[AIR_HU, 40.0]], ["undeclared-padding"])
+    hu, codes = hu_of([[3000, -40]], slope=-1.0)
+    assert (hu.tolist(), codes) == ([[AIR_HU, 40.0]], ["undeclared-padding"])
     # Noise in air may fall below -1024 HU: it stays.
     assert hu_of([[-1300, 0]])[0].tolist() == [[-1300.0, 0.0]]
 
