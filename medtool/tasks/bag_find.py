@@ -72,6 +72,7 @@ def find_studies(
             cases.append(found)
         else:
             refused.append(found)
+    refused += _empty_rows(manifest, studies)
     document = _document(intake, studies, cases, channel, modalities)
     document["series"] = [*document["series"], *volumes.rows]
     cases.sort(key=lambda case: case.case_id)
@@ -141,6 +142,22 @@ def _by_manifest(studies: list[Study], rows: Mapping[Path, ManifestRow]) -> list
             study = replace(study, case_id=row.case_id, patient_id=row.patient_id, label=row.label)
         named.append(study)
     return named
+
+
+def _empty_rows(rows: Sequence[ManifestRow], studies: Sequence[Study]) -> list[RefusedStudy]:
+    """Folders that a manifest names and that hold no series at all."""
+    full = {
+        parent
+        for study in studies
+        for folder in {series.folder for series in study.series}
+        for parent in (folder, *folder.parents)
+    }
+    text = "The manifest names a folder without any DICOM series."
+    return [
+        RefusedStudy(row.case_id, row.patient_id, "", "no-usable-series", text)
+        for row in rows
+        if row.image.is_dir() and row.image not in full
+    ]
 
 
 def _named(studies: Sequence[Study], patient_key: PatientKey) -> list[Study]:

@@ -166,6 +166,13 @@ def test_a_manifest_names_cases_patients_and_labels(tmp_path: Path) -> None:
     assert isinstance(cohort.cases[1].inputs["ct"], Series)
 
 
+def test_an_empty_folder_of_a_manifest_is_a_refused_row(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "m.csv").write_text("case,image\nc1,empty\n")
+    cohort = find(tmp_path / "m.csv")
+    assert [(row.case_id, row.code) for row in cohort.refused] == [("c1", "no-usable-series")]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
