@@ -112,13 +112,14 @@ def check_document(found: LabelledCohort, seen: CheckReport) -> dict[str, Any]:
 
 
 def _case_row(case: Case, findings: list[dict[str, Any]]) -> dict[str, Any]:
+    """``findings`` are the task's on the pixels; those on the choice of series come before."""
     return {
         "case": case.case_id,
         "patient": case.patient_id,
         "study_uid": case.study_uid,
         "label": case.label,
         "usable": not any(finding["severity"] == "refusal" for finding in findings),
-        "findings": findings,
+        "findings": [*(asdict(finding) for finding in case.findings), *findings],
     }
 
 

@@ -37,8 +37,10 @@ def check_remarks(document: Mapping[str, Any]) -> list[str]:
     """
     said: dict[str, list[str]] = defaultdict(list)
     notes: dict[str, list[str]] = defaultdict(list)
+    codes_of: dict[str, set[str]] = defaultdict(set)
     for series in document["series"]:
         who = f"{series['case'] or series['patient']}, {_name(series)}"
+        codes_of[series["case"]] |= {*series["codes"], *(f["code"] for f in series["findings"])}
         for text in (*series["reasons"], *series["repairs"], *series["warnings"]):
             said[text].append(who)
         for finding in series["findings"]:
@@ -46,6 +48,11 @@ def check_remarks(document: Mapping[str, Any]) -> list[str]:
                 notes[finding["code"]].append(f"{who}: {finding['message']}")
             else:
                 said[finding["message"]].append(who)
+    # Of a case only what its series do not say already: the choice of series, its patient.
+    for case in document["cases"]:
+        for finding in case["findings"]:
+            if finding["code"] not in codes_of[case["case"]]:
+                said[finding["message"]].append(case["case"])
     remarks = [f"{names[0]}{_others(names)}: {text}" for text, names in said.items()]
     remarks += [f"{code}: {texts[0]}{_others(texts)}" for code, texts in notes.items()]
     skipped = Counter((entry["code"], entry["why"]) for entry in document["skipped"])
@@ -57,7 +64,7 @@ def check_remarks(document: Mapping[str, Any]) -> list[str]:
 
 
 def _name(series: Mapping[str, Any]) -> str:
-    return str(series["description"] or f"...{series['uid'][-12:]}")
+    return str(series["description"] or "..." + series["uid"][-12:].lstrip("."))
 
 
 def _others(names: Sequence[str]) -> str:
