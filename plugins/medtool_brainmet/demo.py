@@ -12,12 +12,14 @@ import csv
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from medtool.data.machine import usable_cores
 from medtool_brainmet.demo_dicom import (
     Acquisition,
     StudyHeader,
@@ -43,7 +45,7 @@ class DemoOptions:
     """Size and kind of the cohort.
 
     ``lesions=False`` leaves every lesion out and keeps the labels: what then still predicts the
-    label is a fault of the generator or of the pipeline.
+    label is a fault of the generator or of the pipeline. ``workers`` None takes all usable cores.
     """
 
     patients: int = 120
@@ -51,7 +53,7 @@ class DemoOptions:
     slices: tuple[int, ...] = (17, 18, 19, 20)
     lesions: bool = True
     oddities: bool = True
-    workers: int = 1
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,10 @@ def write_cohort(folder: Path, seed: int, options: DemoOptions | None = None) ->
         writer.writerow(["patient_id", "label"])
         writer.writerows(sorted(labels.items()))
     write = partial(write_study, folder)
-    if options.workers > 1:
-        with ProcessPoolExecutor(options.workers) as pool:
+    workers = usable_cores() if options.workers is None else options.workers
+    if workers > 1:
+        # Spawned: the caller may hold threads, which a fork would leave behind locked.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             list(pool.map(write, studies, chunksize=4))
     else:
         for study in studies:

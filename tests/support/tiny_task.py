@@ -130,6 +130,8 @@ class TinyTask(Task):
 
     def prepare(self, case: Case) -> Prepared:
         """The scan times ``scale``."""
+        if "scan" not in case.inputs:
+            raise CaseRefused("no-scan", "the case has no scan")
         scan = np.load(case.inputs["scan"])
         if scan.ndim != 3 or scan.shape[1:] != (SIDE_PX, SIDE_PX):
             raise CaseRefused("wrong-size", "the scan has another size", met=str(scan.shape))
