@@ -22,7 +22,8 @@ LARGEST_FILE_BYTES = 4 * 1024 * 1024
 class Document:
     """One layer of settings: values, and where each of them was said.
 
-    ``label`` is what a person calls it, ``folder`` what its relative paths start from.
+    ``label`` is what a person calls it, ``remark`` where it comes from when that is not plain;
+    its relative paths start from ``folder``.
     """
 
     values: Mapping[str, Any]
@@ -30,17 +31,24 @@ class Document:
     folder: Path
     file: Path | None = None
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    remark: str = ""
 
     def place(self, path: KeyPath) -> str:
         """``label:line`` of a key, or of the nearest table above it that has a line."""
+        line = self.line(path)
+        remark = f" ({self.remark})" if self.remark else ""
+        return f"{self.label}:{line}{remark}" if line else f"{self.label}{remark}"
+
+    def line(self, path: KeyPath) -> int:
+        """The line alone; 0 where there is none."""
         for length in range(len(path), 0, -1):
             line = self.lines.get(path[:length])
             if line is not None:
-                return f"{self.label}:{line}"
-        return self.label
+                return line
+        return 0
 
 
-def read_document(file: Path, label: str) -> Document:
+def read_document(file: Path, label: str, *, remark: str = "") -> Document:
     """Read a TOML file; raises PresetError with the line when it is none."""
     try:
         content = file.read_bytes()
@@ -74,7 +82,7 @@ def read_document(file: Path, label: str) -> Document:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise refuse([_syntax_fault(error, text, label)], how="mend the line.") from error
-    return Document(values, label, file.parent, file, key_lines(text))
+    return Document(values, label, file.parent, file, key_lines(text), remark)
 
 
 def _syntax_fault(error: tomllib.TOMLDecodeError, text: str, label: str) -> Fault:

@@ -22,7 +22,7 @@ Place = Literal["working folder", "plugin", "shipped"]
 
 @dataclass(frozen=True)
 class PresetFile:
-    """One preset that can be asked for; ``label`` names its file without machine's folders."""
+    """One preset that can be asked for; ``label`` names its file without the machine's folders."""
 
     task: str
     name: str
@@ -31,9 +31,13 @@ class PresetFile:
 
     @property
     def label(self) -> str:
-        """``presets/<task>/<name>.toml``, and where that lies if not in the working folder."""
-        short = f"presets/{self.task}/{self.name}.toml"
-        return short if self.place == "working folder" else f"{short} ({self.place})"
+        """``presets/<task>/<name>.toml``, wherever that folder lies."""
+        return f"presets/{self.task}/{self.name}.toml"
+
+    @property
+    def remark(self) -> str:
+        """Where it lies, when that is not the working folder."""
+        return "" if self.place == "working folder" else self.place
 
 
 def shipped_folder() -> Path:

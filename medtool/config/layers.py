@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from medtool.core.task import Task
 
 SCHEMA_DEFAULT = "schema default"
+
+# What ``Document.place`` writes: label, line, perhaps a remark.
+_PLACE = re.compile(r"(.*):(\d+)(?: \(.*\))?$")
 
 # Keys that describe a file of the chain, not the settings that come out of it.
 _OF_THE_FILE = ("extends", "description")
@@ -172,7 +176,7 @@ def _preset_chain(
 def _named(task: str, module: str, name: str, beside: Path, folder: Path) -> tuple[Document, str]:
     if not is_path(name):
         found = find_preset(task, module, name, folder)
-        return read_document(found.file, found.label), found.name
+        return read_document(found.file, found.label, remark=found.remark), found.name
     file = Path(os.path.normpath(beside / Path(name).expanduser()))
     if not file.is_file():
         near = [other.name for other in file.parent.glob("*.toml")] if file.parent.is_dir() else []
@@ -188,7 +192,9 @@ def _named(task: str, module: str, name: str, beside: Path, folder: Path) -> tup
 
 def preset_description(preset: PresetFile) -> str:
     """Its line of description; raises PresetError when the file is no TOML."""
-    said = read_document(preset.file, preset.label).values.get("description", "")
+    said = read_document(preset.file, preset.label, remark=preset.remark).values.get(
+        "description", ""
+    )
     return said if isinstance(said, str) else ""
 
 
@@ -326,9 +332,8 @@ def _in_order(faults: Sequence[Fault], documents: Sequence[Document]) -> list[Fa
     labels = [document.label for document in documents]
 
     def key(fault: Fault) -> tuple[int, int]:
-        label, _, line = fault.place.rpartition(":")
-        if not line.isdigit():
-            label, line = fault.place, "0"
+        match = _PLACE.match(fault.place)
+        label, line = match.groups() if match else (fault.place, "0")
         return (labels.index(label) if label in labels else len(labels), int(line))
 
     return sorted(faults, key=key)

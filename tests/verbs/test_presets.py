@@ -30,7 +30,10 @@ def test_a_preset_with_the_origin_of_each_value(medtool, tmp_path):
     assert outcome.status == 0
     lines = outcome.out.splitlines()
     assert "seed = 5  # command line" in lines
-    assert any("presets/brainmet/curriculum.toml (shipped):" in line for line in lines)
+    assert any(
+        "presets/brainmet/curriculum.toml:" in line and line.endswith(" (shipped)")
+        for line in lines
+    )
     assert tomllib.loads(outcome.out)["train"]["seed"] == 5
 
 
