@@ -75,6 +75,7 @@ def attach_labels(cases: Sequence[Case], table: LabelTable) -> Labelled:
     row_of = dict(matched.values())
     get = KEYS[key]
     labelled = tuple(_with(case, row_of.get(get(case))) for case in cases)
+    _refuse_contradictions(cases, labelled, table)
     unmatched = tuple(row for row in table.rows if row.line not in matched)
     findings = [
         Finding(
@@ -126,8 +127,27 @@ def _reach(
 def _with(case: Case, row: LabelRow | None) -> Case:
     if row is None:
         return case
-    covariates = {**case.covariates, **row.covariates}
-    return replace(case, label=row.label, covariates=covariates)
+    label = case.label if row.label is None else row.label
+    return replace(case, label=label, covariates={**case.covariates, **row.covariates})
+
+
+def _refuse_contradictions(
+    cases: Sequence[Case], labelled: Sequence[Case], table: LabelTable
+) -> None:
+    """A label that came with the case (from a manifest) and the table's have to be one."""
+    torn = [
+        f"{before.case_id} ({before.label:g} there, {after.label:g} here)"
+        for before, after in zip(cases, labelled, strict=True)
+        if before.label is not None and after.label is not None and before.label != after.label
+    ]
+    if torn:
+        raise LabelsError(
+            "The table of labels contradicts the labels that came with the cases.",
+            where=str(table.path),
+            met=f"{len(torn)} cases: {_shown(torn)}",
+            wanted="one label a case",
+            how="correct one of the two, or leave the label column of the manifest out.",
+        )
 
 
 def _forgiven(table: LabelTable, ids: Sequence[str]) -> list[Finding]:

@@ -77,7 +77,15 @@ class WorkerPool:
         self._lanes = [_Lane() for _ in range(workers)]
         self._timeout_s = timeout_s
         self._threads = max(1, usable_cores() // workers)
-        self._pickled = pickle.dumps((task, cache))
+        try:
+            self._pickled = pickle.dumps((task, cache))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise MachineError(
+                f"The task '{task.name}' cannot be sent to worker processes.",
+                met=str(error),
+                wanted="a class at the top of a module that can be imported",
+                how="--workers 0 works in one process.",
+            ) from error
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,15 @@ def test_no_row_fits(tmp_path: Path) -> None:
         attach_labels([_case(1)], table)
     assert "CASE-c1x" in caught.value.met
     assert "PatientID 'p1'" in caught.value.wanted
+
+
+def test_labels_that_came_with_the_cases_are_not_overwritten(tmp_path: Path) -> None:
+    table = read_labels(_table(tmp_path, "id,label\nc1,1\nc2,\nc3,0\n"), DATA)
+    cases = [replace(_case(1), label=1.0), replace(_case(2), label=0.0), _case(3)]
+    assert [case.label for case in attach_labels(cases, table).cases] == [1.0, 0.0, 0.0]
+    with pytest.raises(LabelsError, match="contradicts") as caught:
+        attach_labels([replace(_case(1), label=0.0)], table)
+    assert caught.value.met == "1 cases: c1 (0 there, 1 here)"
 
 
 @given(st.integers(0, 10**9), st.integers(0, 5))

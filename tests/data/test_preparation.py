@@ -142,6 +142,18 @@ def test_the_machines_fault_ends_it(tmp_path: Path, workers: int) -> None:
     assert _children() <= before
 
 
+def test_a_task_that_cannot_travel_is_refused(tmp_path: Path) -> None:
+    class Homeless(TinyTask):
+        """A class that no other process can import."""
+
+    _, cases, _ = _faulty(tmp_path, "a")
+    task = Homeless(TinySettings())
+    with pytest.raises(MachineError, match="cannot be sent") as caught:
+        prepare_cases(task, cases, Cache(tmp_path / "c", task), workers=1)
+    assert "--workers 0" in caught.value.how
+    assert prepare_cases(task, cases, Cache(tmp_path / "c", task), workers=0).paths
+
+
 def test_a_stream_keeps_the_order_and_does_not_run_ahead(tmp_path: Path) -> None:
     names = [f"{n:02d}" for n in range(12)] + ["zz_slow"]
     task, cases, cache = _faulty(tmp_path, *names)
