@@ -1,6 +1,6 @@
 """Reading 400 slices of 512 x 512 into HU, beside a plain pydicom loop and SimpleITK's reader.
 
-    python benchmarks/read_series.py [--peers DIR] [--slices 400] [--rounds 5]
+    python benchmarks/read_series.py [--peers DIR] [--slices 400] [--seconds 30]
 
 ``--peers`` names a folder with pydicom's decoder plugins (benchmarks/requirements-dicom.txt);
 without it pydicom cannot read some syntaxes, which is then shown. Ours is measured from the folder
@@ -37,6 +37,7 @@ TARGETS = {
     "HTJ2K": (5.0, 5.0),
 }
 MOST_MEMORY = 1.3
+LEAST_ROUNDS = 3
 
 Reader = Callable[[Path], NDArray[np.float32]]
 
@@ -78,15 +79,18 @@ READERS: dict[str, Reader] = {
 }
 
 
-def timed(folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, str]]:
-    """Least seconds of each reader, which take turns, and why one could not read.
+def timed(folder: Path, least_s: float) -> tuple[dict[str, float], dict[str, str]]:
+    """Least seconds of each reader, and why one could not read.
 
-    The first round warms the disk's cache and checks that all pixels are the same bits.
+    They take turns for at least ``least_s`` seconds and three rounds, so that whatever else the
+    machine does meets all of them. The round before warms the disk's cache. In every round all
+    pixels must be the same bits.
     """
     seconds: dict[str, float] = {}
     why: dict[str, str] = {}
     reference = by_medtool(folder)
-    for turn in range(rounds + 1):
+    turn, until = 0, time.perf_counter() + least_s
+    while turn <= LEAST_ROUNDS or time.perf_counter() < until:
         for name, reader in READERS.items():
             if name in why:
                 continue
@@ -102,6 +106,7 @@ def timed(folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, str]]:
                 raise SystemExit(f"{name} gives other pixels in {folder.name}")
             if turn:
                 seconds[name] = min(taken, seconds.get(name, taken))
+        turn += 1
     return seconds, why
 
 
@@ -132,9 +137,9 @@ def _status_kb(key: str) -> int:
     raise SystemExit(f"/proc/self/status has no {key}")
 
 
-def row_of(kind: str, folder: Path, rounds: int, peers: Path | None) -> dict[str, Any]:
+def row_of(kind: str, folder: Path, least_s: float, peers: Path | None) -> dict[str, Any]:
     """One syntax, measured and judged."""
-    seconds, why = timed(folder, rounds)
+    seconds, why = timed(folder, least_s)
     ours = seconds["medtool"]
     ratios = {name: seconds[name] / ours for name in ("pydicom", "SimpleITK") if name in seconds}
     peaks = {name: peak_over_volume(name, folder, peers) for name in READERS if name not in why}
@@ -173,7 +178,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--slices", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--only", choices=list(SYNTAXES))
     parser.add_argument("--peak", nargs=2, metavar=("READER", "FOLDER"))
     arguments = parser.parse_args()
@@ -194,7 +199,7 @@ def main() -> int:
             folder = work / kind.replace(" ", "-")
             write_series(folder, syntax, slices=arguments.slices)
             write_series(folder.parent / f"{folder.name}-small", syntax, slices=4)
-            rows.append(row_of(kind, folder, arguments.rounds, arguments.peers))
+            rows.append(row_of(kind, folder, arguments.seconds, arguments.peers))
             print(as_line(rows[-1]), flush=True)
             shutil.rmtree(folder)
     finally:
@@ -202,7 +207,7 @@ def main() -> int:
     peers = " --peers DIR" if arguments.peers is not None else ""
     command = (
         f"python benchmarks/read_series.py --slices {arguments.slices} "
-        f"--rounds {arguments.rounds}{peers}"
+        f"--seconds {arguments.seconds:g}{peers}"
     )
     if arguments.only is None:
         packages = ("pydicom", "imagecodecs", "SimpleITK", "numpy")
