@@ -97,6 +97,8 @@ class BagExamples(Dataset[BagSample]):
         self.paths = tuple(prepared[case.case_id] for case in cases)
         self.training = training
         self.weights = CaseWeights(self.cases, task.settings.train)
+        # Asked for at every step; a header is read once.
+        self._counts: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -114,7 +116,9 @@ class BagExamples(Dataset[BagSample]):
 
     def slice_count(self, index: int) -> int:
         """Number of slices of a case that the network can be shown."""
-        return used_slices(self.paths[index])
+        if index not in self._counts:
+            self._counts[index] = used_slices(self.paths[index])
+        return self._counts[index]
 
     def chosen_slices(self, key: ExampleKey) -> list[int]:
         """The rows of the cache that this example shows: all, or a draw in training."""
@@ -128,7 +132,9 @@ class BagExamples(Dataset[BagSample]):
     def images(self, key: ExampleKey, slices: Sequence[int]) -> Tensor:
         """Those slices (n, channels, rows, columns), augmented in training, then normalised."""
         case, path = self.cases[key.index], self.paths[key.index]
-        images, masks = read_slices(path, slices)
+        # A whole array is read at once, and checked against its checksum.
+        whole = list(slices) == list(range(self.slice_count(key.index)))
+        images, masks = read_slices(path, None if whole else slices)
         if self.training and self.task.settings.augment.enabled:
             drawn = [self.parameters(key, case, row) for row in slices]
             changed = [
