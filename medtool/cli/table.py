@@ -63,6 +63,15 @@ VERBS: tuple[Verb, ...] = (
         resume="run the same command with --start-or-resume.",
     ),
     Verb("fetch", "fetch", LEARN, "Fetch the weights that a task's training starts from."),
+    Verb("demo", "demo", LOOK, "Write a synthetic cohort and run every command on it."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
     Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),
+    Verb("runs", "runs", LOOK, "List runs, each with its metric and interval."),
+    Verb(
+        "inspect-checkpoint",
+        "inspect_checkpoint",
+        LOOK,
+        "Say what a model is; verify it, compare it with another.",
+    ),
+    Verb("doctor", "doctor", LOOK, "Say what this machine can do; prove a model on it."),
 )

@@ -225,7 +225,8 @@ def _settings_of_run(
                 wanted=f"{key} = {had.get(key)}, as the run began",
                 how="leave out --preset and --set to go on, or begin another run.",
             )
-    return replace(resolved, settings=begun)
+    name = str(document.get("preset_name", ""))
+    return replace(resolved, settings=begun, preset_name=name)
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -241,5 +242,6 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def begin_run(run: RunFolder, resolved: Resolved, document: dict[str, Any]) -> None:
     """Write what is known of a run before it learns: preset and run.json."""
     run.path.mkdir(parents=True, exist_ok=True)
-    write_preset(resolved.settings, run.preset_file, origins=resolved.origins)
+    if not run.preset_file.is_file():
+        write_preset(resolved.settings, run.preset_file, origins=resolved.origins)
     write_json(run.run_file, document)
