@@ -144,7 +144,7 @@ class BagTask(Task):
         """Backbone, head and pooling as the preset says, with random weights."""
         from medtool.tasks.bag_network import build_network
 
-        return build_network(self.settings.model)
+        return build_network(self.settings.model, size_px=self.input_size_px())
 
     def groups(self, network: nn.Module) -> dict[str, list[nn.Module]]:
         """The backbone's parts from the stem on, then ``head`` (with the pooling)."""

@@ -56,6 +56,10 @@ class TinyBag(BagTask):
         ]
         return Prepared(case.case_id, {"slices": slices}, elements=tuple(elements))
 
+    def input_size_px(self) -> int:
+        """Rows and columns of the pictures."""
+        return SIZE_PX
+
     def normalise(
         self, slices: NDArray[Any], masks: NDArray[np.bool_] | None
     ) -> NDArray[np.float32]:

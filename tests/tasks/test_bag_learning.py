@@ -400,4 +400,11 @@ def test_predictions_are_scored_at_their_threshold() -> None:
 
 def test_deployment_names_the_shape_of_a_slice() -> None:
     spec = TinyBag(tiny_settings()).deployment()
-    assert spec.inputs == {"slices": (1, 1, 256, 256)}
+    assert spec.inputs == {"slices": (1, 1, 32, 32)}
+
+
+def test_a_backbone_for_one_size_is_built_for_the_size_of_the_slices() -> None:
+    task = TinyBag(tiny_settings(model={"backbone": "vit_tiny_patch16_224"}))
+    with torch.no_grad():
+        found = task.network().eval()(torch.zeros(2, 1, 32, 32), torch.tensor([2]))
+    assert found["logits"].shape == (1,)
