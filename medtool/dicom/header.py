@@ -1,6 +1,6 @@
 """The header of one DICOM file: a fast reader for well-formed files, pydicom for all others.
 
-The fast reader takes the first 4 KB and walks explicit or implicit little-endian elements up to
+The fast reader takes the first 8 KB and walks explicit or implicit little-endian elements up to
 the pixel data, keeping those of ``tags.WANTED``. Anything it does not know word for word (other
 byte orders, deflated or headless files, elements out of order, text that is not plain ASCII,
 functional groups, odd lengths) it leaves to ``header_pydicom``; both give the same ``Header``.
@@ -21,8 +21,9 @@ from medtool.dicom import tags
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-# Plain CT headers end within this; more is read for those that do not.
-FIRST_BYTES = 4096
+# Nearly all CT headers end within this (many pass 4 KB, and a second look costs more than reading
+# 8 KB at once); more is read for those that do not.
+FIRST_BYTES = 8192
 MORE_BYTES = 65536
 PREAMBLE_BYTES = 128
 UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -107,7 +108,8 @@ def read_header(path: Path) -> Header | Skipped:
         start = os.read(descriptor, FIRST_BYTES)
         header = parse(path, size, start)
         if header is None and size > len(start) == FIRST_BYTES and start[128:132] == b"DICM":
-            header = parse(path, size, start + os.read(descriptor, MORE_BYTES))
+            more = start + os.read(descriptor, MORE_BYTES)
+            header = parse(path, size, more, is_last_look=True)
     except OSError as error:
         return Skipped(path, "unreadable", f"cannot be read: {error.strerror}")
     finally:
@@ -119,21 +121,32 @@ def read_header(path: Path) -> Header | Skipped:
     return read_with_pydicom(path, size, start)
 
 
-def parse(path: Path, size: int, start: bytes) -> Header | None:
-    """The header from a file's first bytes, or None where the fast reader does not know it."""
+def parse(path: Path, size: int, start: bytes, *, is_last_look: bool = False) -> Header | None:
+    """The header from a file's first bytes, or None where the fast reader does not know it.
+
+    On the last look it is content without having seen the pixel data, when all that is wanted
+    before them is there.
+    """
     if start[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] != b"DICM":
         return None
     try:
         syntax, position = _file_meta(start)
         if syntax == tags.IMPLICIT_LITTLE:
-            return _walk(Header(path, size, syntax, {}), start, position, explicit=False)
+            header = _walk(Header(path, size, syntax, {}), start, position, explicit=False)
+            return _content(header, is_last_look=is_last_look)
         if syntax in (tags.DEFLATED_LITTLE, tags.EXPLICIT_BIG) or not syntax.startswith(
             tags.ENCAPSULATED_PREFIX
         ):
             return None
-        return _walk(Header(path, size, syntax, {}), start, position, explicit=True)
+        header = _walk(Header(path, size, syntax, {}), start, position, explicit=True)
+        return _content(header, is_last_look=is_last_look)
     except (_Unknown, struct.error):
         return None
+
+
+def _content(header: Header | None, *, is_last_look: bool) -> Header | None:
+    seen = header is not None and (header.pixel_offset >= 0 or header.walked_bytes == header.size)
+    return header if seen or is_last_look else None
 
 
 class _Unknown(Exception):
@@ -236,6 +249,8 @@ def _checked(header: Header) -> Header | None:
     raw, binary = header.raw, tags.BINARY
     texts = b"".join([value for tag, value in raw.items() if tag not in binary])
     if not texts.isascii() or b"\x1b" in texts:
+        return None
+    if b"\0" in raw.get(tags.SPECIFIC_CHARACTER_SET, b"").rstrip(b" \0"):
         return None
     if tags.PER_FRAME_FUNCTIONAL_GROUPS in raw or tags.SHARED_FUNCTIONAL_GROUPS in raw:
         return None

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Finding, Skipped
-from medtool.dicom.codes import is_repair
 from medtool.dicom.find import find_files
 from medtool.dicom.group import group_images
 from medtool.dicom.header import Header, read_header
@@ -120,13 +119,3 @@ def _order(one: Series) -> tuple[object, ...]:
         str(first.path),
         first.frame,
     )
-
-
-def is_usable(series: Series) -> bool:
-    """Whether the stack may be read."""
-    return series.verdict != "refused"
-
-
-def repairs(series: Series) -> list[Finding]:
-    """What was changed in order to read the stack truly."""
-    return [finding for finding in series.findings if is_repair(finding.code)]

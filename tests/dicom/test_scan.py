@@ -317,3 +317,48 @@ def test_two_thicknesses_over_the_same_stretch_are_two_stacks(tmp_path: Path) ->
     intake = scan([tmp_path])
     assert sorted(len(series.planes) for series in intake.series) == [10, 50]
     assert all(series.verdict == "accepted" for series in intake.series)
+
+
+# --- 8, 22: lookup tables, anonymisers ---
+
+
+def test_modality_lut_is_seen_and_replaces_rescale(tmp_path: Path) -> None:
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    table = Dataset()
+    table.LUTDescriptor = [4096, 0, 16]
+    table.ModalityLUTType = "HU"
+    build(
+        tmp_path,
+        tags={
+            "ModalityLUTSequence": Sequence([table]),
+            "RescaleSlope": None,
+            "RescaleIntercept": None,
+        },
+    )
+    series = only(scan([tmp_path]))
+    assert series.verdict == "accepted"
+    assert all(plane.has_modality_lut for plane in series.planes)
+
+
+def test_elements_rewritten_as_unknown_by_anonymisers(tmp_path: Path) -> None:
+    """Values are read whatever value representation an anonymiser left behind (UN)."""
+    built = build(tmp_path)
+    expected = only(scan([tmp_path]))
+    for path in built.files:
+        raw = path.read_bytes()
+        for tag, representation in ((b"\x20\x00\x32\x00", b"DS"), (b"\x28\x00\x52\x10", b"DS")):
+            start = raw.index(tag + representation)
+            length = raw[start + 6 : start + 8]
+            raw = raw[:start] + tag + b"UN\0\0" + length + b"\0\0" + raw[start + 8 :]
+        path.write_bytes(raw)
+    series = only(scan([tmp_path]))
+    assert series.geometry == expected.geometry
+    assert [plane.intercept for plane in series.planes] == [-1024.0] * 12
+
+
+def test_position_counts_whatever_slice_location_says(tmp_path: Path) -> None:
+    build(tmp_path, shuffle=2, slice_tags=lambda k: {"SliceLocation": str(1000 - 7 * (k % 5))})
+    expected = [(-10.0, -20.0, 30.0 + 2.0 * k) for k in range(12)]
+    assert positions(only(scan([tmp_path]))) == pytest.approx(np.asarray(expected))

@@ -254,6 +254,19 @@ def test_truncated_native_pixels(tmp_path: Path, lost: int) -> None:
     assert path.name in series.findings[0].message
 
 
+def test_truncated_behind_a_long_private_header(tmp_path: Path) -> None:
+    data = ct_dataset(ramp((6, 5)), "p", "1.2", "1.3")
+    data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 0], list(AXIAL)
+    data.PixelSpacing, data.RescaleSlope, data.RescaleIntercept = [1, 1], 1, 0
+    block = data.private_block(0x0043, "TEST", create=True)
+    block.add_new(1, "OB", b"\0" * 20_000)
+    write_dataset(tmp_path / "one", data)
+    raw = (tmp_path / "one").read_bytes()
+    assert "truncated-pixels" not in codes(only(scan([tmp_path])))
+    (tmp_path / "one").write_bytes(raw[:-1])
+    assert "truncated-pixels" in codes(only(scan([tmp_path])))
+
+
 def test_truncated_compressed_pixels(tmp_path: Path) -> None:
     path = build(tmp_path, transfer_syntax=JPEG2000Lossless).files[4]
     path.write_bytes(path.read_bytes()[:-40])
