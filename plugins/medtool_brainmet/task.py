@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medtool.core.errors import CaseRefused
 from medtool.core.records import Case, Finding, Prepared, Section
 from medtool.tasks.bag import BagTask
 from medtool_brainmet.settings import BrainmetSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from medtool.data.run_folder import RunFolder
 
 
@@ -50,6 +50,8 @@ class Brainmet(BagTask):
         self, slices: NDArray[Any], masks: NDArray[np.bool_] | None
     ) -> NDArray[np.float32]:
         """Slices (n, rows, columns) as (n, channels, rows, columns), scaled inside the brain."""
+        import numpy as np
+
         from medtool_brainmet.normalisation import normalise_slices
 
         inside = np.ones(slices.shape, dtype=bool) if masks is None else masks

@@ -56,13 +56,13 @@ sys.exit("rich" in sys.modules)
     assert fresh_python("-c", code).status == 0
 
 
-def test_listing_tasks_imports_no_torch(fresh_python):
-    """A plugin's class needs torch only inside its functions."""
+def test_listing_tasks_imports_no_torch_and_no_numpy(fresh_python):
+    """A plugin's class needs torch, numpy and the like only inside its functions."""
     code = """
 import sys
 from medtool.cli.app import main
 main(["tasks"])
-print("loaded:", *sorted({"torch", "timm", "SimpleITK", "cv2"} & set(sys.modules)))
+print("loaded:", *sorted({"torch", "timm", "SimpleITK", "cv2", "numpy", "scipy"} & set(sys.modules)))
 """
     outcome = fresh_python("-c", code)
     assert outcome.out.splitlines()[-1] == "loaded:"
