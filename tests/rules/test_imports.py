@@ -62,7 +62,8 @@ def test_listing_tasks_imports_no_torch_and_no_numpy(fresh_python):
 import sys
 from medtool.cli.app import main
 main(["tasks"])
-print("loaded:", *sorted({"torch", "timm", "SimpleITK", "cv2", "numpy", "scipy"} & set(sys.modules)))
+heavy = {"torch", "timm", "SimpleITK", "cv2", "numpy", "scipy"}
+print("loaded:", *sorted(heavy & set(sys.modules)))
 """
     outcome = fresh_python("-c", code)
     assert outcome.out.splitlines()[-1] == "loaded:"
