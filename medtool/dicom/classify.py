@@ -1,8 +1,8 @@
 """What kind of image a header describes: a slice of a volume, or something that only looks so.
 
-Judged on SOP class, ImageType, SeriesDescription and RescaleType (``methods`` in the words of
-PS3.3 C.8.2.1.1.1 for CT): localizers, Secondary Capture, CT marked SECONDARY, reformats, dose
-pages and maps are no volumes of Hounsfield units. PET and MR may be DERIVED or SECONDARY.
+Judged on SOP class, ImageType (PS3.3 C.8.2.1.1.1 for CT), SeriesDescription and RescaleType:
+localizers, Secondary Capture, CT marked SECONDARY, reformats, dose pages and maps are no volumes
+of Hounsfield units. PET and MR may be DERIVED or SECONDARY.
 """
 
 from __future__ import annotations

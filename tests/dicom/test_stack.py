@@ -115,7 +115,7 @@ def test_any_oblique_leaning_shuffled_stack(
 
 
 def test_table_step_of_5_mm_at_20_degrees() -> None:
-    """methods: normal distance 4.698463 mm, in-plane movement 1.710101 mm a slice."""
+    """5 cos 20 = 4.698463 mm along the normal, 5 sin 20 = 1.710101 mm in the plane, a slice."""
     cosine, sine = math.cos(math.radians(20)), math.sin(math.radians(20))
     orientation = (1.0, 0.0, 0.0, 0.0, cosine, -sine)
     stack = stack_geometry(
