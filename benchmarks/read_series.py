@@ -1,9 +1,9 @@
 """Reading 400 slices of 512 x 512 into HU, beside a plain pydicom loop and SimpleITK's reader.
 
-    python benchmarks/read_series.py [--peers DIR] [--slices 400] [--seconds 30]
+    [PYTHONPATH=DIR] python benchmarks/read_series.py [--slices 400] [--seconds 30]
 
-``--peers`` names a folder with pydicom's decoder plugins (benchmarks/requirements-dicom.txt);
-without it pydicom cannot read some syntaxes, which is then shown. Ours is measured from the folder
+DIR is a folder with pydicom's decoder plugins (benchmarks/requirements-dicom.txt); without it
+pydicom cannot read some syntaxes, which is then shown. Ours is measured from the folder
 to HU: headers, geometry and pixels. Writes benchmarks/results/read_series.json and ends with 1
 when a ratio is missed, pixels differ, or memory is over 1.3 times the volume.
 """
@@ -110,11 +110,9 @@ def timed(folder: Path, least_s: float) -> tuple[dict[str, float], dict[str, str
     return seconds, why
 
 
-def peak_over_volume(name: str, folder: Path, peers: Path | None) -> float | None:
+def peak_over_volume(name: str, folder: Path) -> float | None:
     """Peak memory of one reading in a fresh process, over the float32 volume."""
     command = [sys.executable, __file__, "--peak", name, str(folder)]
-    if peers is not None:
-        command += ["--peers", str(peers)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return float(json.loads(done.stdout)) if done.returncode == 0 else None
 
@@ -137,12 +135,12 @@ def _status_kb(key: str) -> int:
     raise SystemExit(f"/proc/self/status has no {key}")
 
 
-def row_of(kind: str, folder: Path, least_s: float, peers: Path | None) -> dict[str, Any]:
+def row_of(kind: str, folder: Path, least_s: float) -> dict[str, Any]:
     """One syntax, measured and judged."""
     seconds, why = timed(folder, least_s)
     ours = seconds["medtool"]
     ratios = {name: seconds[name] / ours for name in ("pydicom", "SimpleITK") if name in seconds}
-    peaks = {name: peak_over_volume(name, folder, peers) for name in READERS if name not in why}
+    peaks = {name: peak_over_volume(name, folder) for name in READERS if name not in why}
     least = dict(zip(("pydicom", "SimpleITK"), TARGETS[kind], strict=True))
     peak = peaks["medtool"]
     kept = all(ratios[name] >= least[name] for name in ratios)
@@ -176,15 +174,12 @@ def as_line(row: Mapping[str, Any]) -> str:
 def main() -> int:
     """Measure every syntax, print a table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", type=Path)
     parser.add_argument("--slices", type=int, default=400)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--only", choices=list(SYNTAXES))
     parser.add_argument("--peak", nargs=2, metavar=("READER", "FOLDER"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    if arguments.peers is not None:
-        sys.path.append(str(arguments.peers))
     if arguments.peak:
         print(json.dumps(measure_peak(arguments.peak[0], Path(arguments.peak[1]))))
         return 0
@@ -199,15 +194,14 @@ def main() -> int:
             folder = work / kind.replace(" ", "-")
             write_series(folder, syntax, slices=arguments.slices)
             write_series(folder.parent / f"{folder.name}-small", syntax, slices=4)
-            rows.append(row_of(kind, folder, arguments.seconds, arguments.peers))
+            rows.append(row_of(kind, folder, arguments.seconds))
             print(as_line(rows[-1]), flush=True)
             shutil.rmtree(folder)
     finally:
         shutil.rmtree(work)
-    peers = " --peers DIR" if arguments.peers is not None else ""
     command = (
-        f"python benchmarks/read_series.py --slices {arguments.slices} "
-        f"--seconds {arguments.seconds:g}{peers}"
+        f"PYTHONPATH=DIR python benchmarks/read_series.py --slices {arguments.slices} "
+        f"--seconds {arguments.seconds:g}"
     )
     if arguments.only is None:
         packages = ("pydicom", "imagecodecs", "SimpleITK", "numpy")
