@@ -82,10 +82,11 @@ def _slices(view: RunView, part: str, case: str) -> Markup:
 
 
 def _slice_name(row: Mapping[str, str]) -> str:
-    where = next((row[k] for k in SLICE_NAMES if row.get(k)), "?")
+    name = next((k for k in SLICE_NAMES if row.get(k)), "")
+    kind = "instance" if name.startswith("instance") else "slice"
     position = row.get("position_mm", "")
     at = f" at {_number(position):.1f} mm" if position else ""
-    return f"slice {where}{at}, logit {_number(row['logit']):.2f}"
+    return f"{kind} {row.get(name, '?')}{at}, logit {_number(row['logit']):.2f}"
 
 
 def _number(text: str) -> float:

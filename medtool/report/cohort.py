@@ -24,6 +24,10 @@ PARTS = {"train": "Training", "selection": "Selection", "test": "Test"}
 IDENTITY = frozenset(
     "case patient study_uid accession study_date folder part label code message synthetic".split()
 )
+# Facts of the file, not of the patient or the scan's look.
+TECHNICAL = frozenset(
+    "number image_type transfer_syntax sop_class window_center window_width".split()
+)
 # A fact with more different values than this is no row of the cohort table.
 MOST_VALUES = 8
 
@@ -152,7 +156,7 @@ def cohort_html(view: RunView) -> Markup:
         },
         {"fact": "Positive studies", **{t: _share(rows) for t, rows in columns.items()}},
     ]
-    for fact in [name for name in every[0] if name not in IDENTITY]:
+    for fact in [name for name in every[0] if name not in IDENTITY | TECHNICAL]:
         table.extend(_fact_rows(fact, columns))
     return table_html(
         table,
@@ -178,7 +182,7 @@ def _fact_rows(
         return []
     return [
         {
-            "fact": f"{title}: {value}",
+            "fact": f"{title}: {_shown(value)}",
             **{
                 t: f"{(n := _count(fact, value, rows))} ({n / len(rows):.0%})"
                 for t, rows in columns.items()
@@ -186,6 +190,12 @@ def _fact_rows(
         }
         for value, _ in distinct.most_common()
     ]
+
+
+def _shown(value: str) -> str:
+    number = _number(value)
+    # Ids with leading zeros and the like are no quantities.
+    return f"{number:.4g}" if number is not None and "." in value else value
 
 
 def _count(fact: str, value: str, rows: Sequence[Mapping[str, str]]) -> int:

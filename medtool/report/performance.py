@@ -95,9 +95,9 @@ def _card(score: Score, *, first: bool) -> Markup:
         first=" first" if first else "",
         name=metric_title(score.name),
         value=number_text(score.value),
-        interval=f"interval {interval_text(score.low, score.high)}",
-        n=f"{score.n} cases",
-        trivial=f"trivial {number_text(score.trivial)}" if isfinite(score.trivial) else "",
+        interval=f"({interval_text(score.low, score.high)})",
+        n=f"of {score.n} cases",
+        trivial=f"trivial: {number_text(score.trivial)}" if isfinite(score.trivial) else "",
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, cast, get_args
 from medtool.config.sections import DataSection, MetricsSection
 from medtool.core.errors import (
     InputError,
-    LeakageError,
     OutputExistsError,
     UsageError,
 )
@@ -31,8 +30,10 @@ from medtool.verbs.evaluate_subjects import (
     Subject,
     is_checkpoint,
     is_run,
+    left_out_note,
     pooled,
     predictions_subject,
+    refused_patients,
     run_subject,
     with_checkpoint,
 )
@@ -42,8 +43,8 @@ By = Literal["case", "patient"]
 Seen = Literal["refuse", "leave-out", "report"]
 SEEN_OPTIMISTIC = "includes {n} patients seen in training, optimistic"
 SCORES_FILE = "scores.json"
-# Ids that a refusal shows before it counts the rest.
-IDS_SHOWN = 8
+# Facts that may tell the label by themselves, as training asks; columns of the labels may too.
+CONFOUNDERS = ("manufacturer", "kernel", "thickness_mm", "slices")
 
 
 @dataclass(frozen=True)
@@ -211,19 +212,10 @@ def _without_training_patients(subject: Subject, options: EvaluateOptions) -> Su
         note = f"None of the {len(set(patients))} patients was seen in training."
         return replace(subject, notes=(*subject.notes, note))
     if options.seen == "refuse":
-        names = sorted(seen)
-        shown = ", ".join(names[:IDS_SHOWN]) + (", ..." if len(names) > IDS_SHOWN else "")
-        raise LeakageError(
-            "Some of these patients were seen in training.",
-            where=subject.name,
-            met=f"{len(seen)} of {len(set(patients))} patients: {shown}",
-            wanted="patients that neither trained the model nor chose it",
-            how="--seen leave-out scores the others; --seen report scores all, labelled as such.",
-        )
+        raise refused_patients(subject.name, seen, len(set(patients)))
     if options.seen == "leave-out":
         rows = tuple(row for row in subject.rows if row.case.patient_id not in seen)
-        note = f"{len(seen)} patients seen in training were left out."
-        return replace(subject, rows=rows, notes=(*subject.notes, note))
+        return replace(subject, rows=rows, notes=(*subject.notes, left_out_note(len(seen))))
     return replace(subject, optimistic=SEEN_OPTIMISTIC.format(n=len(seen)))
 
 
@@ -274,6 +266,8 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
         optimistic=subject.optimistic,
         seed=options.seed,
     )
+    asked = {*CONFOUNDERS, *options.subgroups, *(name for c in cases for name in c.covariates)}
+    names = sorted(name for name in asked if any(fact.get(name) is not None for fact in facts))
     unlabelled = len(subject.rows) - len(rows)
     notes = [*scores.notes, *subject.notes]
     if unlabelled:
@@ -285,7 +279,9 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
     return Evaluated(
         name=subject.name,
         scores=replace(scores, notes=tuple(notes)),
-        confounders=tuple(confounder_aurocs(facts, labels, patients, seed=options.seed)),
+        confounders=tuple(
+            confounder_aurocs(facts, labels, patients, names=names, seed=options.seed)
+        ),
         unlabelled=unlabelled,
         silent=subject.silent,
         folders=subject.folders,

@@ -7,8 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medtool.config import task_from_document
+from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.progress import Reporter
-from medtool.verbs.evaluate_subjects import Subject, predictions_subject, with_checkpoint
+from medtool.core.records import Source
+from medtool.data.labels import find_labels, read_labels
+from medtool.data.matching import attach_labels
+from medtool.data.patient_hashes import seen_patients
+from medtool.verbs.evaluate_subjects import (
+    Subject,
+    left_out_note,
+    predictions_subject,
+    refused_patients,
+    with_checkpoint,
+)
 from medtool.verbs.infer import InferOptions, infer
 
 if TYPE_CHECKING:
@@ -35,6 +47,7 @@ def _name(number: int) -> str:
 
 
 def _predicted(model: Path, folder: Path, options: EvaluateOptions, reporter: Reporter) -> Subject:
+    seen = _seen(model, options)
     result = infer(
         InferOptions(
             sources=(options.data or Path(),),
@@ -43,6 +56,7 @@ def _predicted(model: Path, folder: Path, options: EvaluateOptions, reporter: Re
             overlays=options.output is not None,
             allow_demo=options.allow_demo,
             force=options.force,
+            without_patients=seen,
             run=options.run,
             command=options.command,
         ),
@@ -50,4 +64,28 @@ def _predicted(model: Path, folder: Path, options: EvaluateOptions, reporter: Re
     )
     known = {case.case_id: case for case in result.cases}
     subject = replace(predictions_subject(folder, known), name=str(model))
-    return with_checkpoint(subject, model)
+    named = with_checkpoint(subject, model)
+    left_out = (left_out_note(len(seen)),) if seen else ()
+    return replace(named, notes=(*named.notes, *left_out))
+
+
+def _seen(model: Path, options: EvaluateOptions) -> frozenset[str]:
+    """Labelled patients of the data that the model was trained on: known before it answers.
+
+    Raises LeakageError at once where they are refused: an hour of answers would be lost else.
+    """
+    file, _ = find_checkpoint(model)
+    document = read_header(file).document
+    if options.seen == "report" or not (document.get("patients") or {}).get("hashes"):
+        return frozenset()
+    task = task_from_document(str(document["task"]), document["preset"])
+    folder = options.data or Path()
+    cases = task.find(Source(paths=(folder,))).cases
+    labels = options.labels or find_labels(folder)
+    if labels is not None:
+        cases = attach_labels(cases, read_labels(labels, options.columns)).with_label
+    patients = {case.patient_id for case in cases}
+    seen = seen_patients(document["patients"], patients)
+    if seen and options.seen == "refuse":
+        raise refused_patients(str(model), seen, len(patients))
+    return frozenset(seen)

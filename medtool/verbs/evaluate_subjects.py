@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
-from medtool.core.errors import CheckpointError, UsageError
+from medtool.core.errors import CheckpointError, LeakageError, UsageError
 from medtool.core.records import Case, Prediction
 from medtool.data.predictions import ELEMENTS_FILE, read_predictions, read_table
 from medtool.data.run_folder import RunFolder, fold_folders
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The part of a run that is evaluated: the most honest one that was predicted.
 PARTS_BY_HONESTY = ("test", "selection")
+# Ids that a refusal shows before it counts the rest.
+IDS_SHOWN = 8
 SELECTION_OPTIMISTIC = "selection set, optimistic"
 NOT_CHECKED = (
     "Whether patients were seen in training was not checked: no checkpoint was named beside these"
@@ -287,6 +289,24 @@ def _with_threshold(subject: Subject, threshold: float | None) -> Subject:
         replace(r, threshold=threshold) if r.threshold is None else r for r in subject.rows
     )
     return replace(subject, rows=rows)
+
+
+def refused_patients(name: str, seen: Collection[str], patients: int) -> LeakageError:
+    """The refusal of patients that the model has seen."""
+    names = sorted(seen)
+    shown = ", ".join(names[:IDS_SHOWN]) + (", ..." if len(names) > IDS_SHOWN else "")
+    return LeakageError(
+        "Some of these patients were seen in training.",
+        where=name,
+        met=f"{len(names)} of {patients} patients: {shown}",
+        wanted="patients that neither trained the model nor chose it",
+        how="--seen leave-out scores the others; --seen report scores all, labelled as such.",
+    )
+
+
+def left_out_note(count: int) -> str:
+    """What is said of patients that were left out."""
+    return f"{count} patients seen in training were left out."
 
 
 def pooled(subject: Subject) -> Subject:

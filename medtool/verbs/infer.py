@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +44,8 @@ class InferOptions:
     force: bool = False
     series: Path | None = None
     case_timeout_s: float | None = None
+    # Patients that are not answered for: evaluate leaves out those seen in training.
+    without_patients: frozenset[str] = frozenset()
     run: RunOptions = field(default_factory=RunOptions)
     command: str = ""
 
@@ -160,7 +162,9 @@ def _find(model: Model, sources: tuple[Path, ...], options: InferOptions) -> Coh
         series_overrides=overrides,
         overrides_from="" if options.series is None else str(options.series),
     )
-    return recorded_overrulings(model.task.find(source), source)
+    cohort = recorded_overrulings(model.task.find(source), source)
+    kept = tuple(c for c in cohort.cases if c.patient_id not in options.without_patients)
+    return replace(cohort, cases=kept)
 
 
 def _nothing_found(sources: Sequence[Path], cohort: Cohort) -> InputError:
