@@ -35,6 +35,14 @@ FOLDS = 5
 RIDGE = 1.0
 NEWTON_STEPS = 25
 LEAST_STUDIES_OF_A_CLASS = 5
+# The variants that are compared, and their names for people.
+VARIANTS = {
+    "none": "no augmentation",
+    "both_alike": "one augmentation for both classes",
+    "by_class": "augmentation by class",
+}
+# From here on a trace of the label is worth a warning.
+NOTABLE_AUROC = 0.6
 ENERGY_SCALES_PX = (0.6, 1.2, 2.4)
 QUANTILES = (0.02, 0.1, 0.5, 0.9, 0.98)
 
@@ -51,7 +59,8 @@ def audit_augmentation(
 
     ``cases`` are the training cases, ``prepared`` their files. Gives {} where the preset asks for
     no test or a class has too few studies. Keys: ``studies``, ``shuffles``, ``used`` (which of the
-    variants the preset trains with), ``auroc`` {variant: [mean, lowest, highest over shuffles]}.
+    variants the preset trains with), ``auroc`` {variant: [mean, lowest, highest over shuffles]},
+    ``summary`` (a sentence for the screen).
     """
     chosen = _choose(cases, prepared, seed)
     labels = np.array([float(case.label or 0) for case in chosen])
@@ -71,16 +80,30 @@ def audit_augmentation(
         for name, variant in variants.items():
             features = _study_features(studies, shuffled, variant, (seed, name, shuffle))
             found[name].append(_out_of_fold_auroc(features, shuffled))
+    found_auroc = {
+        name: [float(np.mean(values)), float(np.min(values)), float(np.max(values))]
+        for name, values in found.items()
+    }
     return {
+        "summary": verdict_of(used, found_auroc[used][0]),
         "studies": len(chosen),
         "slices_per_study": SLICES_PER_STUDY,
         "shuffles": settings.audit_shuffles,
         "used": used,
-        "auroc": {
-            name: [float(np.mean(values)), float(np.min(values)), float(np.max(values))]
-            for name, values in found.items()
-        },
+        "auroc": found_auroc,
     }
+
+
+def verdict_of(used: str, auroc: float) -> str:
+    """One sentence on the augmentation that a run trains with."""
+    name = VARIANTS[used]
+    if auroc < NOTABLE_AUROC:
+        return f"This run trained with {name}: it leaves no notable trace ({auroc:.2f})."
+    return (
+        f"This run trained with {name}: it leaves a trace of the label ({auroc:.2f}) that a "
+        "network can learn in place of the disease. The preset 'balanced' changes both classes "
+        "alike; its held-out numbers are the fairer comparison."
+    )
 
 
 def _choose(cases: Sequence[Case], prepared: Mapping[str, Path], seed: int) -> list[Case]:

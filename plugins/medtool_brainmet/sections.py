@@ -12,18 +12,11 @@ from matplotlib.figure import Figure
 from medtool.core.records import Section
 from medtool.data.run_folder import RunFolder, read_rows
 from medtool.report.templates import figure_html, table_html
+from medtool_brainmet.leak import VARIANTS, verdict_of
 
 STUDIES_LISTED = 20
-VARIANTS = {
-    "none": "no augmentation",
-    "both_alike": "one augmentation for both classes",
-    "by_class": "augmentation by class",
-}
 # The part that is shown: the first of these that has predictions.
 PARTS = {"test": "held-out studies", "selection": "selection studies"}
-# From here on a trace of the label is worth a warning.
-NOTABLE_AUROC = 0.6
-
 Rows = list[dict[str, Any]]
 
 
@@ -61,24 +54,11 @@ def audit_section(audit: Mapping[str, Any]) -> Section | None:
         shuffles=audit["shuffles"],
         studies=audit["studies"],
         slices=audit["slices_per_study"],
-        verdict=verdict_of(audit),
+        verdict=verdict_of(audit["used"], audit["auroc"][audit["used"]][0]),
     )
     caption = "AUROC of a small classifier for shuffled labels; bars span lowest to highest"
     html = text + figure_html(_audit_figure(rows), caption) + table_html(rows, columns)
     return Section("Does the augmentation give the label away?", str(html), order=80)
-
-
-def verdict_of(audit: Mapping[str, Any]) -> str:
-    """One sentence on the augmentation that the run trained with."""
-    auroc = audit["auroc"][audit["used"]][0]
-    name = VARIANTS[audit["used"]]
-    if auroc < NOTABLE_AUROC:
-        return f"This run trained with {name}: it leaves no notable trace ({auroc:.2f})."
-    return (
-        f"This run trained with {name}: it leaves a trace of the label ({auroc:.2f}) that a "
-        "network can learn in place of the disease. The preset 'balanced' changes both classes "
-        "alike; its held-out numbers are the fairer comparison."
-    )
 
 
 def _audit_figure(rows: Rows) -> Figure:
