@@ -19,6 +19,7 @@ Anything else that escapes is a bug, is shown as one, and ends with 70.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 
@@ -34,6 +35,18 @@ class ExitStatus(IntEnum):
     # EX_SOFTWARE of BSD's sysexits: no refusal of ours, a bug.
     BUG = 70
     INTERRUPTED = 130
+
+
+STATUS_MEANINGS: Mapping[ExitStatus, str] = {
+    ExitStatus.DONE: "Done.",
+    ExitStatus.SOME_CASES_FAILED: "Done, but some cases were refused or failed; they are listed.",
+    ExitStatus.USAGE: "Wrong usage, preset, labels or checkpoint.",
+    ExitStatus.NO_INPUT: "No usable input.",
+    ExitStatus.GATE: "A gate refused: a patient, or the same pixels, on both sides of a split.",
+    ExitStatus.MACHINE: "The environment: no such device, disk full, a package missing.",
+    ExitStatus.BUG: "A bug of medtool: a short message, and a log with the details.",
+    ExitStatus.INTERRUPTED: "Interrupted by the user; what was finished is kept.",
+}
 
 
 class MedtoolError(Exception):
