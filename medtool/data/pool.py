@@ -7,16 +7,14 @@ spawned on every system alike.
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from medtool.core.errors import MachineError
@@ -43,7 +41,8 @@ class _Lane:
     """One worker process, started when there is work, and the case it is at."""
 
     executor: ProcessPoolExecutor | None = None
-    pid: Future[int] | None = None
+    process: BaseProcess | None = None
+    ready: Future[int] | None = None
     answer: Future[Answer] | None = None
     index: int = -1
     since: float = 0.0
@@ -54,17 +53,32 @@ class _Lane:
 
     @property
     def up(self) -> bool:
-        return self.pid is not None and self.pid.done() and self.pid.exception() is None
+        return self.ready is not None and self.ready.done() and self.ready.exception() is None
 
     def kill(self) -> None:
-        """End the process at once, whatever it does."""
+        """End the process at once, whatever it does, also while it is still starting."""
         if self.executor is None:
             return
-        if self.up and self.pid is not None:
-            with suppress(OSError):
-                os.kill(self.pid.result(), getattr(signal, "SIGKILL", signal.SIGTERM))
+        # Without this the shutdown would wait for a case that may never end.
+        if self.process is not None:
+            self.process.kill()
         self.executor.shutdown(wait=True, cancel_futures=True)
-        self.executor = self.pid = self.answer = None
+        self.executor = self.process = self.ready = self.answer = None
+
+    def open(self, threads: int, pickled: bytes) -> ProcessPoolExecutor:
+        """The lane's executor, with its process started."""
+        if self.executor is None:
+            self.executor = ProcessPoolExecutor(
+                1,
+                mp_context=get_context("spawn"),
+                initializer=begin,
+                initargs=(threads, pickled),
+            )
+            before = set(active_children())
+            self.ready = self.executor.submit(process_id)
+            # The first work starts the process; the executor does not say which one it is.
+            self.process = next(iter(set(active_children()) - before), None)
+        return self.executor
 
 
 class WorkerPool:
@@ -138,18 +152,11 @@ class WorkerPool:
         return begun
 
     def _start(self, lane: _Lane, index: int, case: Case) -> None:
-        if lane.executor is None:
-            lane.executor = ProcessPoolExecutor(
-                1,
-                mp_context=get_context("spawn"),
-                initializer=begin,
-                initargs=(self._threads, self._pickled),
-            )
-            lane.pid = lane.executor.submit(process_id)
+        executor = lane.open(self._threads, self._pickled)
         # The clock starts when the process is up, not while it imports.
         lane.index, lane.since = index, time.monotonic() if lane.up else 0.0
         try:
-            lane.answer = lane.executor.submit(self._job, case)
+            lane.answer = executor.submit(self._job, case)
         except BrokenProcessPool:
             # It died between two cases, so this one has lost nothing: a fresh process takes it.
             lane.kill()

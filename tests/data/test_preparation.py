@@ -175,6 +175,18 @@ def test_a_closed_stream_leaves_no_process(tmp_path: Path) -> None:
     assert _children() <= before
 
 
+def test_workers_that_are_still_starting_end_too(tmp_path: Path) -> None:
+    # Came from a hang: a process that was not up yet took its case along into the shutdown.
+    task, cases, cache = _faulty(tmp_path, "a_hang", "b_hang")
+    before = _children()
+    asked = iter([False, True])
+    began = time.monotonic()
+    report = prepare_cases(task, cases, cache, workers=2, stop=lambda: next(asked))
+    assert (report.stopped, report.paths) == (True, {})
+    assert time.monotonic() - began < 300
+    assert _children() <= before
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_stop_ends_tidily(tmp_path: Path, workers: int) -> None:
     task, cases, cache = _faulty(tmp_path, "a", "b", "c_hang" if workers else "c")
