@@ -119,7 +119,10 @@ class Task(ABC):
         """The epoch's metrics from the facts of ``validate``; includes the primary metric."""
 
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
-        """What training on these cases could give away beside the image; goes into run.json."""
+        """What training on these cases could give away beside the image.
+
+        It goes into run.json; its ``summary``, where it has one, is a line that is printed.
+        """
         return {}
 
     # --- answering ------------------------------------------------------------------------

@@ -116,7 +116,9 @@ def make_ready(
     if resume is None:
         plan = replace(plan, steps_per_epoch=_steps(plan, len(data.part("train"))))
     document |= _after_preparation(data, report, hashes, plan, start)
-    document["audit"] = task.audit(data.part("train"), report.paths)
+    document["audit"] = audit = task.audit(data.part("train"), report.paths)
+    if "summary" in audit:
+        reporter.say(str(audit["summary"]))
     write_json(run.run_file, document)
     once = precompute(
         task,
