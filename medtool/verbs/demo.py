@@ -266,11 +266,16 @@ class _Steps:
 
         labels = labels_file(Source((Path(),)), DataSection())
         named = f" --labels {labels}" if labels is not None else ""
-        words = f"medtool evaluate {ANSWERS}{named} --seen leave-out"
+        run = _relative(trained.run)
+        words = f"medtool evaluate {ANSWERS} --checkpoint {run}{named} --seen leave-out"
         with self._step(words) as ended:
             result = evaluate(
                 EvaluateOptions(
-                    subjects=(ANSWERS,), labels=labels, seen="leave-out", command=words
+                    subjects=(ANSWERS,),
+                    checkpoints=(run,),
+                    labels=labels,
+                    seen="leave-out",
+                    command=words,
                 ),
                 self.reporter,
             )
