@@ -1,11 +1,11 @@
 """Reading 400 slices of 512 x 512 into HU, beside a plain pydicom loop and SimpleITK's reader.
 
-    [PYTHONPATH=DIR] python benchmarks/read_series.py [--slices 400] [--seconds 30]
+    python benchmarks/read_series.py [--plugins DIR] [--seconds 30] [--only SYNTAX]
 
-DIR is a folder with pydicom's decoder plugins (benchmarks/requirements-dicom.txt); without it
-pydicom cannot read some syntaxes, which is then shown. Ours is measured from the folder
-to HU: headers, geometry and pixels. Writes benchmarks/results/read_series.json and ends with 1
-when a ratio is missed, pixels differ, or memory is over 1.3 times the volume.
+DIR is a folder with pydicom's decoder plugins (benchmarks/requirements-dicom.txt; benchmarks/
+.venv-dicom is taken when it is there); without it pydicom cannot read some syntaxes, which is then
+told. Ours is measured from the folder to HU: headers, geometry and pixels. In every round all
+pixels must be the same bits.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from cohort import SYNTAXES, write_series
 from numpy.typing import NDArray
-from results import write_results
+from results import Row, begin, work_folder
 
 # Least ratios over (pydicom loop, SimpleITK).
 TARGETS = {
@@ -37,7 +34,10 @@ TARGETS = {
     "HTJ2K": (5.0, 5.0),
 }
 MOST_MEMORY = 1.3
+SLICES, QUICK_SLICES = 400, 4
+SIDE_PX, QUICK_SIDE_PX = 512, 64
 LEAST_ROUNDS = 3
+PLUGINS = Path(__file__).parent / ".venv-dicom"
 
 Reader = Callable[[Path], NDArray[np.float32]]
 
@@ -79,10 +79,10 @@ READERS: dict[str, Reader] = {
 }
 
 
-def timed(folder: Path, least_s: float) -> tuple[dict[str, float], dict[str, str]]:
+def timed(folder: Path, least_s: float, rounds: int) -> tuple[dict[str, float], dict[str, str]]:
     """Least seconds of each reader, and why one could not read.
 
-    They take turns for at least ``least_s`` seconds and three rounds, so that whatever else the
+    They take turns for at least ``least_s`` seconds and some rounds, so that whatever else the
     machine does meets all of them. The round before warms the disk's cache. In every round all
     pixels must be the same bits.
     """
@@ -90,7 +90,7 @@ def timed(folder: Path, least_s: float) -> tuple[dict[str, float], dict[str, str
     why: dict[str, str] = {}
     reference = by_medtool(folder)
     turn, until = 0, time.perf_counter() + least_s
-    while turn <= LEAST_ROUNDS or time.perf_counter() < until:
+    while turn <= rounds or time.perf_counter() < until:
         for name, reader in READERS.items():
             if name in why:
                 continue
@@ -110,9 +110,9 @@ def timed(folder: Path, least_s: float) -> tuple[dict[str, float], dict[str, str
     return seconds, why
 
 
-def peak_over_volume(name: str, folder: Path) -> float | None:
+def peak_over_volume(name: str, folder: Path, plugins: Path) -> float | None:
     """Peak memory of one reading in a fresh process, over the float32 volume."""
-    command = [sys.executable, __file__, "--peak", name, str(folder)]
+    command = [sys.executable, __file__, "--plugins", str(plugins), "--peak", name, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return float(json.loads(done.stdout)) if done.returncode == 0 else None
 
@@ -135,78 +135,65 @@ def _status_kb(key: str) -> int:
     raise SystemExit(f"/proc/self/status has no {key}")
 
 
-def row_of(kind: str, folder: Path, least_s: float) -> dict[str, Any]:
-    """One syntax, measured and judged."""
-    seconds, why = timed(folder, least_s)
-    ours = seconds["medtool"]
-    ratios = {name: seconds[name] / ours for name in ("pydicom", "SimpleITK") if name in seconds}
-    peaks = {name: peak_over_volume(name, folder) for name in READERS if name not in why}
-    least = dict(zip(("pydicom", "SimpleITK"), TARGETS[kind], strict=True))
-    peak = peaks["medtool"]
-    kept = all(ratios[name] >= least[name] for name in ratios)
-    return {
-        "syntax": kind,
-        "seconds": seconds,
-        "ratios": ratios,
-        "least_ratios": least,
-        "peak_over_volume": peaks,
-        "most_peak": MOST_MEMORY,
-        "could_not_read": why,
-        "bit_equal": True,
-        "kept": kept and peak is not None and peak <= MOST_MEMORY,
-    }
+def rows_of(kind: str, folder: Path, options: argparse.Namespace, notes: list[str]) -> list[Row]:
+    """One syntax, measured and judged; what a peer cannot read goes to ``notes``."""
+    quick = options.quick
+    seconds, why = timed(folder, 0.0 if quick else options.seconds, 1 if quick else LEAST_ROUNDS)
+    notes += [f"{kind}: {name} cannot read it ({text})." for name, text in why.items()]
+    rows = [
+        Row(
+            f"{kind}: {name} over medtool",
+            seconds[name] / seconds["medtool"],
+            least=least,
+            detail={"seconds": seconds},
+        )
+        for name, least in zip(("pydicom", "SimpleITK"), TARGETS[kind], strict=True)
+        if name in seconds
+    ]
+    peaks = {name: peak_over_volume(name, folder, options.plugins) for name in seconds}
+    if peaks["medtool"] is not None:
+        detail = {"peers": {name: peak for name, peak in peaks.items() if name != "medtool"}}
+        # A volume of a few slices is smaller than what any reading needs beside it.
+        most = None if quick else MOST_MEMORY
+        what = f"{kind}: peak memory over the float32 volume"
+        rows.append(Row(what, peaks["medtool"], most=most, detail=detail))
+    return rows
 
 
-def as_line(row: Mapping[str, Any]) -> str:
-    """One row of a Markdown table."""
-    cells = [f"{row['seconds']['medtool']:.3f}"]
-    for name in ("pydicom", "SimpleITK"):
-        ratio = row["ratios"].get(name)
-        shown = f"{ratio:.1f}" if ratio is not None else "cannot"
-        cells.append(f"{shown} (at least {row['least_ratios'][name]:g})")
-    for name in READERS:
-        peak = row["peak_over_volume"].get(name)
-        cells.append(f"{peak:.2f}" if peak is not None else "-")
-    kept = "yes" if row["kept"] else "**no**"
-    return f"| {row['syntax']} | {' | '.join(cells)} | {kept} |"
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=30.0, help="for each syntax, at least")
+    parser.add_argument("--only", choices=list(TARGETS))
+    parser.add_argument("--plugins", type=Path, default=PLUGINS)
+    parser.add_argument("--peak", nargs=2, metavar=("READER", "FOLDER"), help=argparse.SUPPRESS)
 
 
 def main() -> int:
-    """Measure every syntax, print a table, write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slices", type=int, default=400)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--only", choices=list(SYNTAXES))
-    parser.add_argument("--peak", nargs=2, metavar=("READER", "FOLDER"))
-    arguments = parser.parse_args()
+    """Measure every syntax, print, keep."""
+    packages = ("pydicom", "imagecodecs", "SimpleITK", "numpy")
+    run = begin("read_series", __doc__, packages, add_options)
+    options = run.options
+    # Before pydicom is imported: it looks for its plugins then.
+    sys.path.insert(0, str(options.plugins))
+    from cohort import SYNTAXES, write_series
+
     warnings.simplefilter("ignore")
-    if arguments.peak:
-        print(json.dumps(measure_peak(arguments.peak[0], Path(arguments.peak[1]))))
+    if options.peak:
+        print(json.dumps(measure_peak(options.peak[0], Path(options.peak[1]))))
         return 0
-    print("| syntax | s | over pydicom | over SimpleITK | peak | pydicom | SimpleITK | kept |")
-    print("|---|---|---|---|---|---|---|---|")
-    rows = []
-    work = Path(tempfile.mkdtemp(prefix="medtool-bench-"))
-    try:
+    slices, side = (QUICK_SLICES, QUICK_SIDE_PX) if options.quick else (SLICES, SIDE_PX)
+    rows: list[Row] = []
+    notes: list[str] = []
+    with work_folder() as work:
         for kind, syntax in SYNTAXES.items():
-            if arguments.only not in (None, kind):
+            if options.only not in (None, kind):
                 continue
             folder = work / kind.replace(" ", "-")
-            write_series(folder, syntax, slices=arguments.slices)
-            write_series(folder.parent / f"{folder.name}-small", syntax, slices=4)
-            rows.append(row_of(kind, folder, arguments.seconds))
-            print(as_line(rows[-1]), flush=True)
+            write_series(folder, syntax, slices=slices, rows=side, columns=side)
+            small = folder.parent / f"{folder.name}-small"
+            write_series(small, syntax, slices=4, rows=side, columns=side)
+            rows += rows_of(kind, folder, options, notes)
             shutil.rmtree(folder)
-    finally:
-        shutil.rmtree(work)
-    command = (
-        f"PYTHONPATH=DIR python benchmarks/read_series.py --slices {arguments.slices} "
-        f"--seconds {arguments.seconds:g}"
-    )
-    if arguments.only is None:
-        packages = ("pydicom", "imagecodecs", "SimpleITK", "numpy")
-        write_results("read_series", command, rows, packages)
-    return 0 if all(row["kept"] for row in rows) else 1
+    return run.finish(rows, notes=notes)
 
 
 if __name__ == "__main__":
