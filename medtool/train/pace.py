@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
+from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -46,9 +47,13 @@ class Pace:
         """Seconds of one pass over the selection part."""
         return self.selection_cases * self.validate_case_s
 
-    def run_s(self, plan: Plan, from_epoch: int = 0) -> float:
-        """Seconds of all epochs from ``from_epoch`` on."""
-        return sum(self.epoch_s(plan, epoch) for epoch in range(from_epoch, plan.epochs))
+    def run_s(self, plan: Plan) -> float:
+        """Seconds of all epochs."""
+        ends = [stage.from_epoch for stage in plan.stages[1:]] + [plan.epochs]
+        return sum(
+            (end - stage.from_epoch) * self.epoch_s(plan, stage.from_epoch)
+            for stage, end in zip(plan.stages, ends, strict=True)
+        )
 
     def as_document(self) -> dict[str, Any]:
         """Plain values for run.json."""
@@ -123,10 +128,13 @@ def fit_to_minutes(plan: Plan, pace: Pace, minutes: float) -> Plan:
     each fits, epochs lose steps (at least one stays).
     """
     budget_s = minutes * 60.0 * SHARE_FOR_TRAINING
-    for epochs in range(plan.epochs, len(plan.stages) - 1, -1):
-        shorter = plan.shortened(epochs)
-        if pace.run_s(shorter) <= budget_s:
-            return replace(shorter, minutes=minutes)
+    # The most epochs that fit; False sorts before True, so that bisect finds where it stops.
+    candidates = range(len(plan.stages), plan.epochs + 1)
+    fitting = bisect_left(
+        candidates, True, key=lambda epochs: pace.run_s(plan.shortened(epochs)) > budget_s
+    )
+    if fitting:
+        return replace(plan.shortened(candidates[fitting - 1]), minutes=minutes)
     shortest = plan.shortened(len(plan.stages))
     for_steps_s = budget_s - shortest.epochs * pace.validation_s()
     steps = int(for_steps_s / sum(pace.step_s)) if for_steps_s > 0 else 0

@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.errors import MachineError, MedtoolError
@@ -49,6 +50,13 @@ class FarReporter:
         self._queue.put(("bar-end", None))
 
 
+class _Parcel:
+    """An order on its way; Fabric opens plain dataclasses, and may not change a frozen one."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+
 def learn_in_processes(fabric: Fabric, order: Order, reporter: Reporter) -> Learned:
     """Launch ``learn`` in every process of ``fabric``; gives what the first one gave.
 
@@ -64,7 +72,7 @@ def learn_in_processes(fabric: Fabric, order: Order, reporter: Reporter) -> Lear
             watcher = threading.Thread(target=_pass_on, args=(asked, relay.over), daemon=True)
             watcher.start()
             launch: Any = fabric.launch
-            learned: Learned = launch(_learn_far, order, FarReporter(queue))
+            learned = Learned(**launch(_learn_far, _Parcel(order), FarReporter(queue)))
     except Exception as error:
         relay.over.wait(POLL_S)
         if relay.error is not None:
@@ -81,9 +89,9 @@ def learn_in_processes(fabric: Fabric, order: Order, reporter: Reporter) -> Lear
     return learned
 
 
-def _learn_far(fabric: Fabric, order: Order, reporter: FarReporter) -> Learned:
+def _learn_far(fabric: Fabric, parcel: _Parcel, reporter: FarReporter) -> dict[str, Any]:
     try:
-        return learn(fabric, order, reporter)
+        return asdict(learn(fabric, parcel.order, reporter))
     except MedtoolError as error:
         reporter.fail(error)
         raise
