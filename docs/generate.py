@@ -28,7 +28,13 @@ from medtool.cli.table import GLOBAL_OPTIONS, VERBS
 from medtool.config.schema import model_below
 from medtool.core.errors import STATUS_MEANINGS
 from medtool.core.registry import load_task, task_names
-from medtool.data.codes import CACHE_CODES, CASE_CODES, COHORT_CODES
+from medtool.data.codes import (
+    ANSWER_CODES,
+    ARCHIVE_CODES,
+    CACHE_CODES,
+    CASE_CODES,
+    COHORT_CODES,
+)
 from medtool.dicom.codes import CODES
 from medtool.tasks.bag_codes import STUDY_CODES
 from medtool.verbs import PUBLIC_NAMES
@@ -291,7 +297,9 @@ def _task_codes(task: str, which: str) -> Mapping[str, str]:
 
 
 CODE_TABLES: Mapping[str, Mapping[str, str]] = {
+    "archive": ARCHIVE_CODES,
     "case": CASE_CODES,
+    "answer": ANSWER_CODES,
     "cohort": COHORT_CODES,
     "cache": CACHE_CODES,
     "study": STUDY_CODES,

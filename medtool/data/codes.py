@@ -40,3 +40,17 @@ CACHE_CODES: Mapping[str, str] = {
     "refused": "the task cannot use the case, and why; remembered until its files change",
     "failed": "the case could not be prepared this time, and why; tried again next time",
 }
+
+# Of an answer: beside those of the case in column ``code`` of predictions.csv.
+ANSWER_CODES: Mapping[str, str] = {
+    "unlike-training": "scanner, kernel, thickness or spacing of which no training study had the "
+    "like; answered all the same",
+}
+
+# Of a zip archive that is not unpacked.
+ARCHIVE_CODES: Mapping[str, str] = {
+    "archive-path": "an entry would lie outside the folder it is unpacked into, or is a link",
+    "archive-size": "it would unpack without reasonable end: too many files, or too large",
+    "archive-broken": "it cannot be unpacked",
+    "archive-encrypted": "it is protected by a password",
+}
