@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import shutil
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import IO
 
 from medtool.core.errors import MachineError
 from medtool.core.names import safe_file_stem
+from medtool.data.locks import try_lock
 
 LOCK_FILE = "in-use"
 
@@ -30,24 +30,6 @@ def scratch_root() -> Path:
     return Path(tempfile.gettempdir()) / f"medtool-{safe_file_stem(user)}"
 
 
-def _lock(path: Path) -> IO[bytes] | None:
-    """An open file with an exclusive lock, or None when another process holds it."""
-    file = path.open("ab")
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
-
-
 def sweep(root: Path) -> int:
     """Remove the folders that dead processes left below ``root``; gives how many there were."""
     removed = 0
@@ -55,7 +37,7 @@ def sweep(root: Path) -> int:
         lock_path = folder / LOCK_FILE
         if not lock_path.exists():
             continue  # another process is just making it
-        lock = _lock(lock_path)
+        lock = try_lock(lock_path)
         if lock is None:
             continue
         lock.close()
@@ -83,7 +65,7 @@ class Scratch:
                 )
             sweep(self._root)
             self.path = Path(tempfile.mkdtemp(prefix="run-", dir=self._root))
-            self._lock = _lock(self.path / LOCK_FILE)
+            self._lock = try_lock(self.path / LOCK_FILE)
         except OSError as error:
             raise MachineError(
                 "No temporary folder can be made.",
