@@ -23,12 +23,19 @@ LOG_FOLDER = Path(".medtool", "log")
 
 _MAKE_ROOM = "make room, or name another folder; what was finished is kept."
 _MAY_NOT = "change its permissions, close programs that have it open, or name another folder."
+_CABLE = "see that the drive is connected and sound, and run it again; what was finished is kept."
 _OF_THE_MACHINE = {
     errno.ENOSPC: ("The disk is full.", _MAKE_ROOM),
     errno.EDQUOT: ("Your share of the disk is used up.", _MAKE_ROOM),
     errno.EACCES: ("A file or folder may not be used.", _MAY_NOT),
     errno.EPERM: ("A file or folder may not be used.", _MAY_NOT),
     errno.EROFS: ("The disk is read-only.", "name another folder."),
+    errno.ENOTDIR: ("A file stands where a folder should be.", "name another place."),
+    errno.EISDIR: ("A folder stands where a file should be.", "name another place."),
+    errno.ENAMETOOLONG: ("A name is too long for this disk.", "choose a shorter one."),
+    errno.ELOOP: ("Links lead in a circle.", "remove the link, or name what it should lead to."),
+    errno.EIO: ("The disk or the network drive failed.", _CABLE),
+    errno.ESTALE: ("The network drive went away.", _CABLE),
     errno.EMFILE: ("Too many files are open.", "run it with fewer workers (--workers)."),
     errno.ENOMEM: (
         "The memory of this machine is not enough.",

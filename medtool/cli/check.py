@@ -64,9 +64,11 @@ def command(
         case_timeout_s=case_timeout_s,
         reporter=console,
     )
+    if result.refusal is not None:
+        console.refuse(result.refusal)
     if as_json:
         console.json(result.document)
-    else:
+    elif result.document["series"] or result.document["skipped"]:
         console.result(table(check_lines(result.document)))
         console.result("")
         for remark in check_remarks(result.document):

@@ -40,7 +40,7 @@ class Console:
 
     def result(self, text: str) -> None:
         """What was asked for: a line on stdout."""
-        print(text, file=sys.stdout)
+        print(printable(text), file=sys.stdout)
 
     def json(self, document: Any) -> None:
         """What was asked for, for a program: one JSON document on stdout.
@@ -55,15 +55,15 @@ class Console:
     def say(self, text: str) -> None:
         """A note on stderr; nothing when quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """A warning on stderr, also when quiet."""
-        print(f"{_coloured('warning:', YELLOW, sys.stderr)} {text}", file=sys.stderr)
+        print(f"{_coloured('warning:', YELLOW, sys.stderr)} {printable(text)}", file=sys.stderr)
 
     def refuse(self, error: MedtoolError) -> None:
         """A refusal on stderr: what, where, met, wanted, nearest, how to go on."""
-        summary, *rest = error.lines()
+        summary, *rest = (printable(line) for line in error.lines())
         print(f"{_coloured('medtool:', RED, sys.stderr)} {summary}", file=sys.stderr)
         for line in rest:
             print(line, file=sys.stderr)
@@ -92,11 +92,24 @@ class Console:
         number = bars.add_task(description, total=total, rate="", note="")
 
         def advance(steps: int = 1, note: str = "") -> None:
-            bars.update(number, advance=steps, note=note)
+            bars.update(number, advance=steps, note=printable(note))
             speed = next((bar.speed for bar in bars.tasks if bar.id == number), None)
             bars.update(number, rate=_rate(speed))
 
         return advance
+
+
+def printable(text: str) -> str:
+    """``text`` with everything escaped that could command a terminal or turn what is read around.
+
+    Names in headers, tables and archives are a stranger's; line ends and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character in "\n\t" or character.isprintable() else repr(character)[1:-1]
+        for character in text
+    )
 
 
 def live(stream: TextIO) -> bool:
@@ -198,6 +211,7 @@ def table(rows: Sequence[tuple[str, ...]], *, indent: str = "") -> str:
     """Columns of text, each as wide as its widest cell; the last one is not padded."""
     if not rows:
         return ""
+    rows = [tuple(" ".join(cell.splitlines()) for cell in row) for row in rows]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]) - 1)]
     lines = []
     for row in rows:

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from medtool.core.errors import MachineError
+from medtool.core.errors import MachineError, UsageError
+from medtool.core.names import nearest_name
 
 TEMPORARY_PREFIX = ".writing-"
 
@@ -20,8 +21,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that becomes ``path`` when the block ends well, and is gone when it does not.
 
     Missing folders are made. The bytes are on the disk before the name changes, so that a power
-    cut leaves one whole file. Raises MachineError where the disk is full or read-only.
+    cut leaves one whole file. Raises MachineError where the disk is full or read-only, UsageError
+    where ``path`` is a folder or a device.
     """
+    _require_replaceable(path)
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +48,55 @@ def replace_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 with Unix line ends, whole or not at all."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def require_writable(path: Path) -> None:
+    """Refuse, before any work, a file or folder to be that could not be written at its end.
+
+    Changes nothing on the disk. Raises UsageError where a file stands in the place of a folder,
+    MachineError where the folder may not be written to.
+    """
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UsageError(
+            "A file stands where a folder should be.",
+            where=str(folder),
+            wanted=f"a folder, for {path}",
+            how="name another place.",
+        )
+    if not os.access(folder, os.W_OK):
+        raise MachineError(
+            "This folder cannot be written to.",
+            where=str(folder),
+            wanted=f"a place for {path.name}",
+            how="choose another folder, or change its permissions.",
+        )
+
+
+def nearest_path(path: Path) -> str:
+    """The file or folder beside a missing ``path`` whose name is nearest to it, or ""."""
+    parent = path.parent
+    if not parent.is_dir():
+        return nearest_path(parent) if parent != path else ""
+    try:
+        names = [entry.name for entry in parent.iterdir()]
+    except OSError:
+        return ""
+    name = nearest_name(path.name, names)
+    return str(parent / name) if name else ""
+
+
+def _require_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        # Renaming over a device would put a plain file in its place, for everybody.
+        raise UsageError(
+            "Something that is no file stands where one is to be written.",
+            where=str(path),
+            met="a folder" if path.is_dir() else "a device",
+            how="name another file.",
+        )
 
 
 def cannot_write(path: Path, error: OSError) -> MachineError:

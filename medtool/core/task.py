@@ -42,6 +42,8 @@ class Task(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     settings_type: ClassVar[type[TaskSettings]]
+    # What a folder of data has to look like, in one line, for refusals.
+    layout: ClassVar[str] = ""
     # Raised whenever ``prepare`` gives other arrays for the same settings: part of the cache key.
     preparation_version: ClassVar[int] = 1
     # The task's columns of predictions.csv, in order: name -> (type, unit, one line of meaning).

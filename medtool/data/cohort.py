@@ -53,7 +53,7 @@ class LabelledCohort:
 def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None) -> LabelledCohort:
     """Find the cases, tell patients apart, attach the labels of ``source`` or beside the scans.
 
-    Raises InputError (no case), LabelsError.
+    Without any case no labels are read. Raises InputError (no such data), LabelsError.
     """
     reporter = reporter or Silent()
     cohort = recorded_overrulings(task.find(source), source)
@@ -62,7 +62,7 @@ def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None
     findings = [*cohort.findings, *suspicious_patients(cases)]
     file = labels_file(source, data)
     labelled = None
-    if file is not None:
+    if file is not None and cases:
         labelled = attach_labels(cases, read_labels(file, data))
         cases = labelled.cases
         findings.extend(labelled.findings)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtool.core.errors import LabelsError
+from medtool.core.files import nearest_path
 from medtool.core.records import Finding
 from medtool.data.predictions import ESCAPE, FORMULA_STARTS
 
@@ -26,6 +27,9 @@ LARGEST_TABLE_BYTES = 1 << 28
 SAMPLE_ROWS = 50
 # How much of a file without BOM must be zero bytes at odd or even places to be UTF-16.
 ZERO_SHARE = 0.3
+
+# Zero, "end of text" and "escape" stand in pictures and programs, never in a table.
+NEVER_IN_TEXT = "\0\x03\x1b"
 
 # Beginnings of files that are no text, and what to say of them.
 FOREIGN_KINDS = (
@@ -64,6 +68,8 @@ def read_foreign_table(path: Path, *, kind: str = "table of labels") -> ForeignT
     """Read any usual CSV; ``kind`` is how refusals call it. Raises LabelsError."""
     content = _content(path, kind)
     text, encoding = _decode(content)
+    if any(character in text for character in NEVER_IN_TEXT):
+        raise _no_text(path, kind, "bytes that no text holds")
     if not text.strip():
         raise LabelsError(f"The {kind} is empty.", where=str(path), wanted="a header and rows")
     text, delimiter, first_line = _without_sep_line(text)
@@ -77,6 +83,8 @@ def _content(path: Path, kind: str) -> bytes:
             f"The {kind} was not found.",
             where=str(path),
             met="a folder" if path.is_dir() else "no such file",
+            wanted="a CSV file",
+            nearest="" if path.exists() else nearest_path(path),
         )
     try:
         if path.stat().st_size > LARGEST_TABLE_BYTES:
@@ -96,14 +104,18 @@ def _content(path: Path, kind: str) -> bytes:
         ) from error
     for start, name in FOREIGN_KINDS:
         if content.startswith(start):
-            raise LabelsError(
-                f"The {kind} is no text.",
-                where=str(path),
-                met=name,
-                wanted="a CSV file",
-                how="in Excel: File, Save as, 'CSV UTF-8'.",
-            )
+            raise _no_text(path, kind, name)
     return content
+
+
+def _no_text(path: Path, kind: str, met: str) -> LabelsError:
+    return LabelsError(
+        f"The {kind} is no text.",
+        where=str(path),
+        met=met,
+        wanted="a CSV file",
+        how="in Excel: File, Save as, 'CSV UTF-8'.",
+    )
 
 
 def _decode(content: bytes) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medtool.core.errors import MachineError, UsageError
-from medtool.core.files import replace_text
+from medtool.core.files import cannot_write, replace_text
 from medtool.core.names import nearest_name
 
 LEADING_COLUMNS = ("case", "patient", "study_uid", "status", "code", "message")
@@ -144,16 +144,22 @@ class Journal:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self.entries.append(json.loads(line))
+                try:
+                    self.entries.append(json.loads(line))
+                except ValueError:  # a power cut may leave a line of zeros
+                    break
                 whole += len(line)
         with self.path.open("rb+") as file:
             file.truncate(whole)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Append one entry and see it on the disk."""
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Append one entry and see it on the disk. Raises MachineError when it is full."""
+        try:
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Close the file; it stays."""

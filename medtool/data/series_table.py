@@ -35,8 +35,9 @@ SERIES_COLUMNS = (
     "use",
     "who",
 )
-YES = ("yes", "y", "1", "1.0", "true", "x", "ja", "oui")
-NO = ("no", "n", "0", "0.0", "false", "nein", "non")
+# Excel writes truth values in the language of its menus.
+YES = ("yes", "y", "1", "1.0", "1,0", "true", "x", "ja", "oui", "wahr", "vrai", "vero", "verdadero")
+NO = ("no", "n", "0", "0.0", "0,0", "false", "nein", "non", "falsch", "faux", "falso")
 PERSON, RULES = "person", "rules"
 
 

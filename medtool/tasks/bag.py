@@ -74,6 +74,10 @@ class BagTask(Task):
     """One study, one answer; ``modalities`` are those that ``find`` takes."""
 
     settings_type = BagSettings
+    layout = (
+        "CTs/<patient>/... with DICOM or NIfTI files (or patients' folders right there), "
+        "and one labels*.csv with an id and a 0/1, yes/no or pos/neg column"
+    )
     columns = BAG_COLUMNS
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     # The key of ``Case.inputs`` under which the chosen series, or a path of NIfTI, stands.

@@ -8,15 +8,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medtool.core.errors import ExitStatus, OutputExistsError
-from medtool.core.files import replace_text
+from medtool.core.errors import ExitStatus, InputError, OutputExistsError
+from medtool.core.files import replace_text, require_writable
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, Finding
 from medtool.data.checking import CheckReport, check_cases
 from medtool.data.cohort import LabelledCohort, build_cohort
 from medtool.data.preparation import workers_for
 from medtool.data.series_table import series_table_text
-from medtool.verbs.task_data import DataOptions, data_source, resolved_task, warn_of_timeout
+from medtool.verbs.task_data import (
+    DataOptions,
+    data_source,
+    no_usable_study,
+    resolved_task,
+    warn_of_timeout,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class CheckResult:
     document: Mapping[str, Any]
     cohort: LabelledCohort
     table: Path | None
+    # Why there is nothing to use, where not a single study was found.
+    refusal: InputError | None = None
 
     @property
     def status(self) -> ExitStatus:
@@ -56,8 +64,11 @@ def check(
         raise OutputExistsError(
             "The table of series exists.", where=str(csv), how="--force overwrites it."
         )
+    if csv is not None:
+        require_writable(csv)
     task, _ = resolved_task(options)
-    found = build_cohort(task, data_source(options, task))
+    source = data_source(options, task)
+    found = build_cohort(task, source)
     warn_of_timeout(workers, case_timeout_s, reporter)
     seen = check_cases(
         task,
@@ -69,7 +80,7 @@ def check(
     document = check_document(found, seen)
     if csv is not None:
         replace_text(csv, series_table_text(document))
-    return CheckResult(document, found, csv)
+    return CheckResult(document, found, csv, no_usable_study(found, source.paths[0], task))
 
 
 def check_document(found: LabelledCohort, seen: CheckReport) -> dict[str, Any]:

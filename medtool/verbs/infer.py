@@ -14,13 +14,13 @@ from medtool.core.errors import (
     GateError,
     InputError,
     Interrupted,
-    UsageError,
 )
+from medtool.core.files import nearest_path
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, Cohort, RefusedStudy, Source
 from medtool.data.archive import is_archive, unpack
 from medtool.data.scratch import Scratch
-from medtool.verbs.infer_output import Output, OutputPlace, guard
+from medtool.verbs.infer_output import Output, OutputPlace, clear, guard
 from medtool.verbs.infer_rows import RowMaker
 from medtool.verbs.options import RunOptions
 
@@ -102,6 +102,8 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
         if maker.new_key:
             reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
         maker.check_pooling()
+        if options.force:
+            clear(place)
         output = Output(place, maker.identity())
         startup_s = time.perf_counter() - started
         run = _Run(model, options, maker, output, scratch.path, startup_s)
@@ -124,10 +126,11 @@ class _Run:
 def _check_sources(sources: Sequence[Path]) -> None:
     for source in sources:
         if not source.exists():
-            raise UsageError(
+            raise InputError(
                 "There is nothing by this name.",
                 where=str(source),
                 wanted="a folder, a file or a zip archive with scans",
+                nearest=nearest_path(source),
             )
 
 
@@ -198,15 +201,18 @@ def _answer_all(
     order = [maker.key(study.case_id) for study in refused]
     for study in refused:
         if maker.key(study.case_id) not in output.done:
-            output.add(maker.refused_entry(study))
+            entry = maker.refused_entry(study)
+            output.add(entry)
+            _say(entry["row"], reporter)
     order += [maker.key(case.case_id) for case in cohort.cases]
     waiting = [case for case in cohort.cases if maker.key(case.case_id) not in output.done]
     try:
         with reporter.progress("Studies", len(waiting)) as advance:
             for outcome in _outcomes(run, waiting, reporter):
-                output.add(maker.entry(outcome))
+                entry = maker.entry(outcome)
+                output.add(entry)
                 if outcome.status != "ok":
-                    reporter.warn(f"{maker.key(outcome.case.case_id)}: {outcome.message}")
+                    _say(entry["row"], reporter)
                 advance()
     except KeyboardInterrupt:
         output.write_tables(*maker.tables(output.entries(order)), maker.columns)
@@ -221,6 +227,12 @@ def _answer_all(
         reporter.warn(f"{output.place.table} is open elsewhere; the table is {table}.")
     output.finish(maker.record(output, rows, cohort.intake, startup_s=run.startup_s))
     return _result(rows, output, table, cohort.cases)
+
+
+def _say(row: Mapping[str, Any], reporter: Reporter) -> None:
+    """Why a study gave no answer; with pseudonyms the row holds a code and no message."""
+    why = f"{row['code']}: {row['message']}" if row["message"] else row["code"]
+    reporter.warn(f"{row['case']}: {row['status']}, {why}")
 
 
 def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[CaseOutcome]:

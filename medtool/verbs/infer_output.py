@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medtool.core.errors import OutputExistsError, UsageError
+from medtool.core.files import require_writable
 from medtool.data.predictions import (
     ELEMENTS_FILE,
     LEADING_COLUMNS,
@@ -64,20 +65,22 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
 
 
 def guard(place: OutputPlace, *, force: bool, resume: bool) -> None:
-    """Refuse before any work what would overwrite; with ``force`` clear what a run wrote.
+    """Refuse before any work what would overwrite, unless forced to.
 
-    Raises OutputExistsError.
+    Raises OutputExistsError; UsageError and MachineError for a place that cannot be written.
     """
+    require_writable(place.table)
+    require_writable(place.journal)
     cut_off = place.journal.exists()
     if force:
-        _clear(place)
-    elif cut_off and not resume:
+        return
+    if cut_off and not resume:
         raise OutputExistsError(
             "A run that was cut off left its work here.",
             where=str(place.folder),
             how="--continue finishes it, --force starts anew; or name another output with -o.",
         )
-    elif place.table.exists() and not cut_off:
+    if place.table.exists() and not cut_off:
         raise OutputExistsError(
             "There is an output already, and it is whole."
             if resume
@@ -87,7 +90,8 @@ def guard(place: OutputPlace, *, force: bool, resume: bool) -> None:
         )
 
 
-def _clear(place: OutputPlace) -> None:
+def clear(place: OutputPlace) -> None:
+    """Remove an earlier run's output, once everything that may refuse this one was met."""
     # Only what a run writes: the folder may hold other files of the user's.
     place.table.unlink(missing_ok=True)
     for name in (ELEMENTS_FILE, RUN_FILE):

@@ -14,7 +14,13 @@ from medtool.core.task import Task
 from medtool.data.cache import Cache
 from medtool.data.cohort import build_cohort
 from medtool.data.preparation import PreparationReport, prepare_cases
-from medtool.verbs.task_data import DataOptions, data_source, resolved_task, warn_of_timeout
+from medtool.verbs.task_data import (
+    DataOptions,
+    data_source,
+    no_usable_study,
+    resolved_task,
+    warn_of_timeout,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,11 @@ def preprocess(
     """
     reporter = reporter or Silent()
     task, resolved = resolved_task(options)
-    found = build_cohort(task, data_source(options, task), reporter=reporter)
+    source = data_source(options, task)
+    found = build_cohort(task, source, reporter=reporter)
+    refusal = no_usable_study(found, source.paths[0], task)
+    if refusal is not None:
+        raise refusal
     place = Cache(cache or resolved.paths.cache, task)
     if preview is not None:
         pictures = _preview(task, found.cases, preview, force=force)

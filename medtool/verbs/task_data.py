@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medtool.config import Resolved, resolve
 from medtool.core.errors import InputError
+from medtool.core.files import nearest_path
 from medtool.core.progress import Reporter
 from medtool.core.records import Source
 from medtool.core.registry import load_task
 from medtool.core.task import Task
+from medtool.data.cohort import LabelledCohort
 from medtool.data.series_table import read_series_table
 
 
@@ -37,13 +40,7 @@ def resolved_task(options: DataOptions) -> tuple[Task, Resolved]:
 def data_source(options: DataOptions, task: Task) -> Source:
     """Where to look. Raises InputError when there is no such folder, LabelsError."""
     folder = options.data if options.data is not None else task.settings.data.folder
-    if not folder.exists():
-        raise InputError(
-            "There is no such data.",
-            where=str(folder),
-            wanted="a folder with scans",
-            how="name it with --data, or in medtool.toml ([data] folder).",
-        )
+    require_data(folder, task)
     overrides = {} if options.series is None else read_series_table(options.series)
     return Source(
         paths=(folder,),
@@ -51,6 +48,44 @@ def data_source(options: DataOptions, task: Task) -> Source:
         series_overrides=overrides,
         overrides_from="" if options.series is None else str(options.series),
     )
+
+
+def require_data(folder: Path, task: Task) -> None:
+    """Raises InputError when there is nothing of this name."""
+    if not folder.exists():
+        raise InputError(
+            "There is no such data.",
+            where=str(folder),
+            wanted=task.layout or "a folder with scans",
+            nearest=nearest_path(folder),
+            how="name it with --data, or in medtool.toml ([data] folder).",
+        )
+
+
+def no_usable_study(found: LabelledCohort, folder: Path, task: Task) -> InputError | None:
+    """The refusal of a folder in which no study can be used; None where one can."""
+    if found.cases:
+        return None
+    refused = Counter(study.code for study in found.cohort.refused)
+    skipped = Counter(str(entry["code"]) for entry in found.cohort.intake.get("skipped", ()))
+    met = "no files"
+    if refused:
+        met = f"{refused.total()} studies that cannot be used ({_counts(refused)})"
+    elif skipped:
+        met = f"{skipped.total()} files, none of them a scan ({_counts(skipped)})"
+    return InputError(
+        "There is no study here that can be used.",
+        where=str(folder.resolve()),
+        met=met,
+        wanted=task.layout or "a folder with scans",
+        how=f"'medtool check {task.name} {folder}' says of everything there what it is."
+        if refused or skipped
+        else "name the folder with --data, or in medtool.toml ([data] folder).",
+    )
+
+
+def _counts(codes: Counter[str]) -> str:
+    return ", ".join(f"{code}: {count}" for code, count in sorted(codes.items()))
 
 
 def warn_of_timeout(workers: int | None, case_timeout_s: float | None, reporter: Reporter) -> None:

@@ -14,6 +14,7 @@ from medtool.data.cohort import build_cohort
 from medtool.data.leakage import leakage_gate
 from medtool.data.run_folder import RunFolder
 from medtool.data.splits import Split, make_split
+from medtool.verbs.task_data import no_usable_study, require_data
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -58,8 +59,12 @@ def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter
     Raises InputError, LabelsError, UsageError, LeakageError.
     """
     folder = options.data if options.data is not None else task.settings.data.folder
+    require_data(folder, task)
     source = Source(paths=(folder,), labels=options.labels, **_overrides(options.series))
     found = build_cohort(task, source, reporter=reporter)
+    refusal = no_usable_study(found, folder, task)
+    if refusal is not None:
+        raise refusal
     cases = found.with_label
     if found.labels_file is None:
         raise LabelsError(

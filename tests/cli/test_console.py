@@ -197,3 +197,18 @@ def test_too_little_memory_is_said_as_such(medtool, monkeypatch):
     outcome = medtool("tasks")
     assert outcome.status == 5
     assert "--workers" in outcome.err
+
+
+def test_strangers_names_cannot_command_the_terminal(capsys):
+    console = Console()
+    console.result("\x1b[31mred\tü 头\u202e")
+    console.say("\x07")
+    console.warn("\x1b]0;title\x07")
+    console.refuse(UsageError("No \x9b.", met="\x1b[2J"))
+    out, err = capsys.readouterr()
+    assert out == "\\x1b[31mred\tü 头\\u202e\n"
+    assert err == ("\\x07\nwarning: \\x1b]0;title\\x07\nmedtool: No \\x9b.\n  met: \\x1b[2J\n")
+
+
+def test_a_cell_stays_on_its_line():
+    assert table([("a\nb", "c"), ("d", "e\r\nf")]) == "a b  c\nd    e f"

@@ -54,6 +54,40 @@ def climbing_zip(folder: Path) -> None:
         archive.writestr("../outside.dcm", b"x")
 
 
+def endless_zip(folder: Path) -> None:
+    """An archive of a few kilobytes that becomes 64 MiB of zeros."""
+    working_model(folder)
+    with zipfile.ZipFile(folder / "scans.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("IM1.dcm", bytes(64 * 1024**2))
+
+
+def magnetic_scans(folder: Path) -> None:
+    """Scans of another modality, with labels."""
+    for number in range(2):
+        build_series(
+            folder / "CTs" / f"P{number}",
+            patient_id=f"P{number}",
+            study_uid=f"1.2.3.{number}",
+            series_uid=f"1.2.3.{number}.1",
+            tags={"Modality": "MR"},
+        )
+    (folder / "labels.csv").write_text("patient,label\nP0,0\nP1,1\n")
+
+
+# --- tables -------------------------------------------------------------------------------------
+def picture_as_labels(folder: Path) -> None:
+    """The beginning of a PNG."""
+    scans(folder)
+    (folder / "picture.csv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\2\0,\0\0\2\0\n1,2\n")
+
+
+def workbook_as_labels(folder: Path) -> None:
+    """A workbook of Excel with the ending of a table."""
+    scans(folder)
+    with zipfile.ZipFile(folder / "book.csv", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+
+
 # --- checkpoints --------------------------------------------------------------------------------
 def _checkpoint(folder: Path, **document: object) -> Path:
     (folder / "CTs").mkdir(exist_ok=True)
@@ -101,6 +135,16 @@ def truncated_checkpoint(folder: Path) -> None:
 
 def checkpoint_of_a_missing_task(folder: Path) -> None:
     _checkpoint(folder, task="brainmets")
+
+
+def run_of_another_task(folder: Path) -> None:
+    """The folder of a run whose checkpoint answers another question."""
+    scans(folder)
+    run = folder / "runs" / "other" / "one"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "preset.toml").write_text("")
+    (run / "run.json").write_text("{}")
+    _checkpoint(folder, task="other").rename(run / "checkpoints" / "last.safetensors")
 
 
 def newer_checkpoint(folder: Path) -> None:

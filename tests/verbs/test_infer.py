@@ -156,8 +156,8 @@ def test_a_zip_that_climbs_is_a_row_among_others_and_the_end_alone(tiny) -> None
     assert not list(tiny.rglob("evil.npy"))
 
 
-def test_a_source_that_is_not_there_is_wrong_usage(tiny) -> None:
-    with pytest.raises(UsageError, match="nothing by this name"):
+def test_a_source_that_is_not_there_is_no_input(tiny) -> None:
+    with pytest.raises(InputError, match="nothing by this name"):
         infer(options(tiny, sources=(tiny / "nowhere",)))
 
 
