@@ -15,6 +15,7 @@ from medtool.core.geometry import Triple
 from medtool.core.records import Finding, Skipped
 from medtool.dicom import tags
 from medtool.dicom.classify import classes_of
+from medtool.dicom.decode import DECODABLE
 from medtool.dicom.header import Header, decimals, plain_text
 from medtool.dicom.multiframe import Frame, frames_of
 from medtool.dicom.series import PixelFormat, Plane
@@ -280,10 +281,10 @@ def _pixel_problems(header: Header, pixels: PixelFormat) -> tuple[Finding, ...]:
 def _format_problems(pixels: PixelFormat) -> tuple[Finding, ...]:
     problems = []
     syntax = pixels.transfer_syntax
-    if syntax in tags.JPIP_SYNTAXES or syntax in tags.VIDEO_SYNTAXES:
-        problems.append(
-            _refusal("unsupported-syntax", f"pixels in transfer syntax {syntax} (network, video)")
-        )
+    if syntax and syntax not in DECODABLE:
+        elsewhere = syntax in tags.JPIP_SYNTAXES or syntax in tags.VIDEO_SYNTAXES
+        why = " (network, video)" if elsewhere else ""
+        problems.append(_refusal("unsupported-syntax", f"pixels in transfer syntax {syntax}{why}"))
     if pixels.samples != 1 or not pixels.photometric.startswith("MONOCHROME"):
         problems.append(
             _refusal("colour-image", f"{pixels.samples} samples a pixel, {pixels.photometric}")

@@ -20,7 +20,7 @@ from medtool.core.records import Finding
 from medtool.dicom.decode import check_pixel_format, decode_frame, native_values
 from medtool.dicom.frames import FrameTable, open_frames
 from medtool.dicom.plain import plain_frame
-from medtool.dicom.series import Plane
+from medtool.dicom.series import PixelFormat, Plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -176,7 +176,20 @@ def _declared_padding(plane: Plane, stored: Stored) -> NDArray[np.bool_] | None:
         return None
     low, high = bounds
     mask: NDArray[np.bool_] = stored == low if low == high else (stored >= low) & (stored <= high)
+    if low == high and not mask.any() and (inside := _within_stored_bits(low, plane.pixels)) != low:
+        # Some write 63536 (-2000) into whole words although BitsStored is 12: the bits above went
+        # with those of overlays, and what is left of the value is the padding.
+        mask = stored == inside
     return mask if mask.any() else None
+
+
+def _within_stored_bits(value: int, pixels: PixelFormat) -> int:
+    """What masking (and sign extension) to BitsStored leaves of a stored word."""
+    low_bits = (value >> (pixels.high_bit + 1 - pixels.bits_stored)) & (
+        (1 << pixels.bits_stored) - 1
+    )
+    negative = pixels.signed and low_bits >> (pixels.bits_stored - 1)
+    return low_bits - (1 << pixels.bits_stored) if negative else low_bits
 
 
 def _transform(plane: Plane, stored: Stored, out: NDArray[np.float32]) -> None:

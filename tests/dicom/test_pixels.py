@@ -19,6 +19,7 @@ from medtool.core.errors import CaseRefused
 from medtool.dicom.decode import unpacked
 from medtool.dicom.pixels import AIR_HU, measure, padding_range, stored_values
 from medtool.dicom.series import PixelFormat, Plane
+from medtool.dicom.volume import read_volume
 
 
 def format_of(**changes: Any) -> PixelFormat:
@@ -249,3 +250,18 @@ def test_a_modality_lut_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CaseRefused) as caught:
         measure(plane, stored_values(plane), np.empty((1, 4), dtype=np.float32), is_ct=True)
     assert caught.value.code == "invalid-rescale"
+
+
+def test_padding_written_into_whole_words_of_fewer_stored_bits_becomes_air(tmp_path: Path) -> None:
+    # 12 of 16 bits stored, padding 63536 = 0xF830: masked to 12 bits it is 0x830 = 2096, which
+    # would be bone of 1072 HU. The same value inside the body is a measurement and stays.
+    words = np.full((3, 12, 12), 1064, dtype=np.uint16)
+    words[:, :2] = 63536
+    words[:, 6, 6] = 2096
+    tags = {"BitsStored": 12, "HighBit": 11, "PixelPaddingValue": 63536}
+    series = series_by_hand.series(build.build_series(tmp_path, words, tags=tags).files)
+    volume = read_volume(series)
+    assert np.unique(volume.array[:, :2]).tolist() == [AIR_HU]
+    assert volume.array[:, 6, 6].tolist() == [1072.0] * 3
+    assert np.unique(volume.array[:, 7:]).tolist() == [40.0]
+    assert "padding-in-tissue" in [finding.code for finding in volume.findings]
