@@ -31,7 +31,10 @@ AHEAD_OF_STREAM = 2
 
 @dataclass(frozen=True)
 class CaseDone:
-    """What became of one case; ``path`` is its file in the cache when ``status`` is ok."""
+    """What became of one case; ``path`` is its file in the cache when ``status`` is ok.
+
+    ``reading_s`` is the part of ``seconds`` in which pixels were read.
+    """
 
     case: Case
     status: CaseStatus
@@ -39,6 +42,7 @@ class CaseDone:
     code: str = ""
     message: str = ""
     seconds: float = 0.0
+    reading_s: float = 0.0
     repaired: bool = False
     rebuilt: bool = False
     reused: bool = False
@@ -224,6 +228,7 @@ def prepare_stream(
             code=answer.code,
             message=answer.message,
             seconds=answer.seconds,
+            reading_s=answer.reading_s,
             repaired=answer.repaired,
             rebuilt=answer.rebuilt,
             reused=answer.reused,

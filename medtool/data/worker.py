@@ -15,6 +15,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from medtool.core.clock import READING, stopwatch
 from medtool.core.environment import limit_threads
 from medtool.core.errors import CaseRefused, InputError, MachineError
 from medtool.core.records import Case, CaseStatus, Finding
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker says of one case; the prepared case itself is in the cache."""
+    """What a worker says of one case; the prepared case itself is in the cache.
+
+    ``reading_s`` is the part of ``seconds`` in which pixels were read.
+    """
 
     status: CaseStatus
     code: str = ""
     message: str = ""
     seconds: float = 0.0
+    reading_s: float = 0.0
     repaired: bool = False
     rebuilt: bool = False
     reused: bool = False
@@ -120,7 +125,8 @@ def prepare_one(task: Task, cache: Cache, case: Case) -> Answer:
         if remembered is not None:
             return Answer("refused", remembered.code, remembered.message, reused=True)
         try:
-            prepared = task.prepare(case)
+            with stopwatch() as spent:
+                prepared = task.prepare(case)
         except Exception as error:  # noqa: BLE001 - one case must not end the others
             if isinstance(error, MachineError):
                 raise
@@ -138,6 +144,7 @@ def prepare_one(task: Task, cache: Cache, case: Case) -> Answer:
         return Answer(
             "ok",
             seconds=seconds,
+            reading_s=spent.get(READING, 0.0),
             repaired=repaired,
             rebuilt=existed,
             stored_bytes=path.stat().st_size,

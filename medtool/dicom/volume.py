@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medtool.core.clock import READING, spent_on
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
 from medtool.core.records import Finding
@@ -50,7 +51,8 @@ def read_volume(series: Series, *, threads: int | None = None) -> Volume:
     the cores this process may use. Raises CaseRefused, with the codes of ``medtool.dicom.codes``;
     ``not-hu`` when the values of a CT cannot be Hounsfield units.
     """
-    return _read(series, threads, lambda grid: np.empty(grid.size[::-1], dtype=np.float32))
+    with spent_on(READING):
+        return _read(series, threads, lambda grid: np.empty(grid.size[::-1], dtype=np.float32))
 
 
 def read_array(series: Series, *, threads: int | None = None) -> tuple[NDArray[np.float32], Grid]:
@@ -72,7 +74,8 @@ def read(series: Series, *, threads: int | None = None) -> SimpleITK.Image:
         images.append(image)
         return array
 
-    _read(series, threads, allocate)
+    with spent_on(READING):
+        _read(series, threads, allocate)
     return images[0]
 
 

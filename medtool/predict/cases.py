@@ -6,18 +6,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from medtool.core.clock import READING
 from medtool.core.errors import MedtoolError
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, CaseStatus, Prediction, Prepared
 from medtool.data.cache import Cache, read_prepared
-from medtool.data.preparation import prepare_stream
+from medtool.data.preparation import CaseDone, prepare_stream
 from medtool.predict.model import Model
 from medtool.predict.unlike import unlike_training
 
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of one case; ``prediction`` and ``prepared`` are there when it is ok."""
+    """What became of one case; ``prediction`` and ``prepared`` are there when it is ok.
+
+    ``seconds`` are those of its steps, in whichever process: reading, preparing, network.
+    """
 
     case: Case
     status: CaseStatus
@@ -61,15 +65,21 @@ def predict_cases(
                 status=done.status,
                 code=done.code,
                 message=done.message,
-                seconds={"preparing": done.seconds},
+                seconds=_seconds(done),
             )
             continue
-        yield _answer(model, done.case, read_prepared(done.path), done.seconds)
+        yield _answer(model, done.case, read_prepared(done.path), _seconds(done))
         if not keep_prepared:
             done.path.unlink(missing_ok=True)
 
 
-def _answer(model: Model, case: Case, prepared: Prepared, preparing_s: float) -> CaseOutcome:
+def _seconds(done: CaseDone) -> dict[str, float]:
+    return {READING: done.reading_s, "preparing": done.seconds - done.reading_s}
+
+
+def _answer(
+    model: Model, case: Case, prepared: Prepared, spent: Mapping[str, float]
+) -> CaseOutcome:
     started = time.perf_counter()
     try:
         prediction = model.task.predict(model, prepared, case)
@@ -79,7 +89,7 @@ def _answer(model: Model, case: Case, prepared: Prepared, preparing_s: float) ->
             status="failed",
             code=getattr(error, "code", "prediction"),
             message=error.what,
-            seconds={"preparing": preparing_s, "network": time.perf_counter() - started},
+            seconds={**spent, "network": time.perf_counter() - started},
         )
     unlike = unlike_training(model.document.get("training_range", {}), case, prepared)
     return CaseOutcome(
@@ -87,5 +97,5 @@ def _answer(model: Model, case: Case, prepared: Prepared, preparing_s: float) ->
         status="ok",
         prediction=replace(prediction, findings=(*prediction.findings, *unlike)),
         prepared=prepared,
-        seconds={"preparing": preparing_s, "network": time.perf_counter() - started},
+        seconds={**spent, "network": time.perf_counter() - started},
     )

@@ -111,6 +111,10 @@ class RowMaker:
             if self._options.overlays and outcome.prepared is not None:
                 pictures = folder / "overlays" / safe_file_stem(self.key(case.case_id))
                 outputs = self._model.task.picture(prediction, outcome.prepared, case, pictures)
+        inputs_sha256 = sha256_of_files({path for path, _ in input_files(case)})
+        outputs_sha256 = {
+            path.relative_to(self._place.folder).as_posix(): sha256_of(path) for path in outputs
+        }
         seconds = {**outcome.seconds, "writing": time.perf_counter() - started}
         for step, seconds_of_step in seconds.items():
             self._seconds[step] += seconds_of_step
@@ -118,10 +122,8 @@ class RowMaker:
             "case": row["case"],
             "row": row,
             "elements": elements,
-            "inputs_sha256": sha256_of_files({path for path, _ in input_files(case)}),
-            "outputs_sha256": {
-                path.relative_to(self._place.folder).as_posix(): sha256_of(path) for path in outputs
-            },
+            "inputs_sha256": inputs_sha256,
+            "outputs_sha256": outputs_sha256,
             "seconds": {step: round(value, 3) for step, value in seconds.items()},
         }
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtool.core.clock import READING, spent_on
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
 from medtool.dicom.series import Series
@@ -39,7 +40,10 @@ class Scan:
 
 def read_scan(source: Any) -> Scan:
     """Read a ``Series`` or a NIfTI path. Raises CaseRefused where the pixels cannot be read."""
-    return _read_series(source) if isinstance(source, Series) else _read_file(Path(source))
+    if isinstance(source, Series):
+        return _read_series(source)
+    with spent_on(READING):
+        return _read_file(Path(source))
 
 
 def _read_series(series: Series) -> Scan:
