@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -100,5 +101,59 @@ def medtool_process(fresh_python: Callable[..., Outcome]) -> Callable[..., Outco
 
     def run(*words: str | Path, folder: Path | None = None, timeout_s: float = 300) -> Outcome:
         return fresh_python("-m", "medtool.cli.app", *words, folder=folder, timeout_s=timeout_s)
+
+    return run
+
+
+def _without_network() -> list[str]:
+    """Words before a command that give it a network of its own, which is down; none elsewhere."""
+    for words in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
+        if shutil.which("unshare"):
+            tried = subprocess.run([*words, "true"], capture_output=True, check=False)
+            if tried.returncode == 0:
+                return words
+    return []
+
+
+@pytest.fixture(scope="session")
+def run_offline(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run any program without network, in a home of its own; gives what it printed, if it ended
+    well.
+
+    Nothing of this environment comes along but PATH: no settings of pip, no packages. Where the
+    system has no networks to take away, proxies that nobody answers stand in.
+    """
+    home = tmp_path_factory.mktemp("home")
+    before = _without_network()
+    nobody = "http://127.0.0.1:9"
+    surroundings = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "NO_COLOR": "1",
+        "OMP_NUM_THREADS": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INDEX": "1",
+        **{name: nobody for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")},
+    }
+
+    def run(
+        *words: str | Path,
+        folder: Path | None = None,
+        timeout_s: float = 600,
+        **variables: str | Path,
+    ) -> str:
+        given = {name: str(value) for name, value in variables.items()}
+        done = subprocess.run(
+            [*before, *map(str, words)],
+            cwd=folder,
+            env={**surroundings, **given},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
     return run
