@@ -49,7 +49,13 @@ def planes(rows: int, columns: int, count: int) -> NDArray[np.int16]:
 
 
 def write_series(
-    folder: Path, syntax: str, *, slices: int, rows: int = 512, columns: int = 512
+    folder: Path,
+    syntax: str,
+    *,
+    slices: int,
+    rows: int = 512,
+    columns: int = 512,
+    patient: str = "benchmark",
 ) -> list[Path]:
     """Write one CT series; files in ascending order along z."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +65,7 @@ def write_series(
     files = []
     for k in range(slices):
         data = _header(k, rows, columns, study, series)
+        data.PatientID = patient
         data.PixelData = encoded[k % len(encoded)]
         data["PixelData"].VR = "OW" if syntax == ExplicitVRLittleEndian else "OB"
         data["PixelData"].is_undefined_length = syntax != ExplicitVRLittleEndian
@@ -79,7 +86,7 @@ def _header(k: int, rows: int, columns: int, study: str, series: str) -> Dataset
     data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, generate_uid()
     data.StudyDate, data.Modality, data.Manufacturer = "20200102", "CT", "Benchmark"
     data.StudyDescription, data.SeriesDescription = "Head", "Head 0.6"
-    data.PatientName, data.PatientID, data.PatientPosition = "Nobody", "benchmark", "HFS"
+    data.PatientName, data.PatientID, data.PatientPosition = "Nobody", "", "HFS"
     data.SliceThickness, data.KVP, data.ConvolutionKernel = "0.625", "120", "STANDARD"
     data.StudyInstanceUID, data.SeriesInstanceUID = study, series
     data.SeriesNumber, data.AcquisitionNumber, data.InstanceNumber = 2, 1, k + 1
