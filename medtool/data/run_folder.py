@@ -1,4 +1,4 @@
-"""The folder of one training run: what lies where, and reading it without pandas or torch."""
+"""The folder of one training run: what lies where, and reading it without torch."""
 
 from __future__ import annotations
 
