@@ -1,11 +1,12 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Writing files so that a reader sees the old one or the new one, never half; their hashes."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -73,6 +74,20 @@ def require_writable(path: Path) -> None:
             wanted=f"a place for {path.name}",
             how="choose another folder, or change its permissions.",
         )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex; bounded memory. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """One SHA-256 over several files: of their sorted single hashes, so that order is nothing."""
+    digest = hashlib.sha256()
+    for single in sorted(file_sha256(path) for path in paths):
+        digest.update(single.encode())
+    return digest.hexdigest()
 
 
 def nearest_path(path: Path) -> str:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,12 +14,11 @@ from typing import Any, Literal
 
 from medtool.core.checkpoint import BEST_NAME, LAST_NAME, SUFFIX, read_header
 from medtool.core.errors import CheckpointError
-from medtool.core.files import cannot_write
+from medtool.core.files import cannot_write, file_sha256
 from medtool.data.run_folder import RunFolder
 from medtool.train.loop import EpochDone
 
 Kind = Literal["best", "last", "stage-end", "milestone"]
-CHUNK_BYTES = 1024 * 1024
 
 
 class Keeper:
@@ -97,7 +95,7 @@ class Keeper:
         for row in self.rows:
             if row["file"] in changes:
                 path = self.run.checkpoints_folder / row["file"]
-                row.update(changes[row["file"]], sha256=sha256_of_file(path))
+                row.update(changes[row["file"]], sha256=file_sha256(path))
         self._write()
 
     def _link(
@@ -133,7 +131,7 @@ class Keeper:
                 "metric": self.metric,
                 "value": metrics.get(self.metric),
                 "threshold": metrics.get("threshold"),
-                "sha256": sha256_of_file(path),
+                "sha256": file_sha256(path),
             }
         )
 
@@ -164,9 +162,3 @@ def resume_point(run: RunFolder) -> Path:
             how="start it again under another name, or with --start-or-resume.",
         )
     return last
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a whole file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ The only code of medtool that opens a connection, and only when it is called.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import zipfile
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 from medtool.config.weights import WeightsSection
 from medtool.core.errors import CheckpointError, MachineError, UnknownNameError, UsageError
-from medtool.core.files import TEMPORARY_PREFIX, cannot_write, replace_text, replacing
+from medtool.core.files import TEMPORARY_PREFIX, cannot_write, file_sha256, replace_text, replacing
 from medtool.core.names import nearest_name
 from medtool.core.progress import Reporter, Silent
 from medtool.train.weights import read_tensors, tensors_sha256
@@ -199,7 +198,7 @@ def _keep(file: Path, place: Path, record: WeightsRecord) -> WeightsRecord:
     """Check that ``file`` holds tensors (and those of the record), then put it in its place."""
     found = replace(
         record,
-        file_sha256=_file_sha256(file),
+        file_sha256=file_sha256(file),
         tensors_sha256=tensors_sha256(read_tensors(file)),
         size_bytes=file.stat().st_size,
     )
@@ -263,11 +262,6 @@ def _hub_refusals(weights: WeightsSection) -> Iterator[None]:
 
 def _no_hub(where: str, met: str) -> MachineError:
     return MachineError("The hub cannot be reached.", where=where, met=met, how=NO_NETWORK)
-
-
-def _file_sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _bar_class(advance: Callable[[int], None]) -> Any:

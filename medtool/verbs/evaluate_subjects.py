@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
 from medtool.core.errors import CheckpointError, LeakageError, UsageError
+from medtool.core.files import file_sha256
 from medtool.core.records import Case, Prediction
 from medtool.data.predictions import ELEMENTS_FILE, read_predictions, read_table
 from medtool.data.run_folder import RunFolder, fold_folders
@@ -257,7 +258,7 @@ def with_checkpoint(subject: Subject, path: Path) -> Subject:
     document = read_header(file).document
     for folder in subject.folders:
         stated = (_record(folder).get("checkpoint") or {}).get("sha256")
-        if stated and stated != _sha256(file):
+        if stated and stated != file_sha256(file):
             raise CheckpointError(
                 "This checkpoint did not make these predictions.",
                 where=str(file),
@@ -273,12 +274,6 @@ def with_checkpoint(subject: Subject, path: Path) -> Subject:
         patients_known=bool((document.get("patients") or {}).get("hashes")),
     )
     return _with_threshold(named, float(threshold) if threshold is not None else None)
-
-
-def _sha256(file: Path) -> str:
-    from medtool.verbs.infer_output import sha256_of
-
-    return sha256_of(file)
 
 
 def _with_threshold(subject: Subject, threshold: float | None) -> Subject:

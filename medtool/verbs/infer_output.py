@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from medtool.data.predictions import (
 PARTIAL_FOLDER = ".partial"
 RUN_FILE = "run.json"
 PICTURE_FOLDERS = ("masks", "dicom-seg", "overlays")
-HASH_CHUNK_BYTES = 1024**2
 
 
 @dataclass(frozen=True)
@@ -45,23 +43,6 @@ class OutputPlace:
     def journal(self) -> Path:
         """The journal of a run that is not whole yet."""
         return self.folder / PARTIAL_FOLDER / "journal.jsonl"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sha256_of_files(paths: Iterable[Path]) -> str:
-    """One SHA-256 over several files: of their sorted single hashes, so that order is nothing."""
-    digest = hashlib.sha256()
-    for single in sorted(sha256_of(path) for path in paths):
-        digest.update(single.encode())
-    return digest.hexdigest()
 
 
 def guard(place: OutputPlace, *, force: bool, resume: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool import __version__
 from medtool.core.environment import recorded_environment
+from medtool.core.files import file_sha256, files_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Finding, Prediction, RefusedStudy
 from medtool.core.task import Task
@@ -18,7 +19,7 @@ from medtool.data.cache import input_files
 from medtool.data.machine import describe_machine
 from medtool.data.predictions import LEADING_COLUMNS
 from medtool.data.privacy import Pseudonymiser, read_key
-from medtool.verbs.infer_output import OutputPlace, sha256_of, sha256_of_files
+from medtool.verbs.infer_output import OutputPlace
 
 if TYPE_CHECKING:
     from medtool.predict.cases import CaseOutcome
@@ -40,7 +41,7 @@ class RowMaker:
         self._by_patient = (options.by or model.task.settings.infer.by) == "patient"
         if self._by_patient:
             self.columns.append("studies")
-        self._checkpoint_hash = sha256_of(model.path)
+        self._checkpoint_hash = file_sha256(model.path)
         self._started = datetime.now(UTC)
         self._seconds: dict[str, float] = defaultdict(float)
         self._names: Pseudonymiser | None = None
@@ -111,9 +112,9 @@ class RowMaker:
             if self._options.overlays and outcome.prepared is not None:
                 pictures = folder / "overlays" / safe_file_stem(self.key(case.case_id))
                 outputs = self._model.task.picture(prediction, outcome.prepared, case, pictures)
-        inputs_sha256 = sha256_of_files({path for path, _ in input_files(case)})
+        inputs_sha256 = files_sha256({path for path, _ in input_files(case)})
         outputs_sha256 = {
-            path.relative_to(self._place.folder).as_posix(): sha256_of(path) for path in outputs
+            path.relative_to(self._place.folder).as_posix(): file_sha256(path) for path in outputs
         }
         seconds = {**outcome.seconds, "writing": time.perf_counter() - started}
         for step, seconds_of_step in seconds.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtool.core.checkpoint import BEST_NAME, read_header, rewrite_checkpoint
+from medtool.core.files import file_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Part, Prediction, Scores, Truth
@@ -24,7 +25,6 @@ from medtool.score.completion import completed
 from medtool.score.document import scores_to_document
 from medtool.score.threshold import choose_threshold
 from medtool.train.document import score_quantiles
-from medtool.train.keeper import sha256_of_file
 from medtool.verbs.infer import InferOptions
 from medtool.verbs.infer_output import Output, OutputPlace, guard
 from medtool.verbs.infer_rows import RowMaker
@@ -86,7 +86,7 @@ def finish(
         "all": round(time.perf_counter() - clock, 1),
     }
     document["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    document["checkpoint_sha256"] = sha256_of_file(best)
+    document["checkpoint_sha256"] = file_sha256(best)
     infer_line = f"medtool infer SCANS --checkpoint {best} -o OUT"
     document["infer"] = infer_line
     run.write_run(document)
@@ -253,11 +253,11 @@ def _keep_scores(
                 row.update(value=chosen.value, low=chosen.low, high=chosen.high)
         elif options.slim:
             rewrite_checkpoint(path, path, {}, slim=True)
-        row["sha256"] = sha256_of_file(path)
+        row["sha256"] = file_sha256(path)
     if options.slim:
         rewrite_checkpoint(best, best, {}, slim=True)
         for row in rows:
-            row["sha256"] = sha256_of_file(run.checkpoints_folder / row["file"])
+            row["sha256"] = file_sha256(run.checkpoints_folder / row["file"])
     run.write_checkpoints(rows)
 
 
