@@ -21,6 +21,7 @@ from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
 from medtool.core.records import Finding
 from medtool.dicom.decode import check_pixel_format
+from medtool.dicom.fingerprint import plane_hash
 from medtool.dicom.pixels import AIR_HU, PlaneReader, check_rescale, measure
 from medtool.dicom.plausible import hu_findings
 from medtool.dicom.resample import blended_slice, blends
@@ -37,22 +38,32 @@ MAX_VOLUME_BYTES = 2**34
 
 @dataclass(frozen=True)
 class Volume:
-    """What was read: ``array`` (z, y, x) float32, its grid, and what only pixels could show."""
+    """What was read: ``array`` (z, y, x) float32, its grid, and what only pixels could show.
+
+    ``plane_hashes`` are those of the source planes in order (``fingerprint.plane_hash``), as
+    measured and before any shear or resampling; () where they were not asked for.
+    """
 
     array: NDArray[np.float32]
     grid: Grid
     findings: tuple[Finding, ...] = ()
+    plane_hashes: tuple[str, ...] = ()
 
 
-def read_volume(series: Series, *, threads: int | None = None) -> Volume:
+def read_volume(series: Series, *, threads: int | None = None, hashes: bool = False) -> Volume:
     """Pixels of a series in HU (CT) or as rescaled (others), on the grid of ``series_grid``.
 
     Outside the field of view and padding are -1024 HU in CT, 0 in others. ``threads``: None takes
-    the cores this process may use. Raises CaseRefused, with the codes of ``medtool.dicom.codes``;
-    ``not-hu`` when the values of a CT cannot be Hounsfield units.
+    the cores this process may use. ``hashes``: hash the planes as well. Raises CaseRefused, with
+    the codes of ``medtool.dicom.codes``; ``not-hu`` when the values of a CT cannot be Hounsfield
+    units.
     """
+
+    def allocate(grid: Grid) -> NDArray[np.float32]:
+        return np.empty(grid.size[::-1], dtype=np.float32)
+
     with spent_on(READING):
-        return _read(series, threads, lambda grid: np.empty(grid.size[::-1], dtype=np.float32))
+        return _read(series, threads, allocate, hashes=hashes)
 
 
 def read_array(series: Series, *, threads: int | None = None) -> tuple[NDArray[np.float32], Grid]:
@@ -93,7 +104,11 @@ def usable_cores() -> int:
 
 
 def _read(
-    series: Series, threads: int | None, allocate: Callable[[Grid], NDArray[np.float32]]
+    series: Series,
+    threads: int | None,
+    allocate: Callable[[Grid], NDArray[np.float32]],
+    *,
+    hashes: bool = False,
 ) -> Volume:
     """``allocate`` gives the memory (z, y, x) of the result, and is called once."""
     geometry = _checked(series)
@@ -106,7 +121,7 @@ def _read(
     planes = array
     if geometry.is_resampled:
         planes = np.empty(source.size[::-1], dtype=np.float32)
-    job = _Job(series, lattice, planes)
+    job = _Job(series, lattice, planes, hashing=hashes)
     with ThreadPoolExecutor(threads or usable_cores()) as pool:
         _finish(pool.map(job.fill, range(len(series.planes))))
         if geometry.is_resampled:
@@ -114,7 +129,7 @@ def _read(
     findings = dict.fromkeys(finding for found in job.findings for finding in found)
     if series.modality == "CT":
         findings |= dict.fromkeys(_plausible(series, array))
-    return Volume(array, grid, tuple(findings))
+    return Volume(array, grid, tuple(findings), tuple(job.hashes) if hashes else ())
 
 
 def _plausible(series: Series, array: NDArray[np.float32]) -> tuple[Finding, ...]:
@@ -152,8 +167,12 @@ def _image_and_its_memory(grid: Grid) -> tuple[SimpleITK.Image, NDArray[np.float
 class _Job:
     """Fills a volume plane by plane, from any number of threads."""
 
-    def __init__(self, series: Series, lattice: Lattice, planes: NDArray[np.float32]) -> None:
+    def __init__(
+        self, series: Series, lattice: Lattice, planes: NDArray[np.float32], *, hashing: bool
+    ) -> None:
         self.series = series
+        self.hashing = hashing
+        self.hashes = [""] * len(series.planes)
         self.lattice = lattice
         self.planes = planes
         self.is_ct = series.modality == "CT"
@@ -167,12 +186,13 @@ class _Job:
         plane, geometry = self.series.planes[index], self.series.geometry
         reader = self._reader()
         stored, found = reader.stored(plane)
-        if geometry is None or not geometry.is_sheared:
-            measured = measure(plane, stored, self.planes[index], is_ct=self.is_ct)
-            invalid = measured.padding
-        else:
-            own = np.empty(stored.shape, dtype=np.float32)
-            measured = measure(plane, stored, own, is_ct=self.is_ct)
+        sheared = geometry is not None and geometry.is_sheared
+        own = np.empty(stored.shape, dtype=np.float32) if sheared else self.planes[index]
+        measured = measure(plane, stored, own, is_ct=self.is_ct)
+        invalid = measured.padding
+        if self.hashing:
+            self.hashes[index] = plane_hash(own)
+        if sheared:
             column, row = self.lattice.shifts_px[index]
             air = AIR_HU if self.is_ct else 0.0
             invalid = shifted_plane(

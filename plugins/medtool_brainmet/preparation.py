@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +94,7 @@ def prepare_scan(case: Case, scan: Scan, settings: PreparationSection) -> Prepar
         grids={"image": scan.grid, "slices": stages.slices_grid},
         elements=tuple(_elements(scan, stages)),
         facts=_facts(scan, stages),
-        findings=(*stages.brain.findings, *_dropped(stages)),
+        findings=(*scan.findings, *stages.brain.findings, *_dropped(stages)),
     )
 
 
@@ -125,7 +124,7 @@ def _rounded(value: float) -> float | None:
 def _facts(scan: Scan, stages: Stages) -> dict[str, Any]:
     inside = stages.volume_hu[stages.brain.mask]
     return {
-        "slice_hashes": slice_hashes(scan.volume_hu),
+        "slice_hashes": list(scan.plane_hashes),
         "spacing_mm": [round(step, 5) for step in scan.grid.spacing_mm],
         "hu_quantiles": {
             f"{share:g}": round(float(value), 2)
@@ -142,16 +141,6 @@ def _facts(scan: Scan, stages: Stages) -> dict[str, Any]:
             "angle_degrees": stages.mid_sagittal.angle_degrees,
         },
     }
-
-
-def slice_hashes(volume_hu: NDArray[np.float32]) -> list[str]:
-    """A BLAKE2b-16 of each slice that is not constant, in whole HU: the same image, same hash."""
-    hashes = []
-    for plane in volume_hu:
-        if plane.min() != plane.max():
-            whole = np.rint(np.clip(plane, -32768, 32767)).astype("<i2")
-            hashes.append(hashlib.blake2b(whole.tobytes(), digest_size=16).hexdigest())
-    return hashes
 
 
 def _dropped(stages: Stages) -> list[Finding]:

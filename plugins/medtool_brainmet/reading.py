@@ -1,4 +1,8 @@
-"""A case's scan as HU, its grid, and where each slice came from: DICOM series or NIfTI file."""
+"""A case's scan as HU, its grid, and where each slice came from: DICOM series or NIfTI file.
+
+What only pixels can show (undeclared padding, precision, values that are no numbers) comes along
+as findings: nobody reads the pixels again to know it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,10 @@ from numpy.typing import NDArray
 from medtool.core.clock import READING, spent_on
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
+from medtool.core.records import Finding
+from medtool.data.nifti import undefined_voxels
+from medtool.dicom.fingerprint import plane_hash
+from medtool.dicom.pixels import AIR_HU
 from medtool.dicom.series import Series
 
 # Air around a head is near -1000 HU and bone well above 300: pixels in another unit show by
@@ -31,11 +39,17 @@ class SliceSource:
 
 @dataclass(frozen=True)
 class Scan:
-    """HU (z, y, x) with grid and sources, as read."""
+    """HU (z, y, x) with grid and sources, as read.
+
+    ``plane_hashes`` are those of the planes as they were stored, constant ones left out; there may
+    be more or fewer than slices, where these were resampled.
+    """
 
     volume_hu: NDArray[np.float32]
     grid: Grid
     sources: tuple[SliceSource, ...]
+    plane_hashes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 def read_scan(source: Any) -> Scan:
@@ -48,9 +62,9 @@ def read_scan(source: Any) -> Scan:
 
 def _read_series(series: Series) -> Scan:
     from medtool.dicom.provenance import provenance
-    from medtool.dicom.volume import read_array
+    from medtool.dicom.volume import read_volume
 
-    volume_hu, grid = read_array(series)
+    volume = read_volume(series, hashes=True)
     sources = tuple(
         SliceSource(
             origin.nearest.instance_number,
@@ -59,7 +73,8 @@ def _read_series(series: Series) -> Scan:
         )
         for origin in provenance(series)
     )
-    return Scan(volume_hu, grid, sources)
+    hashes = tuple(filter(None, volume.plane_hashes))
+    return Scan(volume.array, volume.grid, sources, hashes, volume.findings)
 
 
 def _read_file(path: Path) -> Scan:
@@ -86,7 +101,21 @@ def _read_file(path: Path) -> Scan:
         SliceSource(None, "", round(first_mm + index * grid.spacing_mm[2], 4))
         for index in range(grid.size[2])
     )
-    return Scan(sitk.GetArrayFromImage(image), grid, sources)
+    volume_hu, findings = _numbers_only(path, sitk.GetArrayFromImage(image))
+    hashes = tuple(filter(None, map(plane_hash, volume_hu)))
+    return Scan(volume_hu, grid, sources, hashes, findings)
+
+
+def _numbers_only(
+    path: Path, volume_hu: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], tuple[Finding, ...]]:
+    """Voxels that hold no number (outside the field of view, after resampling) as air, said."""
+    undefined = undefined_voxels(path, volume_hu.shape)
+    if undefined is None:
+        return volume_hu, ()
+    text = f"{int(undefined.sum())} voxels hold no number and were set to air ({AIR_HU:.0f} HU)"
+    filled: NDArray[np.float32] = np.where(undefined, np.float32(AIR_HU), volume_hu)
+    return filled, (Finding("undefined-values", text, "warning"),)
 
 
 def why_not_hu(volume_hu: NDArray[np.float32]) -> str:

@@ -24,7 +24,7 @@ class Brainmet(BagTask):
     name: ClassVar[str] = "brainmet"
     summary: ClassVar[str] = "Brain metastases on head CT: one answer per study."
     settings_type = BrainmetSettings
-    preparation_version: ClassVar[int] = 1
+    preparation_version: ClassVar[int] = 2
 
     settings: BrainmetSettings
 

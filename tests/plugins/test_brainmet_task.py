@@ -17,8 +17,9 @@ from medtool_brainmet.settings import BrainmetSettings
 from scipy.stats import mannwhitneyu
 
 from medtool.config import presets_of, resolve
-from medtool.core.errors import CaseRefused
+from medtool.core.errors import CaseRefused, LeakageError
 from medtool.core.records import Case, Source
+from medtool.data.leakage import leakage_gate
 from medtool.data.run_folder import RunFolder
 
 SMALL = DemoOptions(patients=6, size_px=64, workers=1)
@@ -283,3 +284,72 @@ def test_top_slices_come_from_held_out_studies(tmp_path: Path) -> None:
     assert set(titles) == {"Top slices", "Does the augmentation give the label away?"}
     assert titles["Top slices"].index(">b<") < titles["Top slices"].index(">a<")
     assert ">c<" not in titles["Top slices"]
+
+
+# --- what reading finds -------------------------------------------------------------------
+def rewritten(files: list[Path], folder: Path, **changes: str) -> None:
+    """Copies of DICOM files with other elements, by keyword."""
+    import pydicom
+
+    folder.mkdir(parents=True)
+    for path in files:
+        data = pydicom.dcmread(path)
+        for keyword, value in changes.items():
+            setattr(data, keyword, value)
+        data.save_as(folder / path.name)
+
+
+def test_a_part_of_a_tilted_study_under_another_patient_is_found(
+    cases, task: Brainmet, tmp_path: Path
+) -> None:
+    # Without its lowest planes a tilted stack is sheared from another plane on, with two steps it
+    # is resampled: no slice that the network sees is the same, yet the planes are.
+    tilted = max(cases, key=lambda case: case.facts["tilt_degrees"])
+    planes = tilted.inputs["ct"].planes
+    kept = [plane.path for plane in planes[2:]]
+    rewritten(kept, tmp_path / "CTs" / "other", PatientID="other", StudyInstanceUID="1.2.3.4")
+    (copy,) = task.find(Source((tmp_path,))).cases
+    assert copy.patient_id == "other"
+    hashes = {case.case_id: task.prepare(case).facts["slice_hashes"] for case in (tilted, copy)}
+    parts = {tilted.case_id: "train", copy.case_id: "test"}
+    with pytest.raises(LeakageError, match="identical pixels") as caught:
+        leakage_gate([tilted, copy], parts, hashes)
+    assert f"{len(kept)} identical slices" in caught.value.met
+
+
+def test_what_only_pixels_show_is_said_of_the_study(cases, task: Brainmet, tmp_path: Path) -> None:
+    import pydicom
+
+    planes = cases[0].inputs["ct"].planes
+    folder = tmp_path / "CTs" / "p"
+    rewritten([plane.path for plane in planes], folder)
+    # Corners outside the field of view that no tag declares as padding.
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        pixels = data.pixel_array.astype("<i2")
+        pixels[:4, :4] = -4000
+        data.PixelRepresentation, data.BitsStored, data.HighBit = 1, 16, 15
+        data.PixelData = pixels.tobytes()
+        data.save_as(path)
+    (case,) = task.find(Source((tmp_path,))).cases
+    assert "undeclared-padding" in [finding.code for finding in task.prepare(case).findings]
+
+
+def test_voxels_without_a_number_are_air_and_said(task: Brainmet, tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    volume = render(plan_cohort(3, replace(SMALL, size_px=128))[0][1]).astype(np.float32)
+    case_of = {}
+    for name, outside in (("air", -1024.0), ("nan", np.nan)):
+        values = volume.copy()
+        values[:, :6] = outside
+        image = sitk.GetImageFromArray(values)
+        image.SetSpacing((1.9, 1.9, 8.0))
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+        case_of[name] = task.prepare(Case(name, name, "", {"ct": tmp_path / f"{name}.nii.gz"}))
+    air, nan = case_of["air"], case_of["nan"]
+    assert "undefined-values" in [finding.code for finding in nan.findings]
+    assert "undefined-values" in STUDY_CODES
+    assert np.array_equal(air.arrays["slices"], nan.arrays["slices"])
+    assert air.facts == nan.facts
+    assert air.facts["slice_hashes"]
