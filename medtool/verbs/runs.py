@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ def _line(run: RunFolder, root: Path) -> RunLine:
     metric = str(next((row["metric"] for row in checkpoints if row["metric"]), ""))
     part = next((part for part in PARTS if part in scores), "")
     found = scores.get(part, {}).get("metrics", {})
-    metric = metric or next(iter(found), "")
+    # Joined folds have no checkpoint of their own.
+    metric = metric or _primary(run) or next(iter(found), "")
     score: Mapping[str, Any] = found.get(metric) or {}
     return RunLine(
         run=name,
@@ -78,6 +80,16 @@ def _line(run: RunFolder, root: Path) -> RunLine:
         synthetic=bool(document.get("synthetic")),
         started=str(document.get("started", "")),
     )
+
+
+def _primary(run: RunFolder) -> str:
+    """The primary metric that the run's preset names; "" where it cannot be read."""
+    try:
+        preset = tomllib.loads(run.preset_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    metrics = preset.get("metrics")
+    return str(metrics.get("primary", "")) if isinstance(metrics, dict) else ""
 
 
 def _state(run: RunFolder, document: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
