@@ -32,11 +32,14 @@ SYNTAXES = {
 # Encoding is slow; the planes of a series repeat after this many.
 DISTINCT_PLANES = 20
 NOISE_HU = 12.0
+FIELD_MM = 250.0
+# Forty slices of it hold as much brain as a head does.
+STEP_MM = 1.5
 
 
-def planes(rows: int, columns: int, count: int) -> NDArray[np.int16]:
+def planes(rows: int, columns: int, count: int, seed: int = 7) -> NDArray[np.int16]:
     """Stored values (count, rows, columns): skull, brain, air, and noise as scanners have it."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     y, x = np.mgrid[-1.0 : 1.0 : rows * 1j, -1.0 : 1.0 : columns * 1j]
     radius = np.hypot(x / 0.72, y / 0.85)
     head = np.select([radius < 0.88, radius < 1.0], [35.0, 900.0], -1000.0)
@@ -56,16 +59,19 @@ def write_series(
     rows: int = 512,
     columns: int = 512,
     patient: str = "benchmark",
+    step_mm: float = STEP_MM,
+    seed: int = 7,
 ) -> list[Path]:
-    """Write one CT series; files in ascending order along z."""
+    """Write one CT series; files in ascending order along z. Another seed is another noise."""
     folder.mkdir(parents=True, exist_ok=True)
-    stored = planes(rows, columns, min(slices, DISTINCT_PLANES))
+    stored = planes(rows, columns, min(slices, DISTINCT_PLANES), seed)
     encoded = [_encode(np.ascontiguousarray(plane), syntax) for plane in stored]
     study, series = generate_uid(), generate_uid()
     files = []
     for k in range(slices):
         data = _header(k, rows, columns, study, series)
-        data.PatientID = patient
+        data.PatientID, data.SliceThickness = patient, f"{step_mm:g}"
+        data.ImagePositionPatient = [-125.0, -125.0, k * step_mm]
         data.PixelData = encoded[k % len(encoded)]
         data["PixelData"].VR = "OW" if syntax == ExplicitVRLittleEndian else "OB"
         data["PixelData"].is_undefined_length = syntax != ExplicitVRLittleEndian
@@ -87,14 +93,14 @@ def _header(k: int, rows: int, columns: int, study: str, series: str) -> Dataset
     data.StudyDate, data.Modality, data.Manufacturer = "20200102", "CT", "Benchmark"
     data.StudyDescription, data.SeriesDescription = "Head", "Head 0.6"
     data.PatientName, data.PatientID, data.PatientPosition = "Nobody", "", "HFS"
-    data.SliceThickness, data.KVP, data.ConvolutionKernel = "0.625", "120", "STANDARD"
+    data.KVP, data.ConvolutionKernel = "120", "STANDARD"
     data.StudyInstanceUID, data.SeriesInstanceUID = study, series
     data.SeriesNumber, data.AcquisitionNumber, data.InstanceNumber = 2, 1, k + 1
-    data.ImagePositionPatient = [-125.0, -125.0, k * 0.625]
     data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     data.FrameOfReferenceUID = study
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.Rows, data.Columns, data.PixelSpacing = rows, columns, [0.488281, 0.488281]
+    data.Rows, data.Columns = rows, columns
+    data.PixelSpacing = [round(FIELD_MM / rows, 6), round(FIELD_MM / columns, 6)]
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
     data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "-1024", "1", "HU"
     return data
