@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import signal
 import subprocess
@@ -95,6 +96,10 @@ def test_the_record_says_what_ran_on_what(tiny) -> None:
     assert of_case["P001_0"]["inputs_sha256"] == hashlib.sha256(one.encode()).hexdigest()
     assert {"startup", "preparing", "network", "writing"} <= set(record["seconds"])
     assert "not a medical device" in record["notice"]
+    # The versions that answered, not those that trained.
+    assert record["versions"]["numpy"] == np.__version__
+    assert record["versions"]["torch"] == importlib.metadata.version("torch")
+    assert record["started_utc"] <= record["ended_utc"]
     assert not (tiny / "out" / ".partial").exists()
 
 
