@@ -285,7 +285,7 @@ def wheelhouse(checkout: Path, run_offline: Offline, tmp_path: Path) -> Iterator
 
 
 PROJECT_FILE = """
-[tasks.brainmet.preparation]
+[tasks.brainmet.data.preparation]
 size_px = 96
 
 [tasks.brainmet.model]
