@@ -20,8 +20,6 @@ from medtool.score.label_errors import suspected_label_errors
 DEFAULT_WORST_CASES = 12
 PICTURES_OF_A_CASE = 4
 SLICES_OF_A_CASE = 3
-# What a slice is called by, best first; the tasks' families name these columns.
-SLICE_NAMES = ("instance_number", "instance", "slice_index", "index", "slice")
 OUTCOMES = {
     "TP": "rightly called positive",
     "TN": "rightly called negative",
@@ -78,15 +76,15 @@ def _slices(view: RunView, part: str, case: str) -> Markup:
     if not top:
         return Markup("")
     names = [_slice_name(row) for row in top]
-    return Markup("<p>Highest slices: {}.</p>").format("; ".join(names))
+    return Markup("<p>Highest slices, counted from 0: {}.</p>").format("; ".join(names))
 
 
 def _slice_name(row: Mapping[str, str]) -> str:
-    name = next((k for k in SLICE_NAMES if row.get(k)), "")
-    kind = "instance" if name.startswith("instance") else "slice"
-    position = row.get("position_mm", "")
+    """The same words as on the pictures: index from 0, the scanner's number, position."""
+    instance, position = row.get("instance_number", ""), row.get("position_mm", "")
+    number = f" (instance {instance})" if instance else ""
     at = f" at {_number(position):.1f} mm" if position else ""
-    return f"{kind} {row.get(name, '?')}{at}, logit {_number(row['logit']):.2f}"
+    return f"slice {row.get('slice_index', '?')}{number}{at}, logit {_number(row['logit']):.2f}"
 
 
 def _number(text: str) -> float:

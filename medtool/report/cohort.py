@@ -13,6 +13,7 @@ from medtool.report.flow import FlowStep, flow_svg
 from medtool.report.run_view import RunView
 from medtool.report.templates import (
     fact_title,
+    folded_html,
     paragraph_html,
     svg_figure_html,
     table_html,
@@ -24,10 +25,13 @@ PARTS = {"train": "Training", "selection": "Selection", "test": "Test"}
 IDENTITY = frozenset(
     "case patient study_uid accession study_date folder part label code message synthetic".split()
 )
-# Facts of the file, not of the patient or the scan's look.
-TECHNICAL = frozenset(
-    "number image_type transfer_syntax sop_class window_center window_width".split()
-)
+# What a reader of a cohort asks for, in this order; other facts are folded away below the table.
+READ_FIRST = (
+    "sex age manufacturer model kernel contrast kvp"
+    " slices thickness_mm slice_spacing_mm pixel_spacing_mm tilt_degrees"
+).split()
+# Numbers of headers and of geometry carry noise of arithmetic beyond these digits.
+DECIMALS = 2
 # A fact with more different values than this is no row of the cohort table.
 MOST_VALUES = 8
 
@@ -156,13 +160,17 @@ def cohort_html(view: RunView) -> Markup:
         },
         {"fact": "Positive studies", **{t: _share(rows) for t, rows in columns.items()}},
     ]
-    for fact in [name for name in every[0] if name not in IDENTITY | TECHNICAL]:
-        table.extend(_fact_rows(fact, columns))
-    return table_html(
+    first = [name for name in READ_FIRST if name in every[0]]
+    others = [name for name in every[0] if name not in IDENTITY and name not in READ_FIRST]
+    titles = {"fact": "", **{title: title for title in columns}}
+    table.extend(row for fact in first for row in _fact_rows(fact, columns))
+    folded = [row for fact in others for row in _fact_rows(fact, columns)]
+    shown = table_html(
         table,
-        {"fact": "", **{title: title for title in columns}},
+        titles,
         caption="Numbers are median (smallest to largest); others are studies (share).",
     )
+    return shown + (folded_html(table_html(folded, titles), "Other facts") if folded else "")
 
 
 def _share(rows: Sequence[Mapping[str, str]]) -> str:
@@ -173,7 +181,8 @@ def _fact_rows(
     fact: str, columns: Mapping[str, Sequence[Mapping[str, str]]]
 ) -> list[dict[str, str]]:
     title = fact_title(fact)
-    values = [row.get(fact, "") for row in columns["All"]]
+    columns = {t: [{fact: _rounded(row.get(fact))} for row in rows] for t, rows in columns.items()}
+    values = [row[fact] for row in columns["All"]]
     numbers = [_number(value) for value in values if value]
     if numbers and None not in numbers and len(set(numbers)) > 2:
         return [{"fact": title, **{t: _spread(fact, rows) for t, rows in columns.items()}}]
@@ -182,7 +191,7 @@ def _fact_rows(
         return []
     return [
         {
-            "fact": f"{title}: {_shown(value)}",
+            "fact": f"{title}: {value}",
             **{
                 t: f"{(n := _count(fact, value, rows))} ({n / len(rows):.0%})"
                 for t, rows in columns.items()
@@ -192,10 +201,12 @@ def _fact_rows(
     ]
 
 
-def _shown(value: str) -> str:
+def _rounded(value: str | None) -> str:
+    """Quantities to a few decimals; words, and ids with leading zeros, as they are."""
     number = _number(value)
-    # Ids with leading zeros and the like are no quantities.
-    return f"{number:.4g}" if number is not None and "." in value else value
+    if number is None or value is None or "." not in value:
+        return value or ""
+    return f"{round(number, DECIMALS):.6g}"
 
 
 def _count(fact: str, value: str, rows: Sequence[Mapping[str, str]]) -> int:

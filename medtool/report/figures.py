@@ -177,11 +177,11 @@ def learning_figure(
         axes[1].set_ylim(-0.02, 1.02)
         _plot(axes[1], history, {f"selection_{m}": _title(m) for m in metrics}, epochs)
         axes[2].set_title("Learning rates")
-        _plot(axes[2], history, {r: r.removeprefix("rate_") for r in rates}, epochs)
+        _plot(axes[2], history, _rate_names(history, rates), epochs)
         if any((row.get(r) or 0) > 0 for row in history for r in rates):
             axes[2].set_yscale("log")
         for panel in axes:
-            panel.set_xlabel("epoch")
+            panel.set_xlabel("epoch (from 0)")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             _mark_stages(panel, history, epochs)
             if best_epoch is not None:
@@ -189,6 +189,17 @@ def learning_figure(
             if panel.get_legend_handles_labels()[0]:
                 panel.legend(fontsize=8)
         return figure
+
+
+def _rate_names(history: Sequence[Mapping[str, Any]], rates: Sequence[str]) -> dict[str, str]:
+    """What to call each line: groups that learn alike all along share one."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for name in rates:
+        alike.setdefault(tuple(row.get(name) for row in history), []).append(name)
+    return {
+        names[0]: ", ".join(name.removeprefix("rate_") for name in names)
+        for names in alike.values()
+    }
 
 
 def _plot(

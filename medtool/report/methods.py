@@ -98,7 +98,7 @@ def _choice(view: RunView) -> list[str]:
     if best is None:
         return []
     said = (
-        f"We used the checkpoint of epoch {best.get('epoch')}, which had the best"
+        f"We used the checkpoint of epoch {best.get('epoch')} (counted from 0), which had the best"
         f" {best.get('metric')} on the selection part ({number_text(best.get('value'))})"
     )
     if best.get("threshold") is None:
@@ -130,7 +130,7 @@ def _intervals(view: RunView) -> str:
 def _stages(view: RunView) -> list[str]:
     stages = view.preset.get("train", {}).get("stages", ())
     return [
-        f"From epoch {stage.get('from_epoch')}: "
+        f"From epoch {stage.get('from_epoch')} (counted from 0): "
         + ", ".join(f"{group} learns at {rate:g}" for group, rate in stage.get("rates", {}).items())
         + "; everything else is frozen."
         for stage in stages

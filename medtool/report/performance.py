@@ -330,7 +330,8 @@ def training_html(view: RunView) -> Markup:
     )
     caption = (
         "Loss, metrics on the selection part and learning rates by epoch. Dotted lines: a new stage"
-        " begins; dashed line: the selected checkpoint."
+        " begins; dashed line: the selected checkpoint. Groups of layers that learn at the same"
+        " rate share a line."
     )
     seconds = [row.get("seconds") for row in view.history]
     known = [float(s) for s in seconds if isinstance(s, (int, float))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from io import StringIO
 from math import isfinite
 from pathlib import Path
@@ -26,7 +27,14 @@ LARGEST_PICTURE_BYTES = 2_000_000
 # Texts up to this length are never broken; texts beyond the other get room.
 SHORT_TEXT, WIDE_TEXT = 22, 40
 # Endings of names that are units (a house rule), as a reader writes them.
-UNITS = {"_mm": "mm", "_ml": "ml", "_hu": "HU", "_s": "s", "_kvp": "kVp"}
+UNITS = {"_mm": "mm", "_ml": "ml", "_hu": "HU", "_s": "s", "_kvp": "kVp", "_degrees": "degrees"}
+# Names of facts that a reader knows otherwise.
+FACT_TITLES = {"kvp": "kVp", "model": "scanner model", "tilt_degrees": "gantry tilt (degrees)"}
+
+# Not the system's language: a report reads the same everywhere.
+MONTHS = (
+    "January February March April May June July August September October November December"
+).split()
 
 _environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
@@ -76,6 +84,8 @@ def number_text(value: object, digits: int = 3) -> str:
 
 def fact_title(name: str) -> str:
     """The name of a fact for a reader: "thickness (mm)" for ``thickness_mm``."""
+    if name in FACT_TITLES:
+        return FACT_TITLES[name]
     for ending, unit in UNITS.items():
         if name.endswith(ending):
             return f"{name.removesuffix(ending).replace('_', ' ')} ({unit})"
@@ -192,6 +202,21 @@ def list_html(items: Iterable[str]) -> Markup:
     """A list of sentences."""
     inner = Markup("").join(Markup("<li>{}</li>").format(item) for item in items)
     return Markup('<ul class="plain">{}</ul>').format(inner)
+
+
+def folded_html(inner: Markup, summary: str) -> Markup:
+    """Something that few readers need, folded behind one line."""
+    return Markup("<details><summary>{}</summary>{}</details>").format(summary, inner)
+
+
+def time_text(stamp: str) -> str:
+    """A stored time as a person writes it: ``21 March 2024, 14:05 UTC``; others as they are."""
+    try:
+        moment = datetime.fromisoformat(stamp)
+    except ValueError:
+        return stamp
+    zone = " UTC" if moment.utcoffset() == timedelta(0) else moment.strftime(" %z").rstrip()
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment:%Y, %H:%M}{zone}"
 
 
 def preformatted_html(text: str, summary: str) -> Markup:

@@ -58,9 +58,9 @@ def _caption(row: Mapping[str, Any], logit: float) -> Sequence[str]:
     position = row.get("position_mm")
     first = f"slice {row['slice_index']}"
     if instance not in (None, ""):
-        first += f"  instance {instance}"
+        first += f" (instance {instance})"
     if position not in (None, ""):
-        first += f"  {float(position):.1f} mm"
+        first += f" at {float(position):.1f} mm"
     return first, f"logit {logit:+.2f}   {NOTICE}"
 
 
