@@ -12,10 +12,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from medtool import RESEARCH_NOTICE
 from medtool.cli.table import GLOBAL_OPTIONS, VERBS
 
 PURPOSE = "From a folder of patients' scans to a table and a report."
-NOT_A_DEVICE = "Research use only; not a medical device."
+HOW_ON = "'medtool COMMAND --help' shows what a command takes."
 
 
 def show_help() -> None:
@@ -30,7 +31,7 @@ def show_help() -> None:
         Padding(usage, 1),
         Padding(Text(PURPOSE), (0, 1, 1, 1)),
         Group(*panels),
-        Padding(Text(f"'medtool COMMAND --help' shows what a command takes.\n{NOT_A_DEVICE}"), 1),
+        Padding(Text(f"{HOW_ON}\n{RESEARCH_NOTICE}"), 1),
         sep="",
         end="",
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from medtool import RESEARCH_NOTICE
 from medtool.cli.console import Console
 from medtool.cli.flags import (
     RUNNING,
@@ -113,6 +114,6 @@ def command(
         console.result(str(result.table))
         console.say(
             f"{result.ok} answered, {result.refused} refused, {result.failed} failed. "
-            "Research use only; not a medical device."
+            + RESEARCH_NOTICE
         )
     return int(result.status)

@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment
 from markupsafe import Markup
 
-from medtool import __version__
+from medtool import RESEARCH_NOTICE, __version__
 from medtool.core.files import replace_text
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Section
@@ -34,7 +34,6 @@ from medtool.report.record import checkpoints_html, limits_html, versions_html
 from medtool.report.run_view import RunView, view_run
 
 ASSETS = Path(__file__).parent / "assets"
-NOTICE = "Research use only. Not a medical device."
 
 # Sections of every run's report: order (tasks' own default to 100), title, what makes it.
 RUN_SECTIONS: tuple[tuple[int, str, Callable[[RunView], Markup]], ...] = (
@@ -71,7 +70,7 @@ def write_report(run: RunFolder, sections: Sequence[Section] = (), *, title: str
     view = view_run(run)
     made = [Section(name, str(make(view)), order) for order, name, make in RUN_SECTIONS]
     heading = title or f"{view.run.get('task', 'Run')}: {run.path.name}"
-    subtitle = str(view.run.get("finished") or view.run.get("started") or "")
+    subtitle = str(view.run.get("ended_utc") or view.run.get("started_utc") or "")
     page = page_html(heading, [*made, *sections], badges=_badges(view), subtitle=subtitle)
     replace_text(run.report_file, page)
     return run.report_file
@@ -100,7 +99,7 @@ def page_html(
         title=title,
         subtitle=subtitle,
         badges=badges,
-        notice=NOTICE,
+        notice=RESEARCH_NOTICE,
         version=__version__,
         style=Markup(_asset("style.css")),
         script=Markup(script),

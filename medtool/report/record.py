@@ -89,9 +89,17 @@ def versions_html(view: RunView) -> Markup:
         ("Seconds:", "seconds"),
     ):
         rows.extend(_rows(title, run.get(key)))
-    for key in ("weights", "split", "estimate", "data", "environment", "started", "finished"):
+    for title, key in (
+        ("Weights:", "weights"),
+        ("Split:", "split"),
+        ("Estimate:", "estimate"),
+        ("Data:", "data"),
+        ("Environment:", "environment"),
+        ("Started (UTC)", "started_utc"),
+        ("Ended (UTC)", "ended_utc"),
+    ):
         if run.get(key):
-            rows.extend(_rows(f"{key.capitalize()}:", run[key]))
+            rows.extend(_rows(title, run[key]))
     notes = [_text(note) for note in run.get("notes") or ()]
     return (
         table_html([row for row in rows if row["value"]], {"what": "What", "value": "Value"})

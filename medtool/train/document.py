@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from medtool import __version__
 from medtool.core.records import Case
 from medtool.nets.freezing import parameter_count
 from medtool.train.plan import Plan
 from medtool.train.stages import Groups
 
-RECORDED_PACKAGES = ("torch", "timm", "numpy", "lightning-fabric", "safetensors", "pydicom")
 RANGE_QUANTILES = (0.0, 0.01, 0.05, 0.5, 0.95, 0.99, 1.0)
 # Facts of cases that say what a model has seen; the most frequent values are kept.
 RANGE_FACTS = ("manufacturer", "model", "kernel", "thickness_mm", "kvp")
 MOST_VALUES = 50
-
-
-def versions() -> dict[str, str]:
-    """Versions of medtool, Python and what decides the numbers."""
-    found = {"medtool": __version__, "python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def layers(network: nn.Module, groups: Groups) -> list[dict[str, Any]]:

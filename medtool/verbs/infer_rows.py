@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool import __version__
-from medtool.core.environment import recorded_environment
 from medtool.core.files import file_sha256, files_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Finding, Prediction, RefusedStudy
 from medtool.core.task import Task
 from medtool.data.cache import input_files
-from medtool.data.machine import describe_machine
 from medtool.data.predictions import LEADING_COLUMNS
 from medtool.data.privacy import Pseudonymiser, read_key
+from medtool.data.run_record import now_utc, run_record
 from medtool.verbs.infer_output import OutputPlace
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from medtool.predict.model import Model
     from medtool.verbs.infer import InferOptions
     from medtool.verbs.infer_output import Output
-
-RESEARCH_NOTICE = "Research use only; not a medical device."
 
 
 class RowMaker:
@@ -217,30 +214,23 @@ class RowMaker:
         startup_s: float,
     ) -> dict[str, Any]:
         """The document of run.json; with pseudonyms it holds no command, path or id."""
-        document = self._model.document
         hidden = self._names is not None
         return {
-            "notice": RESEARCH_NOTICE,
-            "verb": "infer",
-            "command": "" if hidden else self._options.command,
-            "medtool": __version__,
-            "versions": document.get("versions", {}),
+            **run_record("infer", "" if hidden else self._options.command, self._started),
             "task": self._model.task.name,
             "checkpoint": {
                 "file": self._model.path.name,
                 "sha256": self._checkpoint_hash,
                 "threshold": self._model.threshold,
                 "synthetic": self._model.synthetic,
+                "versions": self._model.document.get("versions", {}),
             },
             "device": str(self._model.device),
             "precision": str(self._model.autocast_type or "32").removeprefix("torch."),
             "engine": "pytorch",
             "by": "patient" if self._by_patient else "case",
             "pseudonymised": hidden,
-            "machine": describe_machine().as_dict(),
-            "environment": recorded_environment(),
-            "started_utc": self._started.isoformat(timespec="seconds"),
-            "ended_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "ended_utc": now_utc(),
             "seconds": {
                 "startup": round(startup_s, 3),
                 **{step: round(value, 3) for step, value in self._seconds.items()},

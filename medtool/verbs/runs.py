@@ -78,7 +78,7 @@ def _line(run: RunFolder, root: Path) -> RunLine:
         optimistic=str(scores.get(part, {}).get("optimistic") or "")
         or (OPTIMISTIC if part == "selection" else ""),
         synthetic=bool(document.get("synthetic")),
-        started=str(document.get("started", "")),
+        started=str(document.get("started_utc", "")),
     )
 
 
@@ -93,6 +93,6 @@ def _primary(run: RunFolder) -> str:
 
 
 def _state(run: RunFolder, document: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
-    if document.get("finished") and scores:
+    if document.get("ended_utc") and scores:
         return f"{len(fold_folders(run.path))} folds joined" if document.get("folds") else "done"
     return "not finished"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from medtool.core.progress import Reporter
 from medtool.core.records import Case, Part, Prediction, Scores, Truth
 from medtool.data.cache import Cache
 from medtool.data.run_folder import RunFolder, write_json
+from medtool.data.run_record import now_utc
 from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
 from medtool.predict.cases import CaseOutcome, predict_cases
@@ -85,7 +85,7 @@ def finish(
         "scoring": round(time.perf_counter() - began, 1),
         "all": round(time.perf_counter() - clock, 1),
     }
-    document["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    document["ended_utc"] = now_utc()
     document["checkpoint_sha256"] = file_sha256(best)
     infer_line = f"medtool infer SCANS --checkpoint {best} -o OUT"
     document["infer"] = infer_line

@@ -105,10 +105,13 @@ def _join_elements(joint: RunFolder, done: Sequence[RunFolder]) -> None:
 
 def _document(done: Sequence[RunFolder]) -> dict[str, Any]:
     runs = [run.read_run() for run in done]
-    kept = ("task", "preset", "command", "started", "versions", "machine", "confounders")
+    kept = (
+        *("notice", "verb", "command", "versions", "machine", "environment", "started_utc"),
+        *("task", "preset", "confounders"),
+    )
     return {
         **{key: runs[0][key] for key in kept if key in runs[0]},
-        "finished": max(str(run.get("finished", "")) for run in runs),
+        "ended_utc": max(str(run.get("ended_utc", "")) for run in runs),
         "synthetic": any(run.get("synthetic") for run in runs),
         "failures": runs[0].get("failures", []),
         "weights": runs[0].get("weights", {}),

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from medtool.config import Resolved
 from medtool.config.weights import PretrainedModelSection
 from medtool.core.checkpoint import read_header
-from medtool.core.environment import recorded_environment
 from medtool.core.errors import InputError
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Part
 from medtool.data.cache import Cache, read_prepared
 from medtool.data.leakage import leakage_gate
-from medtool.data.machine import describe_machine, usable_cores
+from medtool.data.machine import usable_cores
 from medtool.data.patient_hashes import hash_patients
 from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
 from medtool.data.run_folder import RunFolder, write_json
+from medtool.data.run_record import run_record, versions
 from medtool.nets.device import choose_device
 from medtool.nets.state import load_network
 from medtool.train.devices import make_fabric
@@ -30,7 +30,6 @@ from medtool.train.document import (
     layers,
     stage_table,
     training_range,
-    versions,
 )
 from medtool.train.plan import Plan, make_plan, plan_from_document
 from medtool.train.stages import check_groups
@@ -216,13 +215,9 @@ def _run_document(
 ) -> dict[str, Any]:
     folder = options.data if options.data is not None else task.settings.data.folder
     return {
+        **run_record("train", options.command, started),
         "task": task.name,
         "preset": resolved.preset_name,
-        "command": options.command,
-        "started": started.isoformat(timespec="seconds"),
-        "versions": versions(),
-        "machine": describe_machine().as_dict(),
-        "environment": recorded_environment(),
         "data": {
             "folder": str(folder.absolute()),
             "labels": str(data.labels_file.absolute()) if data.labels_file else "",
@@ -240,7 +235,7 @@ def _run_document(
 
 def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:
     """What a resumed run keeps of its begin."""
-    return {key: earlier[key] for key in ("started", "estimate", "split") if key in earlier}
+    return {key: earlier[key] for key in ("started_utc", "estimate", "split") if key in earlier}
 
 
 def _prepare(

@@ -84,7 +84,7 @@ def build_run(path: Path, *, cases: int = 160, seed: int = 0, parts: bool = True
             "synthetic": True,
             "notes": ["The estimate before the start was 2.9 hours and 4.1 GB."],
             "failures": [{"case": "S900", "code": "no-brain"}, {"case": "S901", "code": "timeout"}],
-            "finished": "made-up",
+            "ended_utc": "made-up",
         }
     )
     run.intake_file.write_text(json.dumps(_intake(rows)), encoding="utf-8")

@@ -32,7 +32,7 @@ def write_run(
     run = RunFolder(path)
     run.path.mkdir(parents=True, exist_ok=True)
     run.preset_file.write_text('[metrics]\nprimary = "auroc"\n')
-    run.write_run({"task": "squares", "preset": "small", "started": started, **document})
+    run.write_run({"task": "squares", "preset": "small", "started_utc": started, **document})
     if epochs:
         run.write_history([{"epoch": epoch, "stage": 0, "loss": 0.5} for epoch in range(epochs)])
         run.write_checkpoints([{"file": "b", "kind": "best", "epoch": 0, "metric": "auroc"}])
@@ -46,23 +46,23 @@ def root(tmp_path: Path) -> Path:
     """A finished run, a demo with two parts only, a fold run, one unfinished, one damaged."""
     root = tmp_path / "runs"
     parts = {"selection": scores(0.9, optimistic=OPTIMISTIC), "test": scores(0.875)}
-    write_run(root / "squares" / "done", parts, started="5", finished="6")
+    write_run(root / "squares" / "done", parts, started="5", ended_utc="6")
     write_run(
         root / "squares" / "two-parts",
         {"selection": scores(0.9, optimistic=OPTIMISTIC)},
         started="4",
-        finished="5",
+        ended_utc="5",
         synthetic=True,
     )
     for fold in range(2):
         folder = root / "squares" / "cv" / f"fold_{fold}"
-        write_run(folder, {"test": scores(0.8)}, started=f"3.{fold}", finished="4")
+        write_run(folder, {"test": scores(0.8)}, started=f"3.{fold}", ended_utc="4")
     write_run(
         root / "squares" / "cv",
         {"out-of-fold": scores(0.8125)},
         started="3",
         epochs=0,
-        finished="4",
+        ended_utc="4",
         folds=["fold_0", "fold_1"],
     )
     write_run(root / "squares" / "going", None, started="2", epochs=1)
@@ -140,7 +140,7 @@ def test_runs_of_the_working_folder_are_the_default(root: Path, medtool: Callabl
 
 
 def test_an_undefined_metric_is_no_number(tmp_path: Path, medtool: Callable) -> None:
-    write_run(tmp_path / "one", {"test": scores(None)}, started="1", finished="2")
+    write_run(tmp_path / "one", {"test": scores(None)}, started="1", ended_utc="2")
     (line,) = list_runs(tmp_path)
     assert (line.value, line.state) == (None, "done")
     assert medtool("runs", tmp_path).status == ExitStatus.DONE
