@@ -32,6 +32,7 @@ from medtool.report.performance import (
 )
 from medtool.report.record import checkpoints_html, limits_html, versions_html
 from medtool.report.run_view import RunView, view_run
+from medtool.report.templates import time_text
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -70,10 +71,17 @@ def write_report(run: RunFolder, sections: Sequence[Section] = (), *, title: str
     view = view_run(run)
     made = [Section(name, str(make(view)), order) for order, name, make in RUN_SECTIONS]
     heading = title or f"{view.run.get('task', 'Run')}: {run.path.name}"
-    subtitle = str(view.run.get("ended_utc") or view.run.get("started_utc") or "")
+    subtitle = _when(view)
     page = page_html(heading, [*made, *sections], badges=_badges(view), subtitle=subtitle)
     replace_text(run.report_file, page)
     return run.report_file
+
+
+def _when(view: RunView) -> str:
+    """When the run began and ended, as far as it is recorded."""
+    times = (("Started", "started_utc"), ("Ended", "ended_utc"))
+    said = [f"{word} {time_text(str(view.run[key]))}" for word, key in times if view.run.get(key)]
+    return ". ".join(said)
 
 
 def _badges(view: RunView) -> list[Badge]:

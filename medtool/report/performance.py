@@ -12,6 +12,7 @@ from medtool.core.records import Score, Scores
 from medtool.report import figures
 from medtool.report.run_view import PART_TITLES, RunView
 from medtool.report.templates import (
+    MISSING,
     fact_title,
     figure_html,
     figures_html,
@@ -91,11 +92,12 @@ def _order(view: RunView, scores: Scores) -> list[str]:
 
 
 def _card(score: Score, *, first: bool) -> Markup:
+    between = interval_text(score.low, score.high)
     return _CARD.format(
         first=" first" if first else "",
         name=metric_title(score.name),
         value=number_text(score.value),
-        interval=f"({interval_text(score.low, score.high)})",
+        interval=f"({between})" if between != MISSING else "no interval",
         n=f"of {score.n} cases",
         trivial=f"trivial: {number_text(score.trivial)}" if isfinite(score.trivial) else "",
     )

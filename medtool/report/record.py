@@ -38,7 +38,7 @@ def checkpoints_html(view: RunView) -> Markup:
         {
             "file": "File",
             "kind": "Kind",
-            "epoch": "Epoch",
+            "epoch": "Epoch (from 0)",
             "metric": "Metric",
             "value": "Value",
             "interval": "Interval",
