@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from medtool import RESEARCH_NOTICE
 from medtool.cli.console import Console
 from medtool.cli.flags import (
     RUNNING,
@@ -75,6 +74,7 @@ def command(
     quiet: Quiet = False,
 ) -> int:
     """Answer for every study in folders, files or zip archives: a table, and what is beside it."""
+    from medtool import RESEARCH_NOTICE
     from medtool.core.errors import UsageError
     from medtool.verbs.infer import InferOptions, infer
     from medtool.verbs.options import RunOptions
