@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 from medtool.cli.console import Console
 from medtool.cli.table import HELP, QUIET, VERBS, Verb
 from medtool.core.errors import ExitStatus, Interrupted, MedtoolError, UnknownNameError
+from medtool.core.processes import quiet_libraries
 
 # What a shell expects of a program whose reader went away (128 + SIGPIPE).
 READER_GONE = 141
@@ -31,9 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal's encoding lacks must not end a run.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if arguments is None and not sys.warnoptions:
-        # Libraries' warnings may quote headers; what matters has a code and is said by us.
-        warnings.simplefilter("ignore")
+    if arguments is None:
+        quiet_libraries()
     verb: Verb | None = None
     try:
         verb = _verb_of(words)

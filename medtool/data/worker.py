@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
-import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from medtool.core.clock import READING, stopwatch
 from medtool.core.environment import limit_threads
 from medtool.core.errors import CaseRefused, InputError, MachineError
+from medtool.core.processes import begin_worker
 from medtool.core.records import Case, CaseStatus, Finding
 
 if TYPE_CHECKING:
@@ -55,26 +54,8 @@ class _Process:
 def begin(threads: int, pickled: bytes) -> None:
     """Set the process up: threads, signals, an end when the parent ends, task and cache."""
     limit_threads(threads)
-    # Ctrl-C goes to every process of the terminal; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent()
+    begin_worker()
     _Process.task, _Process.cache = pickle.loads(pickled)
-
-
-def _end_with_parent() -> None:
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
-
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        # A parent that was killed reads no results; waiting for work would last for ever.
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def process_id() -> int:

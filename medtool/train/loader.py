@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from medtool.core.processes import begin_worker
 from medtool.core.records import Batch, Case, ExampleKey
 
 
@@ -65,9 +66,10 @@ def default_start_method() -> str:
     return "forkserver"
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
+def _begin(worker: int) -> None:
+    # torch watches the parent process only, which here is the server that forks the workers.
+    begin_worker()
     # Schedulers and terminals signal all processes; the run still needs its step's batches.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -95,7 +97,7 @@ class BatchLoader:
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=(start_method or default_start_method()) if workers else None,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_begin,
             pin_memory=pin_memory,
         )
 

@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from multiprocessing.managers import SyncManager
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.errors import MachineError, MedtoolError
+from medtool.core.processes import begin_worker, end_with_parent, quiet_libraries
 from medtool.core.progress import Advance, Reporter
 from medtool.verbs.train_run import Learned, Order, learn, stop_signals
 
@@ -63,7 +65,9 @@ def learn_in_processes(fabric: Fabric, order: Order, reporter: Reporter) -> Lear
     SIGTERM and Ctrl-C are passed on, so that all end after the same step.
     """
     context = multiprocessing.get_context("spawn")
-    queue = context.Manager().Queue()
+    manager = SyncManager(ctx=context)
+    manager.start(begin_worker)
+    queue = manager.Queue()
     relay = _Relay(queue, reporter)
     listener = threading.Thread(target=relay.run, daemon=True)
     listener.start()
@@ -90,6 +94,8 @@ def learn_in_processes(fabric: Fabric, order: Order, reporter: Reporter) -> Lear
 
 
 def _learn_far(fabric: Fabric, parcel: _Parcel, reporter: FarReporter) -> dict[str, Any]:
+    quiet_libraries()
+    end_with_parent()
     try:
         return asdict(learn(fabric, parcel.order, reporter))
     except MedtoolError as error:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from medtool.core.processes import begin_worker
 from medtool.data.machine import usable_cores
 from medtool_brainmet.demo_dicom import (
     Acquisition,
@@ -82,7 +83,9 @@ def write_cohort(folder: Path, seed: int, options: DemoOptions | None = None) ->
     workers = usable_cores() if options.workers is None else options.workers
     if workers > 1:
         # Spawned: the caller may hold threads, which a fork would leave behind locked.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=begin_worker
+        ) as pool:
             list(pool.map(write, studies, chunksize=4))
     else:
         for study in studies:
