@@ -12,6 +12,7 @@ UNLIKE_TRAINING = "unlike-training"
 TOLERANCE = 0.02
 NAMES_SHOWN = 4
 AXES = ("x", "y", "z")
+UNITS = ("mm", "degrees", "s")
 
 
 def unlike_training(
@@ -26,12 +27,12 @@ def unlike_training(
     for name, known in training_range.items():
         value = case.facts.get(name)
         if value not in (None, ""):
-            differences += _difference(name.replace("_", " "), value, known)
+            differences += _difference(name, value, known)
     spacing = prepared.facts.get("spacing_mm") or ()
     known_spacing = training_range.get("spacing_mm") or ()
     if len(known_spacing) == len(spacing) == len(AXES):
         for axis, value, known in zip(AXES, spacing, known_spacing, strict=True):
-            differences += _difference(f"spacing {axis} mm", value, known)
+            differences += _difference(f"spacing_{axis}_mm", value, known)
     if not differences:
         return []
     text = f"Unlike anything in the training: {'; '.join(differences)}."
@@ -39,17 +40,19 @@ def unlike_training(
 
 
 def _difference(name: str, value: object, known: object) -> list[str]:
-    """What is other about one fact, or nothing."""
+    """What is other about one fact, or nothing; the end of its name is its unit."""
+    unit = next((f" {end}" for end in UNITS if name.endswith(f"_{end}")), "")
+    words = name.removesuffix(unit.replace(" ", "_")).replace("_", " ")
     if isinstance(known, Mapping):
         shown = ", ".join(sorted(known)[:NAMES_SHOWN])
-        return [] if str(value) in known else [f"{name} {value} (there {shown})"]
+        return [] if str(value) in known else [f"{words} {value} (in training {shown})"]
     if not (_is_range(known) and isinstance(value, int | float)):
         return []
     low, high = float(known[0]), float(known[-1])
     if low - abs(low) * TOLERANCE <= value <= high + abs(high) * TOLERANCE:
         return []
     there = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    return [f"{name} {value:g} (there {there})"]
+    return [f"{words} {value:g}{unit} (in training {there}{unit})"]
 
 
 def _is_range(known: object) -> TypeGuard[Sequence[float]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.errors import (
     CaseRefused,
     ExitStatus,
@@ -22,6 +23,7 @@ from medtool.data.archive import is_archive, unpack
 from medtool.data.scratch import Scratch
 from medtool.verbs.infer_output import Output, OutputPlace, clear, guard
 from medtool.verbs.infer_rows import RowMaker
+from medtool.verbs.infer_said import ANSWERS_SAID, say_study, say_warnings
 from medtool.verbs.options import RunOptions
 
 if TYPE_CHECKING:
@@ -82,6 +84,9 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     _check_sources(options.sources)
     place = OutputPlace.of(options.output)
     guard(place, force=options.force, resume=options.resume)
+    # The header reads without torch: a wrong name is refused, and a right one said, at once.
+    file, found = find_checkpoint(options.checkpoint)
+    reporter.say(f"Model: {found}; task {read_header(file).document['task']}.")
 
     from medtool.predict.model import load_model
 
@@ -90,7 +95,7 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
         device=options.run.device,
         precision=options.run.precision or "auto",
     )
-    reporter.say(f"Model: {model.found}; task {model.task.name}; on {model.device}.")
+    reporter.say(f"Looking for studies; answering on {model.device}.")
     with Scratch() as scratch:
         sources, refused = _unpacked(options.sources, scratch.path, reporter)
         cohort = _find(model, sources, options)
@@ -203,16 +208,16 @@ def _answer_all(
         if maker.key(study.case_id) not in output.done:
             entry = maker.refused_entry(study)
             output.add(entry)
-            _say(entry["row"], reporter)
+            say_study(entry["row"], maker.columns, reporter, many=False)
     order += [maker.key(case.case_id) for case in cohort.cases]
     waiting = [case for case in cohort.cases if maker.key(case.case_id) not in output.done]
+    many = len(order) > ANSWERS_SAID
     try:
         with reporter.progress("Studies", len(waiting)) as advance:
             for outcome in _outcomes(run, waiting, reporter):
                 entry = maker.entry(outcome)
                 output.add(entry)
-                if outcome.status != "ok":
-                    _say(entry["row"], reporter)
+                say_study(entry["row"], maker.columns, reporter, many=many)
                 advance()
     except KeyboardInterrupt:
         output.write_tables(*maker.tables(output.entries(order)), maker.columns)
@@ -225,14 +230,10 @@ def _answer_all(
     table = output.write_tables(rows, elements, maker.columns)
     if table != output.place.table:
         reporter.warn(f"{output.place.table} is open elsewhere; the table is {table}.")
+    if many:
+        say_warnings(rows, reporter)
     output.finish(maker.record(output, rows, cohort.intake, startup_s=run.startup_s))
     return _result(rows, output, table, cohort.cases)
-
-
-def _say(row: Mapping[str, Any], reporter: Reporter) -> None:
-    """Why a study gave no answer; with pseudonyms the row holds a code and no message."""
-    why = f"{row['code']}: {row['message']}" if row["message"] else row["code"]
-    reporter.warn(f"{row['case']}: {row['status']}, {why}")
 
 
 def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[CaseOutcome]:

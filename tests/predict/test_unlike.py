@@ -27,8 +27,8 @@ def test_what_was_seen_is_not_mentioned() -> None:
 def test_other_kernel_thickness_and_spacing_are_named_with_what_was_known() -> None:
     found = messages({"kernel": "BONE", "thickness_mm": 7}, spacing=(0.5, 0.5, 7.0))
     assert found == [
-        "Unlike anything in the training: kernel BONE (there SOFT, STANDARD); "
-        "thickness mm 7 (there 1 to 5); spacing z mm 7 (there 1 to 5)."
+        "Unlike anything in the training: kernel BONE (in training SOFT, STANDARD); "
+        "thickness 7 mm (in training 1 to 5 mm); spacing z 7 mm (in training 1 to 5 mm)."
     ]
 
 

@@ -198,7 +198,7 @@ def test_unlike_training_is_said_in_the_row(tiny, monkeypatch) -> None:
     )
     row = rows_of(infer(options(tiny)).table)[0]
     assert (row["status"], row["code"]) == ("ok", "unlike-training")
-    assert "manufacturer other (there tiny)" in row["message"]
+    assert "manufacturer other (in training tiny)" in row["message"]
 
 
 def test_by_patient_pools_with_the_tasks_own_rule(tiny, monkeypatch) -> None:
