@@ -62,6 +62,8 @@ def main() -> int:
     options, quick = run.options, run.options.quick
     count, slices, side_px = (12, 10, 96) if quick else (options.studies, options.slices, 512)
     words = [item for pair in QUICK for item in ("--set", pair)] if quick else []
+    if quick:
+        words += ["--workers", "0"]
     with work_folder() as folder:
         write_cohort(folder, count, slices, side_px)
         write_weights(folder / "weights.safetensors")

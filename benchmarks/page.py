@@ -1,0 +1,193 @@
+"""docs/benchmarks.md from the results: what was measured beside what was aimed at.
+
+    python benchmarks/page.py [--check]
+
+The page holds nothing that is not in benchmarks/results; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from results import RESULTS
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+Document = Mapping[str, Any]
+
+
+class Text(NamedTuple):
+    """What the page says of one benchmark; ``missed`` only where a target is missed."""
+
+    title: str
+    about: str
+    missed: str = ""
+
+
+TITLES = {
+    "startup": Text(
+        "Start-up",
+        "How long a command takes to start, in multiples of an empty Python; and the help pages of "
+        "nnU-Net and TotalSegmentator in multiples of ours. Best of several rounds.",
+    ),
+    "install_size": Text(
+        "Install size",
+        "What one `pip` command with `constraints.txt` puts on the disk.",
+    ),
+    "scan_headers": Text(
+        "Scanning headers",
+        "Finding the series of a folder. The pydicom loop only reads headers; ours also groups, "
+        "orders, judges and describes the series.",
+    ),
+    "read_series": Text(
+        "Reading a series into HU",
+        "400 slices of 512 x 512, from the folder to HU, beside a plain pydicom loop with its "
+        "decoder plugins and SimpleITK's series reader. They take turns; the best of each counts; "
+        "in every round all pixels are the same bits.",
+        "Decoding takes nearly all of the time of compressed series, and both peers call compiled "
+        "decoders as we do: what is gained is that planes decode in parallel, so on two cores the "
+        "ratio cannot much exceed two where both sides use equally fast decoders.",
+    ),
+    "prepare_cohort": Text(
+        "Preparing a cohort",
+        "The task brainmet's preparation (reading, brain extraction, slices, cache), by worker "
+        "processes. Peak memory shows that a large cohort needs no more than a small one.",
+        "Two workers share one memory bus and one boost clock: numpy's passes over whole volumes "
+        "slow each other down.",
+    ),
+    "training_step": Text(
+        "A training step",
+        "The product's step beside the same network and batch in a bare PyTorch loop, and the "
+        "share of an epoch spent waiting for data.",
+    ),
+    "infer_studies": Text(
+        "`medtool infer`",
+        "Where the seconds of a study go (ResNet-50 on all slices, on the CPU), whether preparing "
+        "overlaps the network, and whether memory stays flat. Steps overlap in time: they add up "
+        "to more than the whole.",
+        "On two cores preparing and the network share the same processors, so together they cannot "
+        "be as fast as the slower one alone with both cores.",
+    ),
+    "laptop": Text(
+        "The preset `laptop`",
+        "The whole `medtool train brainmet --preset laptop` on 40 studies, extrapolated.",
+    ),
+    "demo_quality": Text(
+        "The demo",
+        "How long `medtool demo brainmet` takes, what its model reaches on patients that it never "
+        "saw, and that it learns nothing where there is nothing to learn.",
+    ),
+}
+
+INTRO = """# Benchmarks
+
+`make bench` measures all of this in under an hour and writes this page from
+`benchmarks/results/*.json`; each benchmark also runs alone and says with `--help` what it does.
+Seconds differ from machine to machine, so targets are ratios wherever one can be had: both sides
+take turns in one run, and of each the best time counts, for a busy machine only ever adds.
+"""
+
+
+def read_results(folder: Path) -> dict[str, Document]:
+    """The results there are, by name, in the order of the page."""
+    files = {name: folder / f"{name}.json" for name in TITLES}
+    return {
+        name: json.loads(path.read_text(encoding="utf-8"))
+        for name, path in files.items()
+        if path.exists()
+    }
+
+
+def page_text(folder: Path) -> str:
+    """The whole page."""
+    found = read_results(folder)
+    parts = [INTRO, *_machines(found.values()), _summary(found)]
+    for name, text in TITLES.items():
+        parts.append(_section(text, found.get(name)))
+    return "\n".join(parts)
+
+
+def _machines(documents: Iterable[Document]) -> list[str]:
+    seen: dict[str, None] = {}
+    for document in documents:
+        machine = document["machine"]
+        text = f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"
+        gpu = "no GPU" if machine["gpu"] == "none" else str(machine["gpu"])
+        seen[f"{text}, {gpu}, Python {document['versions']['python']}"] = None
+    return (
+        [f"Measured on: {'; '.join(seen)}. Nothing here was measured on a GPU.\n"] if seen else []
+    )
+
+
+def _summary(found: Mapping[str, Document]) -> str:
+    rows = [(name, row) for name, document in found.items() for row in document["rows"]]
+    aimed = [(name, row) for name, row in rows if target_text(row)]
+    missed = [(name, row) for name, row in aimed if not row["kept"]]
+    text = f"{len(aimed) - len(missed)} of {len(aimed)} targets are met."
+    if not missed:
+        return text + "\n"
+    lines = [
+        f"- {TITLES[name].title}: {row['what']}: {value_text(row)} ({target_text(row)})"
+        for name, row in missed
+    ]
+    return "\n".join([text + " Missed:", "", *lines, ""])
+
+
+def _section(text: Text, document: Document | None) -> str:
+    lines = [f"## {text.title}", "", text.about, ""]
+    if document is None:
+        return "\n".join([*lines, "Not measured yet.", ""])
+    lines += ["| what | measured | target | met |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['what']} | {value_text(row)} | {target_text(row) or '-'} | {_met(row)} |"
+        for row in document["rows"]
+    ]
+    lines.append("")
+    if text.missed and not document["kept"]:
+        lines += [text.missed, ""]
+    for note in document["notes"]:
+        lines += [note, ""]
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    return "\n".join([*lines, f"`{document['command']}`; {versions}.", ""])
+
+
+def _met(row: Document) -> str:
+    if not target_text(row):
+        return "-"
+    return "yes" if row["kept"] else "**no**"
+
+
+def value_text(row: Document) -> str:
+    """A value with its unit, three digits."""
+    return f"{row['value']:.3g} {row['unit']}".strip()
+
+
+def target_text(row: Document) -> str:
+    """What was aimed at; "" where the row is only told."""
+    least, most = row["least"], row["most"]
+    if least is not None and most is not None:
+        return f"{least:g} to {most:g}"
+    if least is not None:
+        return f"at least {least:g}"
+    return f"at most {most:g}" if most is not None else ""
+
+
+def main() -> int:
+    """Write the page, or say whether it is the one that the results make."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text = page_text(RESULTS)
+    if options.check:
+        return 0 if PAGE.read_text(encoding="utf-8") == text else 1
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Every benchmark one after the other, then docs/benchmarks.md: this is ``make bench``.
+
+    python benchmarks/run_all.py [--quick] [--only NAME ...] [--peers DIR] [--plugins DIR]
+
+A benchmark that fails stops no other: which ones failed, and which targets were missed, is said at
+the end. Takes under an hour on two cores. The peers live in environments of their own
+(benchmarks/requirements.txt, benchmarks/requirements-dicom.txt); what is not installed is not
+compared, and the page says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from page import PAGE, TITLES, page_text
+from results import RESULTS
+
+HERE = Path(__file__).parent
+# A benchmark that hangs must not take the night.
+TIMEOUT_S = 3600
+# Exit status of a benchmark that ran, but missed a target.
+MISSED = 1
+
+
+def words_for(name: str, options: argparse.Namespace) -> list[str]:
+    """What one benchmark is called with."""
+    words = ["--out", str(options.out)]
+    if options.quick:
+        words.append("--quick")
+    if name == "startup" and options.peers is not None:
+        words += ["--peers", str(options.peers)]
+    if name == "read_series" and options.plugins is not None:
+        words += ["--plugins", str(options.plugins)]
+    return words
+
+
+def run_one(name: str, options: argparse.Namespace) -> str:
+    """Run a benchmark; gives "", or what is to be said of it at the end."""
+    print(f"== {name}", flush=True)
+    # It writes its results only at its good end: old ones must not pass for new.
+    result = options.out / f"{name}.json"
+    began, before = time.perf_counter(), result.stat().st_mtime if result.exists() else 0.0
+    command = [sys.executable, str(HERE / f"{name}.py"), *words_for(name, options)]
+    try:
+        status = subprocess.run(command, check=False, timeout=TIMEOUT_S).returncode
+    except subprocess.TimeoutExpired:
+        return f"{name}: FAILED, not done after {TIMEOUT_S} s"
+    print(f"   {time.perf_counter() - began:.0f} s", flush=True)
+    written = result.exists() and result.stat().st_mtime > before
+    if status not in (0, MISSED) or not written:
+        return f"{name}: FAILED with status {status}; earlier results, if any, are kept"
+    return f"{name}: a target is missed" if status == MISSED else ""
+
+
+def main() -> int:
+    """Run them, write the page, say what did not go well."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, no page")
+    parser.add_argument("--only", nargs="+", choices=list(TITLES), default=list(TITLES))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--peers", type=Path, help="environment with nnunetv2, TotalSegmentator")
+    parser.add_argument("--plugins", type=Path, help="folder with pydicom's decoder plugins")
+    options = parser.parse_args()
+    said = [run_one(name, options) for name in options.only]
+    if not options.quick:
+        PAGE.write_text(page_text(options.out), encoding="utf-8")
+        print(f"Page: {PAGE}")
+    problems = [text for text in said if text]
+    print("\n".join(problems) or "Every target is met.")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
