@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 Triple = tuple[float, float, float]
 
-# Two grids are the same when origins and far corners agree to this.
-GRID_TOLERANCE_MM = 0.01
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -43,11 +40,6 @@ class Grid:
         matrix[:3, :3] = directions * np.asarray(self.spacing_mm)
         matrix[:3, 3] = self.origin_mm
         return matrix
-
-    def voxel_volume_ml(self) -> float:
-        """Volume of one voxel in millilitres."""
-        x_mm, y_mm, z_mm = self.spacing_mm
-        return x_mm * y_mm * z_mm / 1000.0
 
     def as_dict(self) -> dict[str, object]:
         """Plain lists and numbers, for JSON."""

@@ -1,19 +1,18 @@
-"""Pseudonyms: every id, UID and date by a keyed hash, the same on every run with the same key."""
+"""Pseudonyms: every id and UID by a keyed hash, the same on every run with the same key."""
 
 from __future__ import annotations
 
 import base64
 import hmac
 import secrets
-from datetime import datetime, timedelta
 from pathlib import Path
 
-from medtool.core.errors import MachineError, UsageError
+from medtool.core.errors import UsageError
+from medtool.core.files import cannot_write
 
 KEY_BYTES = 32
 SHORTEST_KEY_BYTES = 16
 PSEUDONYM_CHARACTERS = 13  # 65 bits: no two of a million ids meet by chance (p < 1e-7)
-LARGEST_DATE_SHIFT_DAYS = 3650
 # PS3.5 B.2: a UID made from a UUID is 2.25 and the UUID as a decimal number.
 UUID_ROOT = "2.25"
 
@@ -48,11 +47,7 @@ def read_key(path: Path, *, output: Path) -> tuple[bytes, bool]:
         path.touch(mode=0o600, exist_ok=False)
         path.write_bytes(key + b"\n")
     except OSError as error:
-        raise MachineError(
-            "The key of the pseudonyms cannot be written.",
-            where=str(path),
-            met=error.strerror or type(error).__name__,
-        ) from error
+        raise cannot_write(path, error) from error
     return key, True
 
 
@@ -77,17 +72,3 @@ class Pseudonymiser:
         if not uid:
             return ""
         return f"{UUID_ROOT}.{int.from_bytes(self._digest('uid', uid)[:16], 'big')}"
-
-    def date_shift_days(self, patient_id: str) -> int:
-        """Days, never 0, by which all dates of one patient move."""
-        number = int.from_bytes(self._digest("date", patient_id)[:8], "big")
-        shift = number % (2 * LARGEST_DATE_SHIFT_DAYS) - LARGEST_DATE_SHIFT_DAYS
-        return shift if shift < 0 else shift + 1
-
-    def date(self, patient_id: str, date: str) -> str:
-        """A DICOM date (YYYYMMDD) moved by the patient's shift; what is no date becomes ""."""
-        try:
-            day = datetime.strptime(date[:8], "%Y%m%d")
-        except ValueError:
-            return ""
-        return (day + timedelta(days=self.date_shift_days(patient_id))).strftime("%Y%m%d")

@@ -16,16 +16,13 @@ from typing import Literal, get_args
 
 from medtool.config.sections import DataSection, TrainSection
 from medtool.core.errors import LabelsError, UsageError
-from medtool.core.files import replace_text
 from medtool.core.names import nearest_name
 from medtool.core.records import Case, Finding, Part
 from medtool.data.cohort import require_patients
 from medtool.data.foreign_table import ForeignTable, read_foreign_table
-from medtool.data.predictions import table_text
 
 Scheme = Literal["folds", "three-part", "two-part", "file"]
 PARTS: tuple[Part, ...] = get_args(Part)
-SPLIT_COLUMNS = ("case", "patient", "part", "label", "fold")
 
 # From this many patients on, one test part says enough and folds cost more than they give.
 FEW_PATIENTS = 500
@@ -314,19 +311,3 @@ def _selection_from_training(
         (selection,) = _shares(len(patients), [train.selection_share])
         chosen.update(patients[:selection])
     return {case.case_id: "selection" for case in training if case.patient_id in chosen}
-
-
-def write_split(path: Path, cases: Sequence[Case], split: Split) -> Path:
-    """Write who is in which part; the file is a split file that can be given back."""
-    rows = [
-        {
-            "case": case.case_id,
-            "patient": case.patient_id,
-            "part": split.parts.get(case.case_id, ""),
-            "label": case.label,
-            "fold": split.fold,
-        }
-        for case in cases
-    ]
-    replace_text(path, table_text(rows, SPLIT_COLUMNS))
-    return path

@@ -90,13 +90,6 @@ def brier(sample: BinarySample) -> float:
     return float(np.mean((sample.scores - sample.labels) ** 2)) if sample.n else float("nan")
 
 
-def brier_skill(sample: BinarySample) -> float:
-    """1 - Brier / Brier of always saying the prevalence; NaN with one class only."""
-    prevalence = sample.positives / sample.n if sample.n else float("nan")
-    reference = prevalence * (1.0 - prevalence)
-    return 1.0 - brier(sample) / reference if reference > 0 else float("nan")
-
-
 def reliability_table(
     sample: BinarySample, bins: int = CALIBRATION_BINS, confidence: float = 0.95
 ) -> list[ReliabilityBin]:

@@ -74,7 +74,6 @@ class Learned:
     epochs: int
     stopped: bool
     early: bool
-    best_epoch: int
 
 
 def new_network(task: Task) -> nn.Module:
@@ -104,7 +103,6 @@ def learn(fabric: Fabric, order: Order, reporter: Reporter | None = None) -> Lea
         epochs=live.epoch,
         stopped=isinstance(end, Stopped),
         early=isinstance(end, Finished) and end.early,
-        best_epoch=live.best.epoch if live.best is not None else -1,
     )
 
 

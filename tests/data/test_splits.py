@@ -15,7 +15,8 @@ from medtool.config.sections import DataSection, TrainSection
 from medtool.core.errors import LabelsError, UsageError
 from medtool.core.records import Case
 from medtool.data.cohort import keyed_patients, require_patients, suspicious_patients
-from medtool.data.splits import make_split, split_scheme, write_split
+from medtool.data.run_folder import RunFolder
+from medtool.data.splits import make_split, split_scheme
 
 DATA = DataSection()
 
@@ -159,11 +160,17 @@ def test_a_fold_without_positives_is_said() -> None:
     assert findings == ["class-missing"]
 
 
-def test_a_written_split_gives_itself(tmp_path: Path) -> None:
+def test_the_cases_of_a_run_are_a_split_file_that_gives_its_split(tmp_path: Path) -> None:
     cases = _cohort(10, 30)
     split = make_split(cases, TrainSection(seed=3), DATA, fold=None)
-    file = write_split(tmp_path / "split.csv", cases, split)
-    again = make_split(cases, TrainSection(), DataSection(split_file=file), fold=None)
+    run = RunFolder(tmp_path)
+    run.write_cases(
+        [
+            {"case": c.case_id, "patient": c.patient_id, "part": split.parts[c.case_id]}
+            for c in cases
+        ]
+    )
+    again = make_split(cases, TrainSection(), DataSection(split_file=run.cases_file), fold=None)
     assert again.parts == split.parts
     assert again.scheme == "file"
     assert not again.optimistic
