@@ -26,16 +26,25 @@ from medtool.score.confusion import (
 )
 from medtool.score.curves import precision_recall_curve, roc_curve, threshold_table
 from medtool.score.delong import delong
+from medtool.score.fixed_specificity import (
+    FixedSpecificity,
+    FoldSelections,
+    SelectionPart,
+    fixed_specificities,
+)
 from medtool.score.intervals import Bootstrap, Metrics, bootstrap, separated_interval, wilson
 from medtool.score.ranking import auroc_levels, average_precision_levels, divide, levels_weighted
 from medtool.score.sample import BinarySample, FloatArray, binary_sample, check_probabilities
 from medtool.score.subgroups import subgroup_table
-from medtool.score.threshold import choose_threshold, threshold_for_specificity
+from medtool.score.threshold import choose_threshold
 
-__all__ = ["MetricDefaults", "SelectionPart", "binary_scores", "choose_threshold"]
-
-# Specificities at which the sensitivity is reported.
-SPECIFICITY_TARGETS = (0.8, 0.9)
+__all__ = [
+    "FoldSelections",
+    "MetricDefaults",
+    "SelectionPart",
+    "binary_scores",
+    "choose_threshold",
+]
 
 # Repeated cases leave fewer different ones in a bin, which widens gaps: no fault of the model.
 RESAMPLED_HIGH = "; resampling raises it, so its interval lies high"
@@ -81,14 +90,6 @@ class MetricDefaults:
     confidence: float = 0.95
 
 
-@dataclass(frozen=True)
-class SelectionPart:
-    """The cases that chose the threshold: thresholds for fixed specificities come from them."""
-
-    labels: ArrayLike
-    probabilities: ArrayLike
-
-
 def binary_scores(
     labels: ArrayLike,
     probabilities: ArrayLike,
@@ -97,14 +98,15 @@ def binary_scores(
     threshold: float | Sequence[float],
     metrics: MetricSettings | None = None,
     subgroups: Mapping[str, Sequence[Any]] | None = None,
-    selection: SelectionPart | None = None,
+    selection: SelectionPart | FoldSelections | None = None,
     cases: Sequence[str] | None = None,
     optimistic: str = "",
     seed: int = 0,
 ) -> Scores:
     """Every metric of one set of predictions; a case is positive when probability >= threshold.
 
-    ``threshold`` is one number, or one a case where folds have their own.
+    ``threshold`` is one number, or one a case where folds have their own, which then
+    have their own ``selection`` parts too.
 
     ``labels``, ``probabilities``, ``patients``, ``cases`` and each list of ``subgroups`` have one
     element a case; without ``patients`` each case is a patient. ``optimistic`` names why the
@@ -119,8 +121,8 @@ def binary_scores(
     decision = _decision(at, threshold)
     if sample.n == 0:
         return Scores({}, (), {"decision": decision}, optimistic, ("No case to score.",))
-    fixed = _fixed_specificity(sample, selection)
-    compute = _all_metrics(sample, at, {row["name"]: row["threshold"] for row in fixed})
+    fixed = fixed_specificities(sample, selection)
+    compute = _all_metrics(sample, at, {target.name: target.at for target in fixed})
     point = {name: float(v[0]) for name, v in compute(np.ones((1, sample.n))).items()}
     resampled = bootstrap(sample, compute, draws=settings.bootstrap_draws, seed=seed)
     intervals = _intervals(sample, point, resampled, at, fixed, settings.confidence)
@@ -134,7 +136,7 @@ def binary_scores(
         "roc": roc_curve(sample, settings.bootstrap_draws, settings.confidence, seed),
         "pr": precision_recall_curve(sample, settings.bootstrap_draws, settings.confidence, seed),
         "thresholds": threshold_table(sample),
-        "fixed_specificity": fixed,
+        "fixed_specificity": [target.as_row() for target in fixed],
         "subgroups": subgroup_table(
             sample, at, subgroups or {}, confidence=settings.confidence, seed=seed
         ),
@@ -161,7 +163,7 @@ def _decision(at: FloatArray, threshold: float | Sequence[float]) -> dict[str, A
 
 
 def _all_metrics(
-    sample: BinarySample, threshold: FloatArray, fixed: Mapping[str, float]
+    sample: BinarySample, threshold: FloatArray, fixed: Mapping[str, FloatArray]
 ) -> Metrics:
     """A function from (draws, cases) weights to (draws,) values of every metric."""
     squared = (sample.scores - sample.labels) ** 2
@@ -190,46 +192,18 @@ def _all_metrics(
     return compute
 
 
-def _fixed_specificity(
-    sample: BinarySample, selection: SelectionPart | None
-) -> list[dict[str, Any]]:
-    """Sensitivity at fixed specificities: thresholds from the selection part where there is one."""
-    if selection is None:
-        source, own = sample, True
-    else:
-        source, own = binary_sample(selection.labels, selection.probabilities), False
-    if source.negatives == 0:
-        return []
-    rows = []
-    for target in SPECIFICITY_TARGETS:
-        at = threshold_for_specificity(source, target)
-        achieved = confusion(sample, at).metrics()
-        rows.append(
-            {
-                "name": f"sensitivity_at_specificity_{target:g}",
-                "target": target,
-                "threshold": at,
-                "sensitivity": float(achieved["sensitivity"]),
-                "specificity": float(achieved["specificity"]),
-                "threshold_from": "these cases (optimistic)" if own else "the selection part",
-            }
-        )
-    return rows
-
-
 def _intervals(
     sample: BinarySample,
     point: Mapping[str, float],
     resampled: Bootstrap,
     threshold: FloatArray,
-    fixed: Sequence[Mapping[str, Any]],
+    fixed: Sequence[FixedSpecificity],
     confidence: float,
 ) -> dict[str, dict[str, Any]]:
     """All intervals of each metric, and which one stands beside the number."""
     shares = confusion(sample, threshold).shares()
     for target in fixed:
-        counts = confusion(sample, target["threshold"])
-        shares[target["name"]] = counts.shares()["sensitivity"]
+        shares[target.name] = confusion(sample, target.at).shares()["sensitivity"]
     rows: dict[str, dict[str, Any]] = {}
     for name, value in point.items():
         percentile = resampled.percentile(name, confidence)
@@ -279,19 +253,15 @@ def _scores(
     point: Mapping[str, float],
     intervals: Mapping[str, Mapping[str, Any]],
     threshold: FloatArray,
-    fixed: Sequence[Mapping[str, Any]],
+    fixed: Sequence[FixedSpecificity],
 ) -> dict[str, Score]:
     trivial, n_of = _trivial(sample, threshold), _denominators(sample, threshold)
     conventions = dict(CONVENTIONS)
-    for row in fixed:
-        name = row["name"]
-        conventions[name] = (
-            f"threshold {row['threshold']:.4g} from {row['threshold_from']}; "
-            f"specificity reached here {row['specificity']:.3f}"
-        )
-        n_of[name] = sample.positives
-        called = float(np.mean(sample.scores >= row["threshold"]))
-        trivial[name] = (called, "random, as many calls")
+    for target in fixed:
+        conventions[target.name] = target.convention
+        n_of[target.name] = sample.positives
+        called = float(np.mean(sample.scores >= target.at))
+        trivial[target.name] = (called, "random, as many calls")
     scores = {}
     for name, value in point.items():
         low, high = intervals[name][intervals[name]["chosen"]] if isfinite(value) else (nan, nan)

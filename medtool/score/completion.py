@@ -7,7 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from medtool.core.records import Scores
-from medtool.score.classification import MetricSettings, SelectionPart, binary_scores
+from medtool.score.classification import (
+    FoldSelections,
+    MetricSettings,
+    SelectionPart,
+    binary_scores,
+)
 
 # What a row of a two-class question has; rows of other questions are left as they are.
 BINARY_ROW = {"case", "patient", "label", "probability", "threshold"}
@@ -19,11 +24,13 @@ def completed(
     facts: Mapping[str, Mapping[str, Any]],
     subgroups: Sequence[str],
     metrics: MetricSettings,
-    selection: Scores | None = None,
+    selection: Scores | Mapping[str, Scores] | None = None,
+    folds: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Scores:
     """``scores`` with tables by subgroup, and sensitivities at thresholds of the selection part.
 
+    ``selection`` is one part, or one for each fold, ``folds`` then names the fold of each case.
     ``facts`` are by case id; those of ``subgroups`` that no case has are left out. Scores without
     rows of a two-class question come back unchanged.
     """
@@ -38,12 +45,22 @@ def completed(
         threshold=[row["threshold"] for row in rows],
         metrics=metrics,
         subgroups={name: [facts.get(r["case"], {}).get(name) for r in rows] for name in known},
-        selection=_part(selection),
+        selection=_parts(selection, [(folds or {}).get(row["case"], "") for row in rows]),
         seed=seed,
     )
     fixed = {row["name"]: again.metrics[row["name"]] for row in again.tables["fixed_specificity"]}
     tables = {name: again.tables[name] for name in ("subgroups", "fixed_specificity")}
     return replace(scores, metrics={**scores.metrics, **fixed}, tables={**scores.tables, **tables})
+
+
+def _parts(
+    selection: Scores | Mapping[str, Scores] | None, folds: Sequence[str]
+) -> SelectionPart | FoldSelections | None:
+    if not isinstance(selection, Mapping):
+        return _part(selection)
+    parts = {name: _part(scores) for name, scores in selection.items()}
+    known = {name: part for name, part in parts.items() if part is not None}
+    return FoldSelections(known, folds)
 
 
 def _part(selection: Scores | None) -> SelectionPart | None:

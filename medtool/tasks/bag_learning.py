@@ -126,22 +126,18 @@ def _threshold(
 def score_predictions(
     metrics: MetricsSection, predictions: Sequence[Prediction], truths: Sequence[Truth]
 ) -> Scores:
-    """All metrics of the predictions that have a reference, at their own threshold."""
+    """All metrics of the predictions that have a reference, each at its own threshold.
+
+    Those of one model share one; each fold has its own.
+    """
     labels = {truth.case_id: truth.label for truth in truths if truth.label is not None}
     known = [prediction for prediction in predictions if prediction.case_id in labels]
-    thresholds = {float(prediction.scalars["threshold"]) for prediction in known}
-    if len(thresholds) > 1:
-        raise LabelsError(
-            "These predictions were decided at several thresholds.",
-            met=", ".join(f"{threshold:g}" for threshold in sorted(thresholds)),
-            wanted="predictions of one model",
-            how="score the predictions of each model by themselves.",
-        )
+    thresholds = [float(prediction.scalars["threshold"]) for prediction in known]
     return binary_scores(
         [labels[prediction.case_id] for prediction in known],
         [float(prediction.scalars["probability"]) for prediction in known],
         [prediction.patient_id for prediction in known],
-        threshold=thresholds.pop() if thresholds else NEUTRAL_THRESHOLD,
+        threshold=thresholds if known else NEUTRAL_THRESHOLD,
         metrics=metrics,
         cases=[prediction.case_id for prediction in known],
     )

@@ -40,6 +40,15 @@ def predict_bag(task: BagTask, model: Any, prepared: Prepared, case: Case) -> Pr
             features.append(model.network.features(tensor))
         found = model.network.answer(torch.cat(features), torch.tensor([len(images)]))
     values = {name: tensor.float().cpu().tolist() for name, tensor in found.items()}
+    if not all(map(math.isfinite, [*values["logits"], *values["slice_logits"]])):
+        # NaN is less than every threshold: it would read as "negative".
+        raise CaseRefused(
+            "undefined-answer",
+            "The network gave no number for this study.",
+            met=f"logit {values['logits'][0]}",
+            how="medtool doctor --checkpoint C says whether the checkpoint works on this machine; "
+            "--precision 32 has the largest range of numbers.",
+        )
     logit = clipped(values["logits"][0])
     rows = slice_rows(prepared.elements, values)
     return Prediction(

@@ -21,7 +21,7 @@ from medtool.data.labels import find_labels, read_labels
 from medtool.data.matching import attach_labels
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.run_folder import write_json
-from medtool.score.classification import SelectionPart, binary_scores
+from medtool.score.classification import FoldSelections, SelectionPart, binary_scores
 from medtool.score.compare import Comparison, compare_models
 from medtool.score.confounders import confounder_aurocs
 from medtool.verbs.evaluate_result import Evaluated, Evaluation
@@ -261,7 +261,7 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
         threshold=_thresholds(subject, rows, options.threshold),
         metrics=options.metrics,
         subgroups=_groups(facts, options),
-        selection=_selection(subject),
+        selection=_selection(subject, rows),
         cases=[case.case_id for case in cases],
         optimistic=subject.optimistic,
         seed=options.seed,
@@ -321,11 +321,21 @@ def _thresholds(subject: Subject, rows: Sequence[Row], given: float | None) -> l
     return [float(value) for value in stored if value is not None]
 
 
-def _selection(subject: Subject) -> SelectionPart | None:
-    known = [(r.case.label, r.probability) for r in subject.selection if r.case.label is not None]
-    if not known:
+def _selection(subject: Subject, rows: Sequence[Row]) -> FoldSelections | None:
+    """The selection part of every fold (of one named "" where there are no folds)."""
+    parts: dict[str, list[tuple[float, float]]] = {}
+    for row in subject.selection:
+        if row.case.label is not None:
+            parts.setdefault(row.fold, []).append((row.case.label, row.probability))
+    if not parts:
         return None
-    return SelectionPart([label for label, _ in known], [answer for _, answer in known])
+    return FoldSelections(
+        {
+            fold: SelectionPart([label for label, _ in known], [answer for _, answer in known])
+            for fold, known in parts.items()
+        },
+        [row.fold for row in rows],
+    )
 
 
 def _compared(subjects: Sequence[Subject], options: EvaluateOptions) -> Comparison:

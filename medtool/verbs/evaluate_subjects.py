@@ -38,6 +38,7 @@ class Row:
     threshold: float | None
     elements: tuple[Mapping[str, Any], ...] = ()
     scalars: Mapping[str, str] = field(default_factory=dict)
+    fold: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,10 @@ def is_checkpoint(path: Path) -> bool:
 def run_subject(path: Path) -> Subject:
     """The held-out answers of a run, with the labels and facts of its cases.csv."""
     folds = fold_folders(path)
-    parts = [_run_part(run) for run in folds or [RunFolder(path)]]
-    first = parts[0]
     if not folds:
-        return first
+        return _run_part(RunFolder(path))
+    parts = [_of_fold(_run_part(run), run.path.name) for run in folds]
+    first = parts[0]
     if any(part.optimistic for part in parts):
         raise UsageError(
             "A fold of this run has no predictions of its held-out part.",
@@ -111,8 +112,16 @@ def run_subject(path: Path) -> Subject:
         silent={case: code for part in parts for case, code in part.silent.items()},
         folders=tuple(folder for part in parts for folder in part.folders),
         notes=(f"Out-of-fold predictions of {len(folds)} folds, each at its own threshold.",),
-        selection=(),
+        selection=tuple(row for part in parts for row in part.selection),
     )
+
+
+def _of_fold(subject: Subject, fold: str) -> Subject:
+    """``subject`` with its rows marked as those of one fold."""
+    rows, selection = (
+        tuple(replace(row, fold=fold) for row in some) for some in (subject.rows, subject.selection)
+    )
+    return replace(subject, rows=rows, selection=selection)
 
 
 def _run_part(run: RunFolder) -> Subject:
@@ -310,11 +319,19 @@ def pooled(subject: Subject) -> Subject:
     Raises UsageError where the task is not known, or cannot pool.
     """
     task = subject.task()
-    groups: dict[str, list[Row]] = {}
-    for row in subject.rows:
-        groups.setdefault(row.case.patient_id, []).append(row)
-    rows = tuple(_pooled_row(task, group) for group in groups.values())
-    return replace(subject, rows=rows, cases=tuple(row.case for row in rows))
+    rows = _pooled_rows(task, subject.rows)
+    selection = _pooled_rows(task, subject.selection)
+    return replace(subject, rows=rows, selection=selection, cases=tuple(row.case for row in rows))
+
+
+def _pooled_rows(task: Task, rows: Sequence[Row]) -> tuple[Row, ...]:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        # A patient is in the selection parts of several folds: one answer by each model. A study
+        # without a patient is its own: pooling strangers would be a guess.
+        patient = row.case.patient_id or f"\0{row.case.case_id}"
+        groups.setdefault((row.fold, patient), []).append(row)
+    return tuple(_pooled_row(task, group) for group in groups.values())
 
 
 def _pooled_row(task: Task, group: Sequence[Row]) -> Row:
@@ -343,4 +360,4 @@ def _pooled_row(task: Task, group: Sequence[Row]) -> Row:
         case_id=group[0].case.patient_id,
         label=max(labels) if labels else None,
     )
-    return Row(case, float(answer.scalars["probability"]), group[0].threshold)
+    return Row(case, float(answer.scalars["probability"]), group[0].threshold, fold=group[0].fold)

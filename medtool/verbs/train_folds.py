@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.progress import Reporter
@@ -14,7 +13,7 @@ from medtool.data.predictions import ELEMENTS_FILE, PREDICTIONS_FILE, read_predi
 from medtool.data.run_folder import RunFolder, fold_folders, read_rows, write_json, write_rows
 from medtool.report.page import write_report
 from medtool.score.completion import completed
-from medtool.score.document import scores_to_document
+from medtool.score.document import scores_from_document, scores_to_document
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -33,12 +32,15 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
         reporter.say(f"{len(done)} of {folds} folds are done: joint scores come with the last.")
         return None
     rows: list[Mapping[str, str]] = []
+    fold_of: dict[str, str] = {}
     for run in done:
-        rows += [
+        answered = [
             row
             for row in read_predictions(run.predictions_folder / "test")
             if row["status"] == "ok"
         ]
+        rows += answered
+        fold_of |= {row["case"]: run.path.name for row in answered}
     cases = _cases(done)
     labels = {row["case"]: float(row["label"]) for row in cases if row["label"]}
     scores = completed(
@@ -46,6 +48,8 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
         facts={row["case"]: {k: v for k, v in row.items() if v != ""} for row in cases},
         subgroups=task.settings.metrics.subgroups,
         metrics=task.settings.metrics,
+        selection={run.path.name: _selection(run) for run in done},
+        folds=fold_of,
     )
     joint = RunFolder(parent)
     write_json(joint.scores_file, {OUT_OF_FOLD: scores_to_document(scores)})
@@ -68,15 +72,18 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
 def _scores(task: Task, rows: Sequence[Mapping[str, str]], labels: Mapping[str, float]) -> Scores:
     predictions = [_prediction(task, row) for row in rows]
     truths = [Truth(p.case_id, p.patient_id, labels[p.case_id]) for p in predictions]
+    scores = task.score(predictions, truths)
     thresholds = [p.scalars["threshold"] for p in predictions if "threshold" in p.scalars]
     if not thresholds:
-        return task.score(predictions, truths)
-    middle = median(thresholds)
-    decided = [replace(p, scalars={**p.scalars, "threshold": middle}) for p in predictions]
-    scores = task.score(decided, truths)
+        return scores
     spread = f"{min(thresholds):.3f} to {max(thresholds):.3f}"
-    note = f"Each fold chose its own threshold ({spread}); decisions here are at their median."
+    note = f"Each fold chose its own threshold ({spread}) and decides its own cases."
     return replace(scores, notes=(*scores.notes, note))
+
+
+def _selection(run: RunFolder) -> Scores:
+    """The selection part of one fold, as it was scored."""
+    return scores_from_document(run.read_scores()["selection"])
 
 
 def _prediction(task: Task, row: Mapping[str, str]) -> Prediction:

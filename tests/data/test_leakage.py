@@ -58,6 +58,15 @@ def test_a_leak_allowed_by_name_is_a_warning(name: str) -> None:
     assert [f.code for f in pixels] == ["leak-allowed", "leak-allowed"]
 
 
+def test_an_allowed_patient_does_not_excuse_two_others() -> None:
+    hashes = {"a1": ["9"], "b1": ["9"], "c1": ["9"]}
+    with pytest.raises(LeakageError) as caught:
+        leakage_gate(CASES, CLEAN, hashes, allow=["A"])
+    assert caught.value.met == "B and C: 1 identical slices"
+    findings = leakage_gate(CASES, CLEAN, hashes, allow=["A", "B"])
+    assert {finding.code for finding in findings} == {"leak-allowed"}
+
+
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(UnknownNameError):
         leakage_gate(CASES, CLEAN, HASHES, allow=["patient=Z"])

@@ -15,7 +15,12 @@ from medtool.score.calibration import (
     equal_width_bins,
     reliability_table,
 )
-from medtool.score.classification import MetricDefaults, SelectionPart, binary_scores
+from medtool.score.classification import (
+    FoldSelections,
+    MetricDefaults,
+    SelectionPart,
+    binary_scores,
+)
 from medtool.score.completion import completed
 from medtool.score.document import scores_from_document, scores_to_document
 from medtool.score.intervals import wilson
@@ -111,6 +116,26 @@ def test_fixed_specificities_take_their_threshold_from_the_selection_part():
     assert (row["sensitivity"], row["specificity"]) == (0.5, 0.5)
     own = binary_scores([0, 0, 1, 1], [0.1, 0.9, 0.82, 0.99], threshold=0.5, metrics=QUICK)
     assert "optimistic" in own.metrics["sensitivity_at_specificity_0.9"].convention
+
+
+def test_fixed_specificities_of_folds_come_from_each_folds_own_selection_part():
+    first = SelectionPart([0] * 10 + [1] * 2, [*np.linspace(0.0, 0.9, 10), 0.85, 0.95])
+    # The second model's scores are a tenth of the first one's: so are its thresholds.
+    second = SelectionPart(first.labels, np.asarray(first.probabilities) / 10)
+    found = binary_scores(
+        [0, 1, 1, 0, 1, 1],
+        [0.2, 0.84, 0.86, 0.09, 0.084, 0.086],
+        threshold=[0.5] * 3 + [0.05] * 3,
+        selection=FoldSelections({"a": first, "b": second}, ["a"] * 3 + ["b"] * 3),
+        metrics=QUICK,
+    )
+    (row,) = [r for r in found.tables["fixed_specificity"] if r["target"] == 0.9]
+    # At 0.85 and 0.085: one of two positives of each fold, and the second fold's negative.
+    assert (row["sensitivity"], row["specificity"], row["threshold"]) == (0.5, 0.5, None)
+    assert row["threshold_from"] == "each fold's selection part"
+    score = found.metrics["sensitivity_at_specificity_0.9"]
+    assert score.value == 0.5
+    assert score.convention.startswith("threshold 0.085 to 0.85 from each fold's selection part")
 
 
 def test_completion_adds_subgroups_and_keeps_the_rest():

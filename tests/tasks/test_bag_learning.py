@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from tiny_bag import TinyBag, tiny_cases, tiny_settings
 from torch import nn
 
-from medtool.core.errors import LabelsError, UsageError
+from medtool.core.errors import CaseRefused, UsageError
 from medtool.core.records import Batch, Case, ExampleKey, Prediction, Truth
 from medtool.data.cache import Cache
 from medtool.nets.freezing import keep_frozen_statistics, parameter_count, set_learning
+from medtool.tasks.bag_codes import STUDY_CODES
 from medtool.tasks.bag_learning import summarise_facts
 from medtool.tasks.bag_network import build_network, network_groups
 from medtool.tasks.bag_predict import bag_scalars, clipped, predict_bag
@@ -393,9 +394,24 @@ def test_predictions_are_scored_at_their_threshold() -> None:
     scores = task.score(predictions, truths)
     assert scores.metrics["auroc"].value == 1.0
     assert scores.metrics["specificity"].value == pytest.approx(2 / 3)
-    other = replace(predictions[0], scalars={**predictions[0].scalars, "threshold": 0.3})
-    with pytest.raises(LabelsError, match="several thresholds"):
-        task.score([other, *predictions[1:]], truths)
+    # Where folds answered, each decides its own cases.
+    other = replace(predictions[2], scalars={**predictions[2].scalars, "threshold": 0.8})
+    scores = task.score([*predictions[:2], other, predictions[3]], truths)
+    assert scores.metrics["specificity"].value == 1.0
+    assert scores.tables["decision"]["thresholds"] == [0.5, 0.8]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_an_answer_that_is_no_number_is_never_a_decision(pooling: str, prepare: Prepare) -> None:
+    # NaN is less than every threshold: a broken network would have called each study negative.
+    task, cases, _ = prepare(model={"pooling": pooling})
+    network = network_of(task, 4)
+    with torch.no_grad():
+        network.head.output.bias.fill_(math.nan)
+    with pytest.raises(CaseRefused) as caught:
+        predict_bag(task, model_of(network), task.prepare(cases[0]), cases[0])
+    assert caught.value.code == "undefined-answer"
+    assert caught.value.code in STUDY_CODES
 
 
 def test_deployment_names_the_shape_of_a_slice() -> None:

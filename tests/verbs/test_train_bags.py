@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tiny_bag import TINY_BACKBONE, TinyBag
 
 from medtool.core.checkpoint import read_header
 from medtool.core.records import Cohort, Source
-from medtool.data.run_folder import RunFolder
+from medtool.data.predictions import read_predictions
+from medtool.data.run_folder import RunFolder, fold_folders
 from medtool.nets.backbones import create_backbone
 from medtool.nets.state import read_tensors
+from medtool.verbs.evaluate import EvaluateOptions, evaluate
 from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, train
 
@@ -101,3 +104,31 @@ def test_from_scratch_everything_learns_whatever_the_stages_say(data: Path) -> N
     stages = read_header(result.checkpoint).document["stages"]
     assert len(stages) == 1
     assert {"stem", "layer1", "layer4", "head"} <= set(stages[0]["rates"])
+
+
+def test_joined_folds_decide_each_case_at_its_own_folds_threshold(data: Path) -> None:
+    run = RunOptions(run="cv", workers=0, device="cpu", folds=3)
+    begun = options(data, "train.epochs=1", "train.learning_rate=0.1", from_scratch=True)
+    train(replace(begun, run=run))
+    joint = RunFolder(data / "runs" / "tiny-bag" / "cv")
+    labels = {row["case"]: float(row["label"]) for row in joint.read_cases()}
+    counts = dict.fromkeys(("tp", "fp", "tn", "fn"), 0)
+    thresholds = set()
+    for fold in fold_folders(joint.path):
+        best = read_header(fold.checkpoints_folder / "best.safetensors").document["threshold"]
+        for row in read_predictions(fold.predictions_folder / "test"):
+            thresholds.add(float(row["threshold"]))
+            assert float(row["threshold"]) == best
+            right = (float(row["probability"]) >= best) == (labels[row["case"]] > 0.5)
+            positive = float(row["probability"]) >= best
+            counts[("t" if right else "f") + ("p" if positive else "n")] += 1
+    assert len(thresholds) > 1, "a test of nothing"
+    stored = joint.read_scores()["out-of-fold"]
+    assert stored["tables"]["confusion"] == counts
+    assert stored["tables"]["decision"]["threshold"] is None
+    # The same numbers as evaluate gives for the run, fixed specificities included.
+    again = evaluate(EvaluateOptions(subjects=(joint.path,))).evaluated[0].scores
+    for name, score in again.metrics.items():
+        assert stored["metrics"][name]["value"] == (score.value if isfinite(score.value) else None)
+    fixed = stored["tables"]["fixed_specificity"]
+    assert {row["threshold_from"] for row in fixed} == {"each fold's selection part"}
