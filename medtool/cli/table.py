@@ -60,7 +60,7 @@ VERBS: tuple[Verb, ...] = (
         "train",
         LEARN,
         "Train, score and report: from scans and labels to a model.",
-        resume="run the same command with --start-or-resume.",
+        resume="run the same command again; a run that has begun goes on with --resume RUN.",
     ),
     Verb("fetch", "fetch", LEARN, "Fetch the weights that a task's training starts from."),
     Verb("demo", "demo", LOOK, "Write a synthetic cohort and run every command on it."),

@@ -45,6 +45,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def sweep_temporary(*folders: Path) -> None:
+    """Remove what writers that were killed left in these folders, which nobody writes to now."""
+    for folder in folders:
+        for file in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            with suppress(OSError):
+                file.unlink()
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 with Unix line ends, whole or not at all."""
     with replacing(path) as file:

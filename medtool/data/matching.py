@@ -50,8 +50,11 @@ class Labelled:
 
 
 def relaxed(identifier: str) -> str:
-    """An id without what spreadsheets do to it: ``007``, ``7`` and ``7.0`` are one; case is too."""
-    text = identifier.strip().casefold()
+    """An id without what spreadsheets do to it: ``007``, ``7`` and ``7.0`` are one; case is too.
+
+    Nor with the ending of a file that is named in place of its case (``a.nii.gz``).
+    """
+    text = re.sub(r"\.nii(\.gz)?$", "", identifier.strip().casefold())
     if re.fullmatch(r"\d+[.,]0+", text):
         text = re.split(r"[.,]", text)[0]
     if re.fullmatch(r"\d+", text):

@@ -21,7 +21,13 @@ from medtool.dicom import scan
 from medtool.dicom.choose import choose
 from medtool.dicom.document import intake_document
 from medtool.dicom.series import Intake, Series
-from medtool.tasks.bag_tables import ManifestRow, is_manifest, nifti_studies, read_manifest
+from medtool.tasks.bag_tables import (
+    ManifestRow,
+    is_manifest,
+    nameless_patients,
+    nifti_studies,
+    read_manifest,
+)
 
 PatientKey = Literal["patient-id", "folder", "case"]
 
@@ -64,6 +70,7 @@ def find_studies(
     intake = _without(scan(folders) if folders else Intake((), ()), volumes.files)
     studies = _studies(intake, roots, patient_key)
     studies = _named(_by_manifest(studies, {row.image: row for row in manifest}), patient_key)
+    findings += nameless_patients(volumes.cases, patient_key)
     cases: list[Case] = list(volumes.cases)
     refused: list[RefusedStudy] = list(volumes.refused)
     for study in studies:

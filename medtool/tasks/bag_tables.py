@@ -10,6 +10,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from medtool.core.records import Case, Finding, RefusedStudy
 from medtool.dicom.find import find_files
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+# Enough of a hash to tell the files of one folder apart.
+PATH_MARK_BYTES = 4
 REQUIRED_COLUMNS = ("case", "image")
 LABEL_CLASSES: Mapping[str, float] = {"0": 0.0, "1": 1.0}
 
@@ -35,6 +38,8 @@ class ManifestRow:
     covariates: Mapping[str, str]
     # Whether a manifest names it; else it was found below a folder.
     listed: bool = True
+    # The first folder below the root, "" for a file that lies directly in the root.
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ def _manifest_row(
         image=image,
         label=classes[text] if text else None,
         covariates={name: value for name, value in given.items() if name not in known},
+        folder=image.parent.name,
     )
 
 
@@ -125,11 +131,7 @@ def nifti_studies(
     directly below the root the file's own name.
     """
     rows = [row for row in manifest if is_nifti(row.image)]
-    rows += [
-        ManifestRow(case_id, patient, file, None, {}, listed=False)
-        for root in roots
-        for file, case_id, patient in _named_files(root, patient_key)
-    ]
+    rows += [row for root in roots for row in _named_files(root, patient_key)]
     cases: list[Case] = []
     refused: list[RefusedStudy] = []
     table: list[dict[str, Any]] = []
@@ -145,17 +147,42 @@ def nifti_studies(
     )
 
 
-def _named_files(root: Path, patient_key: str) -> Iterator[tuple[Path, str, str]]:
-    """NIfTI files below ``root`` with case and patient."""
+def _named_files(root: Path, patient_key: str) -> Iterator[ManifestRow]:
+    """NIfTI files below ``root`` as rows: each case with an id of its own."""
     files = [file for file in find_files([root])[0] if is_nifti(file)]
     base = root.parent if root.is_file() else root
     stems = Counter(nifti_stem(file) for file in files)
+    wanted = []
     for file in files:
+        folders, stem = file.relative_to(base).parts[:-1], nifti_stem(file)
+        wanted.append(stem if stems[stem] == 1 else "_".join([*folders, stem]))
+    several = Counter(safe_file_stem(name).lower() for name in wanted)
+    for file, name in zip(files, wanted, strict=True):
         inside = file.relative_to(base)
-        stem = nifti_stem(file)
-        case_id = stem if stems[stem] == 1 else "_".join([*inside.parts[:-1], stem])
-        patient = inside.parts[0] if len(inside.parts) > 1 and patient_key != "case" else case_id
-        yield file, safe_file_stem(case_id), patient
+        case_id = safe_file_stem(name)
+        if several[case_id.lower()] > 1:
+            # x.nii beside x.nii.gz, or names that differ in what no file name may hold.
+            mark = blake2b(inside.as_posix().encode(), digest_size=PATH_MARK_BYTES).hexdigest()
+            case_id = f"{case_id}_{mark}"
+        folder = inside.parts[0] if len(inside.parts) > 1 else ""
+        patient = folder if folder and patient_key != "case" else case_id
+        yield ManifestRow(case_id, patient, file, None, {}, listed=False, folder=folder)
+
+
+def nameless_patients(cases: Sequence[Case], patient_key: str) -> list[Finding]:
+    """What stands for the patients of ``cases`` that NIfTI files gave: said once."""
+    own = [case for case in cases if "patient-id-missing" in {f.code for f in case.findings}]
+    if not own:
+        return []
+    in_folders = [case for case in own if case.folder and patient_key != "case"]
+    said = []
+    if in_folders:
+        folders = len({case.folder for case in in_folders})
+        said.append(f"the folder stands for the patient ({len(in_folders)} in {folders} folders)")
+    if len(in_folders) < len(own):
+        said.append(f"each of {len(own) - len(in_folders)} files is taken for a patient of its own")
+    text = f"NIfTI has no PatientID: {'; '.join(said)}. A manifest CSV can name the patients."
+    return [Finding("patients-by-place", text, "warning")]
 
 
 def nifti_stem(path: Path) -> str:
@@ -200,7 +227,7 @@ def _volume_case(row: ManifestRow, grid: Grid, channel: str) -> Case:
         patient_id=row.patient_id,
         study_uid="",
         inputs={channel: row.image},
-        folder=row.image.parent.name,
+        folder=row.folder,
         label=row.label,
         covariates=row.covariates,
         facts={

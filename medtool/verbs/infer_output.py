@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtool.core.errors import OutputExistsError, UsageError
-from medtool.core.files import require_writable
+from medtool.core.files import require_writable, sweep_temporary
 from medtool.data.predictions import (
     ELEMENTS_FILE,
     LEADING_COLUMNS,
@@ -89,6 +89,7 @@ class Output:
         self._journal = Journal(place.journal)
         self.done: dict[str, dict[str, Any]] = {}
         self._take_up(dict(identity))
+        sweep_temporary(place.folder)
 
     def _take_up(self, identity: dict[str, Any]) -> None:
         entries = self._journal.entries

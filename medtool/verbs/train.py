@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.config import Resolved, resolve, settings_from_document, write_preset
-from medtool.core.checkpoint import find_checkpoint, read_header
+from medtool.core.checkpoint import LAST_NAME, find_checkpoint, read_header
 from medtool.core.errors import Interrupted, OutputExistsError, UsageError
+from medtool.core.files import sweep_temporary
 from medtool.core.names import safe_file_stem
 from medtool.core.progress import Reporter, Silent
 from medtool.core.registry import load_task
@@ -88,7 +89,7 @@ def _every_fold(options: TrainOptions, reporter: Reporter) -> TrainResult:
     name = options.run.run or _time_name()
     result = None
     for fold in range(options.run.folds or 0):
-        reporter.say(f"Fold {fold} of {options.run.folds}.")
+        reporter.say(f"Fold {fold} of {options.run.folds}, counted from 0.")
         run = replace(options.run, run=name, fold=fold)
         result = _one_run(replace(options, run=run), reporter)
     if result is None:
@@ -107,12 +108,40 @@ def _one_run(options: TrainOptions, reporter: Reporter) -> TrainResult:
         resolved = _settings_of_run(task_class, resolved, resume, options)
         reporter.say(f"Resuming {run.path} from {resume.name}.")
     task = task_class(resolved.settings)
+    try:
+        return _learned(task, resolved, options, run, resume, reporter, started, clock)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Interrupted; what was finished is kept.",
+            where=str(run.path),
+            how=_how_to_go_on(options, run, task_class.name),
+        ) from None
+
+
+def _how_to_go_on(options: TrainOptions, run: RunFolder, task: str) -> str:
+    """The words that go on with a run, whose name may be one that nobody gave it."""
+    if options.run.fold is None and (run.checkpoints_folder / LAST_NAME).is_file():
+        return f"medtool train {task} --resume {run.path}"
+    name = run.path.name if options.run.fold is None else run.path.parent.name
+    return f"the same command with --run {name} --start-or-resume."
+
+
+def _learned(
+    task: Task,
+    resolved: Resolved,
+    options: TrainOptions,
+    run: RunFolder,
+    resume: Path | None,
+    reporter: Reporter,
+    started: datetime,
+    clock: float,
+) -> TrainResult:
     if options.fetch:
         from medtool.verbs.fetch import FetchOptions, fetch
 
         fetch(
             FetchOptions(
-                task=task_class.name,
+                task=task.name,
                 preset=options.preset,
                 assignments=options.assignments,
                 folder=options.folder,
@@ -127,9 +156,10 @@ def _one_run(options: TrainOptions, reporter: Reporter) -> TrainResult:
 
     learned = start_learning(ready, options, run, reporter)
     if learned.stopped:
-        how = f"medtool train {task_class.name} --resume {run.path}"
         raise Interrupted(
-            "Stopped; everything learned so far is saved.", where=str(run.path), how=how
+            "Stopped; everything learned so far is saved.",
+            where=str(run.path),
+            how=_how_to_go_on(options, run, task.name),
         )
 
     from medtool.verbs.train_finish import finish
@@ -241,6 +271,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def begin_run(run: RunFolder, resolved: Resolved, document: dict[str, Any]) -> None:
     """Write what is known of a run before it learns: preset and run.json."""
+    sweep_temporary(run.path)
     run.path.mkdir(parents=True, exist_ok=True)
     if not run.preset_file.is_file():
         write_preset(resolved.settings, run.preset_file, origins=resolved.origins)

@@ -12,8 +12,10 @@ import SimpleITK as sitk
 from dicom_builder import build_series, ramp
 from tiny_bag import TinyBag, tiny_settings
 
+from medtool.config.sections import DataSection
 from medtool.core.errors import CaseRefused, InputError, LabelsError
 from medtool.core.records import Case, Cohort, Source
+from medtool.data.cohort import keyed_patients
 from medtool.dicom.series import Series
 
 
@@ -212,3 +214,23 @@ def test_real_studies_get_a_case_or_a_reason(real_data: Path) -> None:
     assert {case.folder for case in heads.cases} == {"ge_tilt_uneven", "philips_phantom_tilt"}
     scans = find(real_data / "petct" / "ge_sts001")
     assert {row.code for row in scans.refused} == {"wrong-modality"}
+
+
+def test_nifti_files_side_by_side_are_patients_of_their_own(tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "b.nii", "P3/one.nii.gz", "P3/later/two.nii"):
+        nifti(tmp_path / "CTs" / name)
+    cohort = find(tmp_path)
+    rows = [(c.case_id, c.patient_id, c.folder) for c in cohort.cases]
+    assert rows == [("a", "a", ""), ("b", "b", ""), ("one", "P3", "P3"), ("two", "P3", "P3")]
+    by_folder = keyed_patients(cohort.cases, DataSection(patient_key="folder"))
+    assert [c.patient_id for c in by_folder] == ["a", "b", "P3", "P3"]
+    (said,) = [f.message for f in cohort.findings if f.code == "patients-by-place"]
+    assert "the folder stands for the patient (2 in 1 folders)" in said
+    assert "each of 2 files is taken for a patient of its own" in said
+
+
+def test_nifti_files_whose_names_are_alike_are_cases_of_their_own(tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "a.nii", "b c.nii", "b_c.nii"):
+        nifti(tmp_path / name)
+    cases = find(tmp_path).cases
+    assert len({case.case_id for case in cases}) == len({c.patient_id for c in cases}) == 4
