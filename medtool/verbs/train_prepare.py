@@ -87,6 +87,11 @@ def make_ready(
     cache = Cache(options.run.cache or resolved.paths.cache, task)
     start = _start(task, resolved.preset_name, resume, reporter)
     plan = _plan(task, start, data, options, resume)
+    if resume is not None and options.run.minutes is not None:
+        reporter.say(
+            f"--minutes changes nothing now: the schedule of {plan.epochs} epochs was fixed when "
+            "the run began."
+        )
     earlier = run.read_run() if run.exists() else {}
     document = {**_run_document(task, resolved, options, data, started), **_kept(earlier)}
     begin_run(run, resolved, document)
@@ -283,10 +288,7 @@ def _after_preparation(
 ) -> dict[str, Any]:
     parts = {case.case_id: data.split.parts[case.case_id] for case in data.cases}
     return {
-        "failures": [
-            {"case": f.case_id, "status": f.status, "code": f.code, "message": f.message}
-            for f in report.failures
-        ],
+        "failures": [failure.as_dict() for failure in report.failures],
         "seconds": {"preparing": round(report.seconds, 1)},
         "plan": plan.as_document(),
         "weights": dict(start.provenance),

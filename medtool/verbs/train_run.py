@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from medtool.core.task import Task
 
 
+# An epoch that waits longer for data than this has too few workers, or a slow disk.
+NOTABLE_WAIT_SHARE = 0.1
+
+
 @dataclass(frozen=True)
 class Order:
     """Everything that a process needs to learn; travels to spawned processes.
@@ -134,6 +138,7 @@ def _follow(
 ) -> Finished | Stopped:
     """Consume the loop's facts; gives the last one."""
     end: Finished | Stopped = Finished(live.epoch, early=False)
+    primary = job.task.settings.metrics.primary
     for fact in training_loop(job, live):
         if isinstance(fact, StepDone):
             advance(1, f"epoch {fact.epoch + 1} of {live.plan.epochs}")
@@ -142,7 +147,7 @@ def _follow(
         elif isinstance(fact, EpochDone):
             if writer is not None:
                 writer.epoch(fact)
-            _tell(reporter, writer, epoch_text(fact, live))
+            _tell(reporter, writer, epoch_text(fact, live.plan.epochs, primary))
         else:
             end = fact
             if isinstance(fact, Stopped) and writer is not None:
@@ -158,8 +163,7 @@ def _tell(reporter: Reporter, writer: _Writer | None, text: str) -> None:
 
 
 def _stage_text(fact: StageBegan, job: Job, live: Live) -> str:
-    rates = ", ".join(f"{name} at {rate:g}" for name, rate in fact.rates.items())
-    text = f"Stage {fact.stage + 1} of {len(live.plan.stages)}: {rates}"
+    text = f"Stage {fact.stage + 1} of {len(live.plan.stages)}: {rates_text(fact.rates)}"
     live.train_mode()
     moving = learning_batch_norms(live.groups, live.learning())
     if moving and job.fabric.world_size > 1:
@@ -170,14 +174,24 @@ def _stage_text(fact: StageBegan, job: Job, live: Live) -> str:
     return text
 
 
-def epoch_text(fact: EpochDone, live: Live) -> str:
-    """One line on an epoch for a person."""
-    metrics = ", ".join(f"{name} {value:.3f}" for name, value in fact.metrics.items())
+def rates_text(rates: Mapping[str, float]) -> str:
+    """Groups that learn at the same rate together: ``layer4, head at 5e-05; stem at 1e-05``."""
+    alike: dict[float, list[str]] = {}
+    for name, rate in rates.items():
+        alike.setdefault(rate, []).append(name)
+    return "; ".join(f"{', '.join(names)} at {rate:g}" for rate, names in alike.items())
+
+
+def epoch_text(fact: EpochDone, epochs: int, primary: str) -> str:
+    """One line on an epoch for a person, that fits a terminal; history.csv holds the rest."""
+    shown = {name: fact.metrics[name] for name in ("loss", primary) if name in fact.metrics}
+    metrics = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
     mark = " (best so far)" if fact.is_best else ""
+    waiting = fact.data_wait_share
+    waited = f", {waiting:.0%} waiting for data" if waiting >= NOTABLE_WAIT_SHARE else ""
     return (
-        f"Epoch {fact.epoch + 1} of {live.plan.epochs}: loss {fact.losses['loss']:.4f}; "
-        f"selection {metrics}{mark}; {fact.seconds:.1f} s, "
-        f"{fact.data_wait_share:.0%} waiting for data"
+        f"Epoch {fact.epoch + 1} of {epochs}: loss {fact.losses['loss']:.3f}; "
+        f"selection {metrics}{mark}; {fact.seconds:.1f} s{waited}"
     )
 
 

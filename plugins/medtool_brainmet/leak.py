@@ -98,11 +98,15 @@ def verdict_of(used: str, auroc: float) -> str:
     """One sentence on the augmentation that a run trains with."""
     name = VARIANTS[used]
     if auroc < NOTABLE_AUROC:
-        return f"This run trained with {name}: it leaves no notable trace ({auroc:.2f})."
+        return (
+            f"This run trains with {name}: it leaves no notable trace of the label "
+            f"(AUROC {auroc:.2f} for shuffled labels; chance is 0.5)."
+        )
     return (
-        f"This run trained with {name}: it leaves a trace of the label ({auroc:.2f}) that a "
-        "network can learn in place of the disease. The preset 'balanced' changes both classes "
-        "alike; its held-out numbers are the fairer comparison."
+        f"This run trains with {name}: it leaves a trace of the label (AUROC {auroc:.2f} for "
+        "shuffled labels; chance is 0.5) that a network can learn in place of the disease. The "
+        "preset 'balanced' changes both classes alike; its held-out numbers are the fairer "
+        "comparison."
     )
 
 

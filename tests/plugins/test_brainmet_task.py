@@ -259,11 +259,11 @@ AUDIT = {
 def test_the_report_says_whether_the_augmentation_gives_the_label_away() -> None:
     section = audit_section(AUDIT)
     assert section is not None
-    assert "leaves a trace of the label (0.97)" in section.html
+    assert "leaves a trace of the label (AUROC 0.97 for shuffled labels" in section.html
     assert "<svg" in section.html
     fair = audit_section({**AUDIT, "used": "both_alike"})
     assert fair is not None
-    assert "no notable trace (0.51)" in fair.html
+    assert "no notable trace of the label (AUROC 0.51 for shuffled labels" in fair.html
     assert audit_section({}) is None
 
 

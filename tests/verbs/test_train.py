@@ -231,6 +231,11 @@ def test_minutes_fit_the_plan_and_stay(folder: Path) -> None:
     assert plan["minutes"] == 0.01
     assert run_of(folder).read_run()["plan"] == plan
     assert len(run_of(folder).read_history()) == plan["epochs"]
+    said = Listening()
+    again = dataclasses.replace(options(minutes=5.0), assignments=(), resume=result.run)
+    train(again, said)
+    assert any(line.startswith("--minutes changes nothing now") for line in said.lines)
+    assert run_of(folder).read_run()["plan"] == plan
 
 
 def test_folds_are_joined_when_all_are_there(folder: Path) -> None:
