@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from medtool.core.checkpoint import BEST_NAME, LAST_NAME, SUFFIX, read_header
 from medtool.core.errors import CheckpointError
-from medtool.core.files import cannot_write, file_sha256
+from medtool.core.files import TEMPORARY_PREFIX, cannot_write, file_sha256
 from medtool.data.run_folder import RunFolder
 from medtool.train.loop import EpochDone
+from medtool.train.plan import plan_from_document
+
+LINKING_PREFIX = ".linking-"
 
 Kind = Literal["best", "last", "stage-end", "milestone"]
 
@@ -46,6 +49,7 @@ class Keeper:
 
     def resume(self, next_epoch: int) -> None:
         """Go on with the table of a run that stands before ``next_epoch``."""
+        self._sweep()
         if self.run.checkpoints_file.is_file():
             self.rows = [
                 row
@@ -53,33 +57,44 @@ class Keeper:
                 if (self.run.checkpoints_folder / row["file"]).is_file()
                 and int(row["epoch"]) < next_epoch
             ]
-        self._mend_best(next_epoch)
+        self._mend(next_epoch)
 
-    def _mend_best(self, next_epoch: int) -> None:
-        """A kill between ``last`` and ``best`` leaves a best that is one epoch behind."""
+    def _sweep(self) -> None:
+        """Half-written files, each as large as a checkpoint, are what kills leave behind."""
+        for prefix in (TEMPORARY_PREFIX, LINKING_PREFIX):
+            for file in self.run.checkpoints_folder.glob(prefix + "*"):
+                file.unlink(missing_ok=True)
+
+    def _mend(self, next_epoch: int) -> None:
+        """A kill between ``last`` and the other names of its epoch leaves them behind."""
         last = self.run.checkpoints_folder / LAST_NAME
         if not last.is_file():
             return
         document = read_header(last).document
-        best = (document.get("live") or {}).get("best") or {}
-        if document["epoch"] != next_epoch - 1 or best.get("epoch") != document["epoch"]:
+        fact = _fact_of(document)
+        # A run that was stopped within an epoch has other weights in ``last``.
+        if fact is None or fact.epoch != next_epoch - 1 or document["live"]["step"]:
             return
-        row = next((row for row in self.rows if row["kind"] == "best"), None)
-        if row is None or row["epoch"] != best["epoch"]:
-            self._link(last, BEST_NAME, "best", best["epoch"], document["metrics"]["selection"])
-            self._write()
+        there = {(row["file"], row["epoch"]) for row in self.rows}
+        if any((name, fact.epoch) not in there for name, _ in self._names(fact)):
+            self._keep(last, fact)
 
     def after_epoch(self, fact: EpochDone) -> None:
         """Write what this epoch is to leave behind, and drop what is over the bound."""
-        last = self.save_last(fact.epoch, fact.metrics)
+        self._keep(self.save_last(fact.epoch, fact.metrics), fact)
+
+    def _names(self, fact: EpochDone) -> Iterator[tuple[str, Kind]]:
+        """The names besides ``last`` under which the state after this epoch is kept."""
         if fact.is_best:
-            self._link(last, BEST_NAME, "best", fact.epoch, fact.metrics)
+            yield BEST_NAME, "best"
         if fact.ends_stage:
-            name = f"stage_{fact.stage}_epoch_{fact.epoch:04d}{SUFFIX}"
-            self._link(last, name, "stage-end", fact.epoch, fact.metrics)
+            yield f"stage_{fact.stage}_epoch_{fact.epoch:04d}{SUFFIX}", "stage-end"
         elif self.every_epochs and (fact.epoch + 1) % self.every_epochs == 0:
-            name = f"epoch_{fact.epoch:04d}{SUFFIX}"
-            self._link(last, name, "milestone", fact.epoch, fact.metrics)
+            yield f"epoch_{fact.epoch:04d}{SUFFIX}", "milestone"
+
+    def _keep(self, last: Path, fact: EpochDone) -> None:
+        for name, kind in self._names(fact):
+            self._link(last, name, kind, fact.epoch, fact.metrics)
         self._drop()
         self._write()
 
@@ -102,7 +117,7 @@ class Keeper:
         self, source: Path, name: str, kind: Kind, epoch: int, metrics: Mapping[str, Any]
     ) -> None:
         target = self.run.checkpoints_folder / name
-        beside = target.with_name(f".linking-{name}")
+        beside = target.with_name(LINKING_PREFIX + name)
         try:
             beside.unlink(missing_ok=True)
             try:
@@ -146,6 +161,25 @@ class Keeper:
         order = {"best": 0, "last": 1}
         self.rows.sort(key=lambda row: (order.get(row["kind"], 2), int(row["epoch"])))
         self.run.write_checkpoints(self.rows)
+
+
+def _fact_of(document: Mapping[str, Any]) -> EpochDone | None:
+    """What the epoch that a checkpoint was written after had to say; None before the first."""
+    epoch = int(document["epoch"])
+    if epoch < 0:
+        return None
+    plan = plan_from_document(document["plan"])
+    return EpochDone(
+        epoch=epoch,
+        stage=plan.stage_index(epoch),
+        losses={},
+        metrics=document["metrics"]["selection"],
+        rates={},
+        seconds=0.0,
+        data_wait_share=0.0,
+        is_best=(document["live"]["best"] or {}).get("epoch") == epoch,
+        ends_stage=plan.ends_stage(epoch),
+    )
 
 
 def resume_point(run: RunFolder) -> Path:

@@ -9,6 +9,10 @@ from medtool.core.errors import CheckpointError
 from medtool.data.run_folder import RunFolder
 from medtool.train.keeper import Keeper, resume_point
 from medtool.train.loop import EpochDone
+from medtool.train.plan import Plan, Stage
+
+# Two stages of four epochs.
+PLAN = Plan(8, 5, 2, (Stage(0, {"head": 1.0}), Stage(4, {"head": 1.0, "trunk": 1.0})))
 
 
 def done(epoch: int, value: float, *, best: bool, ends_stage: bool = False) -> EpochDone:
@@ -29,12 +33,17 @@ class Saver:
     """Writes checkpoints that say which epoch they are of."""
 
     epoch = -1
+    step = 0
 
     def __call__(self, path: Path) -> None:
-        best = {"epoch": self.epoch, "value": 0.0, "loss": 0.0}
-        live = {"best": best if self.epoch in (0, 2) else {"epoch": 0}}
-        metrics = {"primary": "auroc", "selection": {"auroc": 0.5}}
-        write_checkpoint(path, {"epoch": self.epoch, "live": live, "metrics": metrics}, [])
+        best = {"epoch": 2 if self.epoch >= 2 else 0, "value": 0.0, "loss": 0.0}
+        document = {
+            "epoch": self.epoch,
+            "live": {"best": best, "step": self.step},
+            "metrics": {"primary": "auroc", "selection": {"auroc": 0.5}},
+            "plan": PLAN.as_document(),
+        }
+        write_checkpoint(path, document, [])
 
 
 def keeper(folder: Path, **changes: int) -> tuple[Keeper, Saver]:
@@ -100,20 +109,49 @@ def test_a_resumed_run_drops_the_rows_of_epochs_that_come_again(tmp_path: Path) 
     ]
 
 
-def test_a_best_that_a_kill_left_one_epoch_behind_is_mended(tmp_path: Path) -> None:
-    kept, saver = keeper(tmp_path)
-    saver.epoch = 0
-    kept.after_epoch(done(0, 0.25, best=True))
-    # Epoch 2 is the best; the kill came after ``last``, before ``best``.
-    saver.epoch = 2
-    kept.save_last(2, {"auroc": 0.5})
+@pytest.mark.parametrize(
+    ("epoch", "name", "kind"),
+    [
+        (2, "best.safetensors", "best"),
+        (1, "epoch_0001.safetensors", "milestone"),
+        (3, "stage_0_epoch_0003.safetensors", "stage-end"),
+    ],
+)
+def test_names_that_a_kill_left_behind_are_given_again(
+    tmp_path: Path, epoch: int, name: str, kind: str
+) -> None:
+    kept = run(tmp_path, epoch)
+    # The kill came after ``last``, before its other names.
+    saver = Saver()
+    saver.epoch = epoch
+    kept.save = saver
+    kept.save_last(epoch, {"auroc": 0.5})
     again, _ = keeper(tmp_path)
-    again.resume(3)
-    (best,) = (row for row in again.rows if row["kind"] == "best")
-    assert best["epoch"] == 2
+    again.resume(epoch + 1)
+    (row,) = (row for row in again.rows if row["kind"] == kind)
+    assert (row["file"], row["epoch"]) == (name, epoch)
     folder = tmp_path / "checkpoints"
-    same = [(folder / name).read_bytes() for name in ("best.safetensors", "last.safetensors")]
-    assert same[0] == same[1]
+    assert (folder / name).read_bytes() == (folder / "last.safetensors").read_bytes()
+
+
+def test_what_was_stopped_within_an_epoch_is_no_state_of_the_epoch_before(tmp_path: Path) -> None:
+    kept = run(tmp_path, 2)
+    (tmp_path / "checkpoints" / "epoch_0001.safetensors").unlink()
+    saver = Saver()
+    saver.epoch, saver.step = 1, 3
+    kept.save = saver
+    kept.save_last(1, {"auroc": 0.5})
+    again, _ = keeper(tmp_path)
+    again.resume(2)
+    assert files(tmp_path) == ["best.safetensors", "last.safetensors"]
+
+
+def test_what_a_kill_left_half_written_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    kept = run(tmp_path, 1)
+    for name in (".writing-x1y2z3", ".linking-best.safetensors"):
+        (tmp_path / "checkpoints" / name).write_bytes(b"half")
+    kept.resume(1)
+    assert files(tmp_path) == ["best.safetensors", "last.safetensors"]
 
 
 def test_a_file_system_without_links_gets_copies(
