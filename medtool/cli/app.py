@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from medtool.cli.console import Console
 from medtool.cli.table import HELP, QUIET, VERBS, Verb
+from medtool.cli.words import remember
 from medtool.core.errors import ExitStatus, Interrupted, MedtoolError, UnknownNameError
 from medtool.core.processes import quiet_libraries
 
@@ -26,6 +27,7 @@ ASK_FOR_HELP = frozenset(f"{HELP.names}, {QUIET.names}".split(", "))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``medtool`` with these words (by default the process's); gives the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    remember(words)
     Console.all_quiet = False
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not end a run.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from medtool.cli.console import Console, table
@@ -30,6 +29,7 @@ from medtool.cli.flags import (
     Seed,
     Workers,
 )
+from medtool.cli.words import command_line
 
 if TYPE_CHECKING:
     from medtool.verbs.evaluate_result import Evaluated, Evaluation
@@ -78,7 +78,7 @@ def command(
             seed=seed or 0,
             run={"device": device, "precision": precision, "workers": workers, "cache": cache},
             force=force,
-            command="medtool " + " ".join(sys.argv[1:]),
+            command=command_line(),
         ),
         console,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from medtool.cli.flags import (
     Sources,
     Workers,
 )
+from medtool.cli.words import command_line
 
 By = Annotated[
     str | None,
@@ -96,7 +96,7 @@ def command(
             series=series,
             case_timeout_s=case_timeout_s,
             run=RunOptions(device=device, precision=precision, workers=workers, cache=cache),
-            command="medtool " + " ".join(sys.argv[1:]),
+            command=command_line(),
         ),
         console,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from medtool.cli.console import Console
 from medtool.cli.flags import (
     Cache,
@@ -36,6 +34,7 @@ from medtool.cli.train_flags import (
     Slim,
     StartOrResume,
 )
+from medtool.cli.words import command_line
 
 
 def command(
@@ -92,7 +91,7 @@ def command(
             slim=slim,
             case_timeout_s=case_timeout_s,
             run=options,
-            command="medtool " + " ".join(sys.argv[1:]),
+            command=command_line(),
         ),
         console,
     )

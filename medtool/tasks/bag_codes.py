@@ -15,8 +15,8 @@ STUDY_CODES: Mapping[str, str] = {
     "first; the message gives both",
     "patient-id-missing": "there is no PatientID; the name of the folder below the data stands "
     "for the patient",
-    "patients-by-place": "NIfTI files name no patient: the folder below the data stands for one, and "
-    "a file directly in it is a patient of its own",
+    "patients-by-place": "NIfTI files name no patient: the folder below the data stands for one, "
+    "and a file directly in it is a patient of its own",
     "layout": "where below the given folder the scans were taken from",
     "unreadable-nifti": "the NIfTI file has no readable header, or not three dimensions; refused",
     "nifti-units": "NIfTI does not say its units; values are taken as they are (HU for CT)",
