@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
+
+from medtool.core.records import Finding
 
 
 class Advance(Protocol):
@@ -43,3 +45,9 @@ class Silent:
             """Nothing to move."""
 
         yield advance
+
+
+def tell(findings: Iterable[Finding], reporter: Reporter) -> None:
+    """Say notes and warn of everything else."""
+    for finding in findings:
+        (reporter.say if finding.severity == "note" else reporter.warn)(finding.message)

@@ -20,6 +20,9 @@ Severity = Literal["note", "warning", "refusal"]
 Part = Literal["train", "selection", "test"]
 CaseStatus = Literal["ok", "refused", "failed"]
 
+# What stands beside every number of the patients that chose the checkpoint or the threshold.
+SELECTION_OPTIMISTIC = "selection set, optimistic"
+
 
 @dataclass(frozen=True)
 class Finding:

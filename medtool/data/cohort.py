@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from medtool.config.sections import DataSection
 from medtool.core.errors import UsageError
-from medtool.core.progress import Reporter, Silent
+from medtool.core.progress import Reporter, Silent, tell
 from medtool.core.records import Case, Cohort, Finding, Source
 from medtool.data.labels import find_labels, read_labels
 from medtool.data.matching import Labelled, attach_labels
@@ -66,8 +66,7 @@ def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None
         labelled = attach_labels(cases, read_labels(file, data))
         cases = labelled.cases
         findings.extend(labelled.findings)
-    for finding in findings:
-        (reporter.say if finding.severity == "note" else reporter.warn)(finding.message)
+    tell(findings, reporter)
     return LabelledCohort(cohort, cases, labelled, file, tuple(findings))
 
 

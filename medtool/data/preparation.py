@@ -59,6 +59,15 @@ class CaseFailure:
     code: str
     message: str
 
+    def as_dict(self) -> dict[str, str]:
+        """Plain values, named as in predictions.csv."""
+        return {
+            "case": self.case_id,
+            "status": self.status,
+            "code": self.code,
+            "message": self.message,
+        }
+
 
 @dataclass(frozen=True)
 class PreparationReport:

@@ -103,6 +103,20 @@ def read_series_table(path: Path) -> dict[str, bool]:
     return {overruling.key: overruling.use for overruling in read_overrulings(path)}
 
 
+def source_of(
+    paths: Sequence[Path], *, labels: Path | None = None, series: Path | None = None
+) -> Source:
+    """Where to look, with what a person said in the table ``series``. Raises LabelsError."""
+    if series is None:
+        return Source(paths=tuple(paths), labels=labels)
+    return Source(
+        paths=tuple(paths),
+        labels=labels,
+        series_overrides=read_series_table(series),
+        overrides_from=str(series),
+    )
+
+
 def read_overrulings(path: Path) -> tuple[Overruling, ...]:
     """The rows in which a person overruled the rules. Raises LabelsError."""
     table = read_foreign_table(path, kind="table of series")

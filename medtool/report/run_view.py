@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medtool.core.names import safe_file_stem
-from medtool.core.records import Scores
+from medtool.core.records import SELECTION_OPTIMISTIC, Scores
 from medtool.data.run_folder import RunFolder, read_json, read_rows
 from medtool.score.document import scores_from_document
 
@@ -21,7 +21,6 @@ PART_TITLES: Mapping[str, str] = {
     "selection": "selection part",
     "train": "training part",
 }
-OPTIMISTIC = "selection set, optimistic"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class RunView:
         if stated:
             return stated
         if part == "selection":
-            return OPTIMISTIC
+            return SELECTION_OPTIMISTIC
         return "training part, seen while learning" if part == "train" else ""
 
     def _folders(self, part: str) -> tuple[Path, ...]:

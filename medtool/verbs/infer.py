@@ -18,7 +18,7 @@ from medtool.core.errors import (
 )
 from medtool.core.files import nearest_path
 from medtool.core.progress import Reporter, Silent
-from medtool.core.records import Case, Cohort, RefusedStudy, Source
+from medtool.core.records import Case, Cohort, RefusedStudy
 from medtool.data.archive import is_archive, unpack
 from medtool.data.scratch import Scratch
 from medtool.verbs.infer_output import Output, OutputPlace, clear, guard
@@ -162,14 +162,9 @@ def _unpacked(
 def _find(model: Model, sources: tuple[Path, ...], options: InferOptions) -> Cohort:
     if not sources:
         return Cohort(cases=(), intake={"series": [], "skipped": []})
-    from medtool.data.series_table import read_series_table, recorded_overrulings
+    from medtool.data.series_table import recorded_overrulings, source_of
 
-    overrides = {} if options.series is None else read_series_table(options.series)
-    source = Source(
-        paths=sources,
-        series_overrides=overrides,
-        overrides_from="" if options.series is None else str(options.series),
-    )
+    source = source_of(sources, series=options.series)
     cohort = recorded_overrulings(model.task.find(source), source)
     kept = tuple(c for c in cohort.cases if c.patient_id not in options.without_patients)
     return replace(cohort, cases=kept)

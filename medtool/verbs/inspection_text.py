@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from medtool.core.records import SELECTION_OPTIMISTIC
 from medtool.verbs.inspect_checkpoint import Inspection
 
 HISTORY_SHOWN = 5
@@ -52,7 +53,7 @@ def _metric_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if not scores:
         for name, value in (metrics.get("selection") or {}).items():
             shown = "undefined" if value is None else f"{value:.4f}"
-            yield f"  {name:30} {shown} (selection set, optimistic)"
+            yield f"  {name:30} {shown} ({SELECTION_OPTIMISTIC})"
 
 
 def _interval(score: Mapping[str, Any]) -> str:

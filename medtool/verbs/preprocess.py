@@ -13,7 +13,7 @@ from medtool.core.records import Case, RefusedStudy
 from medtool.core.task import Task
 from medtool.data.cache import Cache
 from medtool.data.cohort import build_cohort
-from medtool.data.preparation import PreparationReport, prepare_cases
+from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
 from medtool.verbs.task_data import (
     DataOptions,
     data_source,
@@ -45,23 +45,19 @@ class PreprocessResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for ``--json``."""
         refused = [
-            {"case": one.case_id, "status": "refused", "code": one.code, "message": one.message}
+            CaseFailure(one.case_id, "refused", one.code, one.message).as_dict()
             for one in self.refused
         ]
         if self.report is None:
             return {"pictures": [str(path) for path in self.pictures], "failures": refused}
         report = self.report
-        failures = [
-            {"case": one.case_id, "status": one.status, "code": one.code, "message": one.message}
-            for one in report.failures
-        ]
         return {
             "cache": str(self.cache),
             "prepared": {case: str(path) for case, path in report.paths.items()},
             "reused": list(report.reused),
             "repaired": list(report.repaired),
             "rebuilt": list(report.rebuilt),
-            "failures": [*refused, *failures],
+            "failures": [*refused, *(failure.as_dict() for failure in report.failures)],
             "seconds": report.seconds,
             "workers": report.workers,
             "stored_bytes": report.stored_bytes,

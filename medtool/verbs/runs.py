@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from medtool.core.errors import InputError
+from medtool.core.records import SELECTION_OPTIMISTIC
 from medtool.data.run_folder import RunFolder, find_runs, fold_folders
 
 # From the most honest part to the least.
 PARTS = ("test", "out-of-fold", "selection")
-OPTIMISTIC = "selection set, optimistic"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _line(run: RunFolder, root: Path) -> RunLine:
         high=score.get("high"),
         n=int(score.get("n") or 0),
         optimistic=str(scores.get(part, {}).get("optimistic") or "")
-        or (OPTIMISTIC if part == "selection" else ""),
+        or (SELECTION_OPTIMISTIC if part == "selection" else ""),
         synthetic=bool(document.get("synthetic")),
         started=str(document.get("started_utc", "")),
     )

@@ -15,7 +15,7 @@ from medtool.core.records import Source
 from medtool.core.registry import load_task
 from medtool.core.task import Task
 from medtool.data.cohort import LabelledCohort
-from medtool.data.series_table import read_series_table
+from medtool.data.series_table import source_of
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,7 @@ def data_source(options: DataOptions, task: Task) -> Source:
     """Where to look. Raises InputError when there is no such folder, LabelsError."""
     folder = options.data if options.data is not None else task.settings.data.folder
     require_data(folder, task)
-    overrides = {} if options.series is None else read_series_table(options.series)
-    return Source(
-        paths=(folder,),
-        labels=options.labels,
-        series_overrides=overrides,
-        overrides_from="" if options.series is None else str(options.series),
-    )
+    return source_of([folder], labels=options.labels, series=options.series)
 
 
 def require_data(folder: Path, task: Task) -> None:

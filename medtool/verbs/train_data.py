@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.errors import InputError, LabelsError, UsageError
-from medtool.core.progress import Reporter
-from medtool.core.records import Case, Cohort, Finding, Part, Source
+from medtool.core.progress import Reporter, tell
+from medtool.core.records import Case, Cohort, Finding, Part
 from medtool.data.cohort import build_cohort
 from medtool.data.leakage import leakage_gate
 from medtool.data.run_folder import RunFolder
+from medtool.data.series_table import source_of
 from medtool.data.splits import Split, make_split
 from medtool.verbs.task_data import no_usable_study, require_data
 
@@ -60,7 +61,7 @@ def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter
     """
     folder = options.data if options.data is not None else task.settings.data.folder
     require_data(folder, task)
-    source = Source(paths=(folder,), labels=options.labels, **_overrides(options.series))
+    source = source_of([folder], labels=options.labels, series=options.series)
     found = build_cohort(task, source, reporter=reporter)
     refusal = no_usable_study(found, folder, task)
     if refusal is not None:
@@ -89,8 +90,7 @@ def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter
         )
     cases = tuple(case for case in cases if case.case_id in split.parts)
     leakage_gate(cases, split.parts, {}, allow=options.allow_leak)
-    for finding in split.findings:
-        (reporter.say if finding.severity == "note" else reporter.warn)(finding.message)
+    tell(split.findings, reporter)
     confounders = measure_confounders(cases, reporter)
     return TrainingData(
         task=task,
@@ -101,14 +101,6 @@ def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter
         confounders=tuple(confounders),
         labels_file=found.labels_file,
     )
-
-
-def _overrides(series: Path | None) -> dict[str, Any]:
-    if series is None:
-        return {}
-    from medtool.data.series_table import read_series_table
-
-    return {"series_overrides": read_series_table(series), "overrides_from": str(series)}
 
 
 def _parts_of_run(cases: Sequence[Case], run: RunFolder) -> tuple[tuple[Case, ...], Split]:

@@ -12,7 +12,7 @@ from medtool.core.checkpoint import BEST_NAME, read_header, rewrite_checkpoint
 from medtool.core.files import file_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.progress import Reporter
-from medtool.core.records import Case, Part, Prediction, Scores, Truth
+from medtool.core.records import SELECTION_OPTIMISTIC, Case, Part, Prediction, Scores, Truth
 from medtool.data.cache import Cache
 from medtool.data.run_folder import RunFolder, write_json
 from medtool.data.run_record import now_utc
@@ -36,7 +36,6 @@ from medtool.verbs.train_run import new_network
 if TYPE_CHECKING:
     from medtool.core.task import Task
 
-OPTIMISTIC = "selection set, optimistic"
 PROBABILITY = "probability"
 
 
@@ -67,7 +66,7 @@ def finish(
                 continue
             outcomes = _predict(ready, model, cases, options)
             advance(len(outcomes))
-            optimistic = OPTIMISTIC if part == "selection" else ""
+            optimistic = SELECTION_OPTIMISTIC if part == "selection" else ""
             scores = _write_part(run, ready, model, part, outcomes, options, optimistic)
             parts[part] = completed(
                 scores,
