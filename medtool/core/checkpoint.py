@@ -346,7 +346,9 @@ def _selected(best: Path) -> str:
     metrics = document.get("metrics") or {}
     primary = metrics.get("primary")
     value = (metrics.get("selection") or {}).get(primary)
-    figure = f", {primary} {value:.3f} on the selection part" if isinstance(value, float) else ""
+    figure = (
+        f", {primary} {value:.3f}: selection set, optimistic" if isinstance(value, float) else ""
+    )
     return f"the selected best of its run (epoch {document.get('epoch')}{figure})"
 
 

@@ -173,7 +173,7 @@ def learning_figure(
         axes = figure.subplots(1, 3)
         axes[0].set_title("Loss")
         _plot(axes[0], history, {"loss": "training", "selection_loss": "selection"}, epochs)
-        axes[1].set_title("On the selection part")
+        axes[1].set_title("On the selection part (optimistic)")
         axes[1].set_ylim(-0.02, 1.02)
         _plot(axes[1], history, {f"selection_{m}": _title(m) for m in metrics}, epochs)
         axes[2].set_title("Learning rates")

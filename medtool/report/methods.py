@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from medtool.core.records import SELECTION_OPTIMISTIC
 from medtool.report.cohort import PARTS, positives
 from medtool.report.run_view import RunView
 from medtool.report.templates import list_html, number_text, paragraph_html
@@ -99,7 +100,8 @@ def _choice(view: RunView) -> list[str]:
         return []
     said = (
         f"We used the checkpoint of epoch {best.get('epoch')} (counted from 0), which had the best"
-        f" {best.get('metric')} on the selection part ({number_text(best.get('value'))})"
+        f" {best.get('metric')} on the selection part ({number_text(best.get('value'))}:"
+        f" {SELECTION_OPTIMISTIC})"
     )
     if best.get("threshold") is None:
         return [said + "."]

@@ -331,7 +331,8 @@ def training_html(view: RunView) -> Markup:
         view.history, best_epoch=epoch if isinstance(epoch, int) else None
     )
     caption = (
-        "Loss, metrics on the selection part and learning rates by epoch. Dotted lines: a new stage"
+        "Loss, metrics on the selection part (selection set, optimistic) and learning rates by"
+        " epoch. Dotted lines: a new stage"
         " begins; dashed line: the selected checkpoint. Groups of layers that learn at the same"
         " rate share a line."
     )

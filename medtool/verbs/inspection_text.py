@@ -135,7 +135,8 @@ def _range(value: Any) -> str:
 
 def _history_lines(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield ""
-    yield f"History ({len(history)} epochs{'; the last' if len(history) > HISTORY_SHOWN else ''})"
+    shown = "; the last" if len(history) > HISTORY_SHOWN else ""
+    yield f"History ({len(history)} epochs{shown}; {SELECTION_OPTIMISTIC})"
     for row in history[-HISTORY_SHOWN:]:
         numbers = ", ".join(
             f"{name.replace('_', ' ', 1)} {value:.4g}"
@@ -161,7 +162,7 @@ def _milestone_lines(inspection: Inspection) -> Iterator[str]:
     if not inspection.milestones:
         return
     yield ""
-    yield "Checkpoints in this folder"
+    yield f"Checkpoints in this folder (values: {SELECTION_OPTIMISTIC})"
     for milestone in inspection.milestones:
         value = "" if milestone.value is None else f"{milestone.metric} {milestone.value:.3f}"
         yield (

@@ -186,12 +186,12 @@ def epoch_text(fact: EpochDone, epochs: int, primary: str) -> str:
     """One line on an epoch for a person, that fits a terminal; history.csv holds the rest."""
     shown = {name: fact.metrics[name] for name in ("loss", primary) if name in fact.metrics}
     metrics = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
-    mark = " (best so far)" if fact.is_best else ""
+    mark = " (best)" if fact.is_best else ""
     waiting = fact.data_wait_share
     waited = f", {waiting:.0%} waiting for data" if waiting >= NOTABLE_WAIT_SHARE else ""
     return (
         f"Epoch {fact.epoch + 1} of {epochs}: loss {fact.losses['loss']:.3f}; "
-        f"selection {metrics}{mark}; {fact.seconds:.1f} s{waited}"
+        f"selection set, optimistic: {metrics}{mark}; {fact.seconds:.1f} s{waited}"
     )
 
 

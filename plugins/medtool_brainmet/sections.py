@@ -9,14 +9,18 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from medtool.core.records import Section
+from medtool.core.records import SELECTION_OPTIMISTIC, Section
 from medtool.data.run_folder import RunFolder, read_rows
 from medtool.report.templates import figure_html, table_html
 from medtool_brainmet.leak import VARIANTS, verdict_of
 
 STUDIES_LISTED = 20
 # The part that is shown: the first of these that has predictions.
-PARTS = {"test": "held-out studies", "selection": "selection studies"}
+PARTS = {
+    "test": "held-out studies",
+    "out-of-fold": "held-out studies",
+    "selection": f"selection studies ({SELECTION_OPTIMISTIC})",
+}
 Rows = list[dict[str, Any]]
 
 

@@ -231,3 +231,9 @@ class TestInABrowser:
         assert console == ""
         assert re.findall(r'<td class="short"[^>]*>(\w)', dom) == ["y", "x", "z"]
         assert 'aria-sort="descending"' in dom
+
+
+def test_the_value_that_chose_the_checkpoint_is_labelled_wherever_it_stands(report):
+    text = report.read_text(encoding="utf-8")
+    assert "on the selection part (0.881: selection set, optimistic)" in text
+    assert "Loss, metrics on the selection part (selection set, optimistic)" in text

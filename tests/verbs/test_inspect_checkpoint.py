@@ -158,7 +158,7 @@ def test_a_person_reads_everything_that_matters(tmp_path: Path, medtool: Callabl
         "  licence   CC-BY-4.0",
         "  tensors   318 of 318",
         f"  sha256    {'12' * 32}",
-        "History (7 epochs; the last)",
+        "History (7 epochs; the last; selection set, optimistic)",
         "  epoch 6, stage 2: loss 0.07143, selection auroc 0.5",
         f"SHA-256 of the model's tensors {read_header(path).document['hashes']['model']}",
     ):
@@ -296,8 +296,8 @@ def test_a_folder_lists_its_milestones_and_takes_its_best(
         ("last.safetensors", "last", 6, "auroc", 0.625),
     ]
     text = medtool("inspect-checkpoint", run).out
-    assert "the selected best of its run (epoch 2, auroc 0.625 on the selection part)" in text
-    assert "Checkpoints in this folder" in text
+    assert "the selected best of its run (epoch 2, auroc 0.625: selection set, optimistic)" in text
+    assert "Checkpoints in this folder (values: selection set, optimistic)" in text
     rows = [" ".join(line.split()[:4]) for line in text.splitlines() if ".safetensors  " in line]
     assert rows == [
         "epoch_0001.safetensors milestone epoch 1",

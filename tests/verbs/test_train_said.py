@@ -26,13 +26,16 @@ def epoch(**changes: object) -> EpochDone:
 def test_an_epoch_is_one_line_of_a_terminal() -> None:
     text = epoch_text(epoch(is_best=True), 100, "auroc")
     assert text == (
-        "Epoch 5 of 100: loss 0.690; selection loss 0.696, auroc 0.951 (best so far); 53.6 s"
+        "Epoch 5 of 100: loss 0.690; selection set, optimistic: loss 0.696, auroc 0.951 (best);"
+        " 53.6 s"
     )
 
 
 def test_waiting_for_data_is_said_when_it_costs_something() -> None:
     text = epoch_text(epoch(data_wait_share=0.31), 100, "f1")
-    assert text.endswith("selection loss 0.696, f1 0.900; 53.6 s, 31% waiting for data")
+    assert text.endswith(
+        "selection set, optimistic: loss 0.696, f1 0.900; 53.6 s, 31% waiting for data"
+    )
 
 
 def test_groups_at_one_rate_are_said_together() -> None:
