@@ -9,7 +9,8 @@ CASE_CODES: Mapping[str, str] = {
     "case-timeout": "reading and preparing took longer than --case-timeout; given up",
     "worker-died": "the worker process was killed, perhaps for want of memory; the case is lost",
     "out-of-memory": "the memory was not enough for this case",
-    "unforeseen": "an error that medtool did not foresee; the ledger of the cache has the details",
+    "unforeseen": "an error that medtool did not foresee; for a preparation the ledger of the "
+    "cache has the details",
 }
 
 # Of the table of labels, the cohort and the split: findings, on the screen and in the run.
@@ -43,6 +44,7 @@ CACHE_CODES: Mapping[str, str] = {
 
 # Of an answer: beside those of the case in column ``code`` of predictions.csv.
 ANSWER_CODES: Mapping[str, str] = {
+    "prediction": "the network was not given what it needs, and why",
     "unlike-training": "scanner, kernel, thickness or spacing of which no training study had the "
     "like; answered all the same",
 }

@@ -86,9 +86,7 @@ def check_one(task: Task, case: Case) -> Answer:
         code = error.code if isinstance(error, CaseRefused) else "refused"
         findings = (Finding(code, error.what, "refusal"),)
     except Exception as error:  # noqa: BLE001 - one case must not end the others
-        code = "out-of-memory" if isinstance(error, MemoryError) else "unforeseen"
-        message = f"{type(error).__name__}: {error}".strip(": ")
-        return Answer("failed", code, message, time.perf_counter() - started)
+        return Answer("failed", *unforeseen(error), time.perf_counter() - started)
     return Answer("ok", seconds=time.perf_counter() - started, findings=findings)
 
 
@@ -140,11 +138,18 @@ def _refused_or_failed(cache: Cache, case: Case, error: Exception, seconds: floa
         cache.refuse(case, code, message)
         cache.record(case.case_id, "refused", code=code, message=message)
         return Answer("refused", code, message, seconds)
-    code = "out-of-memory" if isinstance(error, MemoryError) else "unforeseen"
-    message = f"{type(error).__name__}: {error}".strip(": ")
+    code, message = unforeseen(error)
     trace = traceback.format_exception(error)
     cache.record(case.case_id, "failed", code=code, message=message, trace="".join(trace))
     return Answer("failed", code, message, seconds)
+
+
+def unforeseen(error: Exception) -> tuple[str, str]:
+    """Code and message of an error that is no refusal and ends one case."""
+    # torch's own is a RuntimeError; this file must do without torch.
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    code = "out-of-memory" if memory else "unforeseen"
+    return code, f"{type(error).__name__}: {error}".strip(": ")
 
 
 def _was_repaired(case: Case) -> bool:

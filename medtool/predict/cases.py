@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from medtool.core.clock import READING
-from medtool.core.errors import MedtoolError
+from medtool.core.errors import MachineError, MedtoolError
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, CaseStatus, Prediction, Prepared
 from medtool.data.cache import Cache, read_prepared
 from medtool.data.preparation import CaseDone, prepare_stream
+from medtool.data.worker import unforeseen
 from medtool.predict.model import Model
 from medtool.predict.unlike import unlike_training
 
@@ -45,7 +46,8 @@ def predict_cases(
 ) -> Iterator[CaseOutcome]:
     """Outcomes in the order of ``cases``, one as soon as it is there.
 
-    A case that cannot be read, prepared or predicted is an outcome, never the end. With
+    A case that cannot be read, prepared or predicted is an outcome, never the end; only what
+    concerns the machine raises (MachineError). With
     ``keep_prepared`` False each file of the cache is removed once it was used, so that disk and
     memory stay flat over any number of cases.
     """
@@ -83,12 +85,17 @@ def _answer(
     started = time.perf_counter()
     try:
         prediction = model.task.predict(model, prepared, case)
-    except MedtoolError as error:
+    except MachineError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one case must not end the others
+        code, message = unforeseen(error)
+        if isinstance(error, MedtoolError):
+            code, message = getattr(error, "code", "prediction"), error.what
         return CaseOutcome(
             case=case,
             status="failed",
-            code=getattr(error, "code", "prediction"),
-            message=error.what,
+            code=code,
+            message=message,
             seconds={**spent, "network": time.perf_counter() - started},
         )
     unlike = unlike_training(model.document.get("training_range", {}), case, prepared)

@@ -21,6 +21,7 @@ from tiny_task import TinySettings, TinyTask, write_tiny_cohort
 from medtool.core.checkpoint import write_checkpoint
 from medtool.core.errors import GateError, InputError, OutputExistsError, UsageError
 from medtool.core.records import Prediction
+from medtool.core.registry import load_task
 from medtool.nets.state import raw_tensor
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.options import RunOptions
@@ -113,6 +114,33 @@ def test_one_bad_study_is_a_row_and_never_the_end(tiny, workers) -> None:
     assert rows["P001_0"]["probability"] == ""
     assert rows["P002_0"]["status"] == "ok"
     assert int(result.status) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RuntimeError("shapes"), "unforeseen", "RuntimeError: shapes"),
+        (torch.OutOfMemoryError("no room"), "out-of-memory", "OutOfMemoryError: no room"),
+        (UsageError("No such input."), "prediction", "No such input."),
+    ],
+)
+def test_a_network_that_fails_on_one_study_is_a_row(
+    tiny, monkeypatch, error, code, message
+) -> None:
+    """Only our own errors used to be a row; any other ended the run and lost the table."""
+    answer = TinyTask.predict
+
+    def predict(self, model, prepared, case) -> Prediction:
+        if case.case_id == "P001_0":
+            raise error
+        return answer(self, model, prepared, case)
+
+    task = load_task("tiny")
+    monkeypatch.setattr(task, "predict", predict)
+    result = infer(options(tiny))
+    assert (result.ok, result.failed, int(result.status)) == (5, 1, 1)
+    row = {row["case"]: row for row in rows_of(result.table)}["P001_0"]
+    assert (row["status"], row["code"], row["message"]) == ("failed", code, message)
 
 
 def test_when_no_study_gives_an_answer_the_table_still_says_why(tiny) -> None:
