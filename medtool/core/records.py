@@ -78,7 +78,7 @@ class Case:
 
 @dataclass(frozen=True)
 class RefusedStudy:
-    """A study without any usable series: a row of every table, with the first reason."""
+    """A study without any usable series: a row of every table; ``code`` are all, by ";"."""
 
     case_id: str
     patient_id: str

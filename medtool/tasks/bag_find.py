@@ -241,7 +241,7 @@ def _candidates(series: Sequence[Series], source: Source) -> tuple[list[Series],
 def _refusal(
     series: Sequence[Series], right: Sequence[Series], source: Source, modalities: Sequence[str]
 ) -> tuple[str, str]:
-    """Code and sentence of a study without a usable series: its largest series speaks."""
+    """Codes and sentences of a study without a usable series: all of its largest series."""
     if not right:
         met = ", ".join(sorted({one.modality or "none" for one in series}))
         wanted = " or ".join(modalities)
@@ -249,10 +249,11 @@ def _refusal(
     if any(_overrule(one, source) is False and one.verdict != "refused" for one in right):
         return "left-out-by-person", "Every usable series was left out by a person."
     largest = max(right, key=lambda one: (len(one.planes), one.files))
-    for finding in largest.findings:
-        if finding.severity == "refusal":
-            return finding.code, finding.message
-    return "no-usable-series", "No series of this study can be read."
+    refusals = [finding for finding in largest.findings if finding.severity == "refusal"]
+    if not refusals:
+        return "no-usable-series", "No series of this study can be read."
+    codes = dict.fromkeys(finding.code for finding in refusals)
+    return ";".join(codes), "; ".join(dict.fromkeys(finding.message for finding in refusals))
 
 
 def series_facts(series: Series) -> dict[str, object]:

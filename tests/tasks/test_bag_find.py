@@ -111,6 +111,17 @@ def test_a_study_with_too_few_slices_says_so(tmp_path: Path) -> None:
     assert row.code == "too-few-slices"
 
 
+def test_every_reason_of_a_refused_study_is_given(tmp_path: Path) -> None:
+    # Two slices, 32.5 mm apart: too few, and some between them are missing.
+    build_series(
+        tmp_path, ramp((2, 8, 8)), patient_id="P1", step_mm=32.5, tags={"SliceThickness": "5"}
+    )
+    (row,) = find(tmp_path).refused
+    assert row.code == "too-few-slices;missing-slices"
+    assert "only 2 slices" in row.message
+    assert "slices are missing" in row.message
+
+
 def test_patients_by_folder(tmp_path: Path) -> None:
     write(tmp_path / "left", "ANON", "1.1", "1.1.1")
     write(tmp_path / "right", "ANON", "1.2", "1.2.1")
