@@ -1,8 +1,7 @@
-"""The demo: minutes, what its model reaches on held-out patients, and what must not be learned.
+"""The demo's model: what it reaches on held-out patients, and what must not be learned.
 
-    python benchmarks/demo_quality.py [--seeds 5] [--only demo|learned|nothing|alone]
+    python benchmarks/demo_quality.py [--seeds 5]
 
-- ``demo``: the whole command ``medtool demo brainmet`` with its own seed.
 - ``learned``: the demo's preset on the demo's cohort of each seed; AUROC of the test part.
 - ``nothing``: small runs with shuffled labels, and with lesions left out but labels kept, and as a
   control the same small runs with lesions and their labels; means over the seeds. Half of the
@@ -16,10 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -34,7 +30,6 @@ from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, train
 
 TASK, PRESET = "brainmet", "demo"
-MOST_MINUTES = 4.0
 LEAST_AUROC = 0.9
 NOTHING = (0.4, 0.6)
 LEAST_CONTROL = 0.7
@@ -43,12 +38,11 @@ SMALL_PATIENTS, SMALL_SIDE_PX = 60, 64
 SMALL = (
     "data.preparation.size_px=48",
     "augment.audit_shuffles=0",
-    "train.epochs=8",
+    "train.epochs=12",
     "train.test_share=0.5",
     "model.hidden_features=16",
     "metrics.bootstrap_draws=100",
 )
-PARTS = ("demo", "learned", "nothing", "alone")
 
 
 def held_out_auroc(folder: Path, seed: int, assignments: Sequence[str] = ()) -> float:
@@ -75,23 +69,6 @@ def shuffle_labels(folder: Path, seed: int) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         pairs = zip((row[0] for row in rows), dealt, strict=True)
         csv.writer(stream).writerows([head, *pairs])
-
-
-def demo_rows(work: Path) -> list[Row]:
-    """Minutes of the whole command."""
-    medtool = Path(sys.executable).parent / "medtool"
-    began = time.perf_counter()
-    command = [medtool, "demo", TASK, work / "demo", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    minutes = (time.perf_counter() - began) / 60
-    if done.returncode != 0:
-        raise SystemExit(f"demo ends with {done.returncode}: {done.stderr[-500:]}")
-    document = json.loads(done.stdout)
-    steps = {
-        step["command"].split()[1] if step["command"] else "cohort": step["seconds"]
-        for step in document["steps"]
-    }
-    return [Row("minutes of the whole demo", minutes, "min", most=MOST_MINUTES, detail=steps)]
 
 
 def learned_rows(work: Path, seeds: Sequence[int]) -> list[Row]:
@@ -179,7 +156,6 @@ def flattered_auroc(values: Sequence[object], labels: Sequence[float]) -> float:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", choices=PARTS)
 
 
 def main() -> int:
@@ -187,17 +163,10 @@ def main() -> int:
     run = begin("demo_quality", __doc__, ("torch", "numpy"), add_options)
     options, quick = run.options, run.options.quick
     seeds = range(1 if quick else options.seeds)
-    parts = [options.only] if options.only else PARTS[2:] if quick else PARTS
-    rows: list[Row] = []
     with work_folder() as work:
-        if "demo" in parts:
-            rows += demo_rows(work)
-        if "learned" in parts:
-            rows += learned_rows(work, seeds)
-        if "nothing" in parts:
-            rows += nothing_rows(work, seeds, quick=quick)
-        if "alone" in parts:
-            rows += alone_rows(seeds)
+        rows = [] if quick else learned_rows(work, seeds)
+        rows += nothing_rows(work, seeds, quick=quick)
+        rows += alone_rows(seeds)
     return run.finish(rows)
 
 
