@@ -73,7 +73,7 @@ class InferResult:
 
 
 def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResult:
-    """Answer for every study under ``options.sources``; see docs/infer.md for the files.
+    """Answer for every study under ``options.sources``; see docs/outputs.md for the files.
 
     One study that fails is a row, never the end. Raises UsageError and its kinds for wrong
     options, InputError when there is nothing to read at all, GateError when a model of synthetic

@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"(?:<!-- (?P<mark>[^>]*?) -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)```", re.DOTALL)
 # A block that is not run says so, and why, in a comment before it.
 SHOWN_ONLY = "shown only: "
+# A block that stands on another page as well, where its commands run: "runs on docs/x.md".
+RUNS_ON = re.compile(r"runs on ([\w./-]+)$")
 # A block whose last command ends otherwise than with 0: "ends with 3: why".
 ENDS_WITH = re.compile(r"ends with (\d+): ")
 
@@ -77,7 +79,7 @@ def commands_to_run(page: Path) -> list[Command]:
     return [
         command
         for mark, commands in shell_blocks(page)
-        if not mark.startswith(SHOWN_ONLY)
+        if not mark.startswith(SHOWN_ONLY) and not RUNS_ON.match(mark)
         for command in commands
     ]
 
@@ -93,9 +95,8 @@ def python_blocks(page: Path) -> list[str]:
 
 def write_playground(folder: Path) -> Path:
     """A tiny cohort with what the pages speak of: scans, labels, two runs, answers, an archive."""
-    import numpy as np
+    import torch
     from medtool_brainmet.demo import DemoOptions, write_cohort
-    from safetensors.numpy import save_file
 
     from medtool.verbs.infer import InferOptions, infer
     from medtool.verbs.options import RunOptions
@@ -107,7 +108,7 @@ def write_playground(folder: Path) -> Path:
     for patient in patients[:3]:
         shutil.copytree(patient, folder / "scans" / patient.name)
     shutil.make_archive(str(folder / "scans"), "zip", folder / "scans")
-    save_file({"fc.weight": np.zeros((2, 2), np.float32)}, folder / "my-weights.safetensors")
+    torch.save({"conv1.weight": torch.zeros(2, 2)}, folder / "ResNet50.pt")
     for seed, name in enumerate(("first", "second")):
         train(
             TrainOptions(
