@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.clock import READING, stopwatch
@@ -145,11 +146,26 @@ def _refused_or_failed(cache: Cache, case: Case, error: Exception, seconds: floa
 
 
 def unforeseen(error: Exception) -> tuple[str, str]:
-    """Code and message of an error that is no refusal and ends one case."""
+    """Code and message of an error that is no refusal and ends one case.
+
+    Libraries quote headers in their messages, so that tables and the screen get the kind of error
+    and its place in the code; what the system or the memory says is kept.
+    """
     # torch's own is a RuntimeError; this file must do without torch.
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     code = "out-of-memory" if memory else "unforeseen"
-    return code, f"{type(error).__name__}: {error}".strip(": ")
+    kind = type(error).__name__
+    if memory:
+        return code, f"{kind}: {error}".strip(": ")
+    if isinstance(error, OSError) and error.strerror:
+        return code, f"{kind}: {error.strerror}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return code, kind
+    return (
+        code,
+        f"{kind} in {frames[-1].name} ({Path(frames[-1].filename).name}:{frames[-1].lineno})",
+    )
 
 
 def _was_repaired(case: Case) -> bool:

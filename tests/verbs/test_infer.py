@@ -119,7 +119,7 @@ def test_one_bad_study_is_a_row_and_never_the_end(tiny, workers) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (RuntimeError("shapes"), "unforeseen", "RuntimeError: shapes"),
+        (RuntimeError("shapes"), "unforeseen", "RuntimeError in predict (test_infer.py:"),
         (torch.OutOfMemoryError("no room"), "out-of-memory", "OutOfMemoryError: no room"),
         (UsageError("No such input."), "prediction", "No such input."),
     ],
@@ -140,7 +140,8 @@ def test_a_network_that_fails_on_one_study_is_a_row(
     result = infer(options(tiny))
     assert (result.ok, result.failed, int(result.status)) == (5, 1, 1)
     row = {row["case"]: row for row in rows_of(result.table)}["P001_0"]
-    assert (row["status"], row["code"], row["message"]) == ("failed", code, message)
+    assert (row["status"], row["code"]) == ("failed", code)
+    assert row["message"].startswith(message)
 
 
 def test_when_no_study_gives_an_answer_the_table_still_says_why(tiny) -> None:
