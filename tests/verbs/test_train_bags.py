@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from dicom_builder import build_series, ramp
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_bag import TINY_BACKBONE, TinyBag
 
 from medtool.core.checkpoint import read_header
@@ -132,3 +133,24 @@ def test_joined_folds_decide_each_case_at_its_own_folds_threshold(data: Path) ->
         assert stored["metrics"][name]["value"] == (score.value if isfinite(score.value) else None)
     fixed = stored["tables"]["fixed_specificity"]
     assert {row["threshold_from"] for row in fixed} == {"each fold's selection part"}
+
+
+def test_frozen_layers_keep_weights_and_statistics_over_a_whole_training(data: Path) -> None:
+    # With batch norms that learn: only freezing keeps those of the frozen parts still.
+    stages = "train.stages=[{from_epoch=0,rates={head=0.01}},{from_epoch=1,rates={layer4=0.01}}]"
+    weights = f"model.weights.path={data / 'w.safetensors'}"
+    result = train(options(data, stages, weights, "model.batch_norm=learned"))
+    given = create_backbone(TINY_BACKBONE, channels=3).state_dict()
+    given |= load_file(data / "w.safetensors")
+    stem = next(name for name in given if given[name].ndim == 4)
+    given[stem] = given[stem].sum(dim=1, keepdim=True)
+
+    def digests(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+        return {n: sha256(t.numpy().tobytes()).hexdigest() for n, t in tensors.items()}
+
+    before = digests(given)
+    after = digests(backbone(result.run / "checkpoints" / "last.safetensors"))
+    moved = {name for name in before if before[name] != after[name]}
+    assert moved
+    assert all(name.startswith("layer4.") for name in moved)
+    assert any("running_mean" in name for name in moved)
