@@ -13,8 +13,11 @@ from pathlib import Path
 from medtool.core.errors import InputError
 from medtool.core.records import Skipped
 
-# A folder that holds one of these was written by medtool.
-OWN_FILES = frozenset(["run.json", "preset.toml"])
+# The record that runs and predictions hold, and what stands near its beginning: a patients'
+# folder with a file of the same name is data all the same.
+OWN_FILE = "run.json"
+OWN_WORD = b'"medtool"'
+OWN_WORD_WITHIN_BYTES = 1 << 16
 OWN_FOLDERS = frozenset([".medtool"])
 # Folders of version control and of other tools never hold scans.
 HIDDEN_PREFIX = "."
@@ -56,7 +59,7 @@ def _below(folder: Path, skipped: list[Skipped], seen: set[tuple[int, int]]) -> 
     if status.st_ino and identity in seen:
         return
     seen.add(identity)
-    if any(entry.name in OWN_FILES for entry in listed):
+    if any(entry.name == OWN_FILE and _is_own(entry) for entry in listed):
         skipped.append(Skipped(folder, "own-output", "a folder that medtool wrote"))
         return
     for entry in listed:
@@ -72,3 +75,12 @@ def _below(folder: Path, skipped: list[Skipped], seen: set[tuple[int, int]]) -> 
             yield path
         else:
             skipped.append(Skipped(path, "unreadable", "neither a file nor a folder"))
+
+
+def _is_own(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a record that medtool wrote."""
+    try:
+        with Path(entry.path).open("rb") as file:
+            return OWN_WORD in file.read(OWN_WORD_WITHIN_BYTES)
+    except OSError:
+        return False

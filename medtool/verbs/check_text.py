@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Of files that were skipped for one reason; --json lists every one.
+FILES_SHOWN = 3
 USED, NOT_USED = "used", "-"
 
 
@@ -55,16 +57,29 @@ def check_remarks(document: Mapping[str, Any]) -> list[str]:
                 said[finding["message"]].append(case["case"])
     remarks = [f"{names[0]}{_others(names)}: {text}" for text, names in said.items()]
     remarks += [f"{code}: {texts[0]}{_others(texts)}" for code, texts in notes.items()]
-    skipped = Counter((entry["code"], entry["why"]) for entry in document["skipped"])
-    remarks += [f"{count} files skipped, {code}: {why}" for (code, why), count in skipped.items()]
+    skipped: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for entry in document["skipped"]:
+        skipped[entry["code"], entry["why"]].append(str(entry["file"]))
+    remarks += [
+        f"{len(files)} files skipped, {code}: {why} ({_some(files)})"
+        for (code, why), files in skipped.items()
+    ]
     for entry in document.get("overruled", ()):
         verb = "use" if entry["use"] else "leave out"
         remarks.append(f"{entry['who'] or 'a person'} said to {verb} {entry['key']}")
     return remarks + [finding["message"] for finding in document["findings"]]
 
 
+def _some(files: Sequence[str]) -> str:
+    """The first files by name; all of them are in the document of --json."""
+    more = ", ..." if len(files) > FILES_SHOWN else ""
+    return ", ".join(files[:FILES_SHOWN]) + more
+
+
 def _name(series: Mapping[str, Any]) -> str:
-    return str(series["description"] or "..." + series["uid"][-12:].lstrip("."))
+    # A description may hold line ends.
+    text = " ".join(str(series["description"]).split())
+    return text or "..." + str(series["uid"])[-12:].lstrip(".")
 
 
 def _others(names: Sequence[str]) -> str:

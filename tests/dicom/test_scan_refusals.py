@@ -374,7 +374,7 @@ def test_own_runs_and_caches_are_no_data(tmp_path: Path) -> None:
     build(tmp_path / "CTs")
     build(tmp_path / ".medtool" / "cache")
     run = build(tmp_path / "runs" / "task" / "one").folder
-    (run / "run.json").write_text("{}")
+    (run / "run.json").write_text('{"medtool": "0.1.0"}')
     build(tmp_path / ".trash")
     intake = scan([tmp_path])
     assert only(intake).folder.name == "CTs"
@@ -428,3 +428,11 @@ def test_facts_hold_no_name_and_no_birth_date(tmp_path: Path) -> None:
 
 def test_axial_constant_of_the_builder_is_the_standard_one() -> None:
     assert AXIAL == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def test_a_file_or_folder_named_like_our_record_hides_nothing(tmp_path):
+    build_series(tmp_path / "P1")
+    (tmp_path / "P1" / "run.json").write_text('{"scanner": "protocol of somebody else"}')
+    (tmp_path / "P1" / "preset.toml").write_text("")
+    build_series(tmp_path / "run.json")
+    assert [series.verdict for series in scan([tmp_path]).series] == ["accepted"] * 2

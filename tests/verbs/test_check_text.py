@@ -70,7 +70,7 @@ def test_everything_is_said_once() -> None:
         "B, ...113619.2.55: no brain",
         "A: runner-up",
         "slices-dropped: A, Head 5.0: 2 slices are not used",
-        "3 files skipped, not-dicom: not a DICOM file",
+        "3 files skipped, not-dicom: not a DICOM file (x, x, x)",
         "Dr. A said to leave out 1.2",
         "Scans are taken from CTs",
     ]
