@@ -105,13 +105,8 @@ def make_ready(
         )
         document["estimate"] = estimated
         write_json(run.run_file, document)
-    report = _prepare(data, cache, options, reporter)
-    failed = {failure.case_id for failure in report.failures}
-    data = _without_failed(data, failed, reporter)
-    facts = {case.case_id: _facts(report.paths[case.case_id]) for case in data.cases}
-    hashes = {name: list(fact.get("slice_hashes", ())) for name, fact in facts.items()}
-    for finding in leakage_gate(data.cases, data.split.parts, hashes, allow=options.allow_leak):
-        reporter.warn(finding.message)
+    data, report, facts = _prepare(data, cache, options, reporter)
+    hashes = _gate(data, facts, options, reporter)
     if resume is None:
         plan = replace(plan, steps_per_epoch=_steps(plan, len(data.part("train"))))
     document |= _after_preparation(data, report, hashes, plan, start)
@@ -240,9 +235,10 @@ def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prepare(
     data: TrainingData, cache: Cache, options: TrainOptions, reporter: Reporter
-) -> PreparationReport:
+) -> tuple[TrainingData, PreparationReport, dict[str, Mapping[str, Any]]]:
+    """The data without the cases that cannot be prepared, and the facts of each of the others."""
     settings = data.task.settings.infer
-    return prepare_cases(
+    report = prepare_cases(
         data.task,
         data.cases,
         cache,
@@ -250,6 +246,25 @@ def _prepare(
         case_timeout_s=options.case_timeout_s or settings.case_timeout_s,
         reporter=reporter,
     )
+    data = _without_failed(data, {failure.case_id for failure in report.failures}, reporter)
+    facts = {
+        case.case_id: read_prepared(report.paths[case.case_id], names=()).facts
+        for case in data.cases
+    }
+    return data, report, facts
+
+
+def _gate(
+    data: TrainingData,
+    facts: Mapping[str, Mapping[str, Any]],
+    options: TrainOptions,
+    reporter: Reporter,
+) -> dict[str, list[str]]:
+    """The hashes of every case's slices, once no pixels stand in two parts (LeakageError)."""
+    hashes = {name: list(fact.get("slice_hashes", ())) for name, fact in facts.items()}
+    for finding in leakage_gate(data.cases, data.split.parts, hashes, allow=options.allow_leak):
+        reporter.warn(finding.message)
+    return hashes
 
 
 def _without_failed(data: TrainingData, failed: set[str], reporter: Reporter) -> TrainingData:
@@ -268,10 +283,6 @@ def _without_failed(data: TrainingData, failed: set[str], reporter: Reporter) ->
                 how="see the reasons above; 'medtool check' tells of every series.",
             )
     return left
-
-
-def _facts(path: Path) -> Mapping[str, Any]:
-    return read_prepared(path, names=()).facts
 
 
 def _after_preparation(

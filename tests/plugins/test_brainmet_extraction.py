@@ -1,3 +1,5 @@
+"""Brain extraction: what is brain, what is no head, and when the whole head is taken instead."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,6 +82,17 @@ def test_an_open_skull_is_no_error() -> None:
     z, y, x = np.ogrid[: len(volume), :128, :128]
     volume[(radius > 70) & (radius < 78) & (x < 40) & (abs(y - 64) < 20)] = 30.0
     found = extract_brain(volume, SPACING_MM, SECTION)
+    assert found.mask.any()
+
+
+def test_half_a_skull_gone_is_flagged_and_not_refused() -> None:
+    # A hemicraniectomy: one side open from the first quarter of the head up.
+    volume, radius = ball_head(70.0)
+    z, _, x = np.ogrid[: len(volume), :128, :128]
+    volume[(radius > 69) & (radius < 80) & (x < 64) & (z > 10)] = 30.0
+    found = extract_brain(volume, SPACING_MM, SECTION)
+    assert found.enclosed_share < 0.2
+    assert all(finding.severity == "warning" for finding in found.findings)
     assert found.mask.any()
 
 

@@ -1,3 +1,5 @@
+"""3D morphology in mm, against scipy and against volumes worked out by hand."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

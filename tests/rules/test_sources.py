@@ -30,7 +30,9 @@ ALL_PYTHON = SOURCES + sorted(
     file
     for folder in ("tests", "benchmarks")
     for file in (ROOT / folder).rglob("*.py")
-    if not any(part.startswith(".venv") or part == "work" for part in file.parts)
+    # What a benchmark leaves in its own folder is no source of ours; a checkout below such a
+    # folder is.
+    if not any(part.startswith(".venv") or part == "work" for part in file.relative_to(ROOT).parts)
 )
 
 
