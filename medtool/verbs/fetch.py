@@ -105,6 +105,13 @@ def _wanted(options: FetchOptions) -> WeightsSection:
         assignments=options.assignments,
     ).settings
     model = settings.model
+    if isinstance(model, PretrainedModelSection) and model.from_scratch:
+        raise UsageError(
+            f"This preset of '{options.task}' starts from random weights.",
+            where="model.from_scratch",
+            met="true",
+            how="there is nothing to fetch.",
+        )
     if not isinstance(model, PretrainedModelSection) or not model.weights.repository:
         raise UsageError(
             f"The preset of '{options.task}' starts from no weights of the hub.",

@@ -7,6 +7,7 @@ from typing import Any
 
 from medtool.core.records import SELECTION_OPTIMISTIC
 from medtool.verbs.inspect_checkpoint import Inspection
+from medtool.verbs.stage_text import rates_text
 
 HISTORY_SHOWN = 5
 DIFFERENCES_SHOWN = 60
@@ -26,6 +27,11 @@ def inspection_lines(inspection: Inspection, *, all_layers: bool = False) -> Ite
     yield f"  written   {document.get('created_by')} ({_pairs(document.get('versions'))})"
     if document.get("synthetic"):
         yield "  WARNING   trained on synthetic data: not for patients"
+    if inspection.other is not None:
+        # Who names a second one asks for what differs; all of one is shown when it is named alone.
+        yield from _hash_lines(inspection)
+        yield from _difference_lines(inspection)
+        return
     yield from _metric_lines(document)
     yield from _stage_lines(document)
     yield from _layer_lines(document, all_layers=all_layers)
@@ -33,7 +39,6 @@ def inspection_lines(inspection: Inspection, *, all_layers: bool = False) -> Ite
     yield from _history_lines(document.get("history") or [])
     yield from _hash_lines(inspection)
     yield from _milestone_lines(inspection)
-    yield from _difference_lines(inspection)
 
 
 def _metric_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -49,7 +54,7 @@ def _metric_lines(document: Mapping[str, Any]) -> Iterator[str]:
         note = f" ({found['optimistic']})" if found.get("optimistic") else ""
         yield f"  {part}{note}"
         for name, score in found["metrics"].items():
-            yield f"    {name:28} {_interval(score)}"
+            yield f"    {name:30} {_interval(score)}"
     if not scores:
         for name, value in (metrics.get("selection") or {}).items():
             shown = "undefined" if value is None else f"{value:.4f}"
@@ -70,9 +75,8 @@ def _stage_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "Stages (what learns, at what rate)"
     for number, stage in enumerate(document.get("stages") or []):
-        rates = ", ".join(f"{name} {rate:g}" for name, rate in stage["rates"].items())
         yield (
-            f"  {number + 1}: from epoch {stage['from_epoch']}: {rates}"
+            f"  {number + 1}: from epoch {stage['from_epoch']}: {rates_text(stage['rates'])}"
             f" ({stage['parameters']:,} parameters)"
         )
     total = sum(group["parameters"] for group in groups.values())
@@ -106,7 +110,9 @@ def _data_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Data (fingerprint {str(fingerprint.get('sha256', ''))[:16]})"
     for part, counts in (fingerprint.get("parts") or {}).items():
-        labels = ", ".join(f"{label}: {n}" for label, n in counts["labels"].items())
+        labels = ", ".join(
+            f"label {_label(label)}: {n}" for label, n in sorted(counts["labels"].items())
+        )
         yield f"  {part:10} {counts['cases']} cases of {counts['patients']} patients ({labels})"
     patients = document.get("patients") or {}
     yield f"  {len(patients.get('hashes', ()))} patients are known by salted hashes"
@@ -124,6 +130,11 @@ def _data_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield "Weights began with random numbers"
 
 
+def _label(text: str) -> str:
+    """A class as in the table of labels: 1, not 1.0."""
+    return text.removesuffix(".0")
+
+
 def _range(value: Any) -> str:
     """Quantiles as their ends and middle, counts as pairs."""
     if isinstance(value, Mapping):
@@ -139,11 +150,12 @@ def _history_lines(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"History ({len(history)} epochs{shown}; {SELECTION_OPTIMISTIC})"
     for row in history[-HISTORY_SHOWN:]:
         numbers = ", ".join(
-            f"{name.replace('_', ' ', 1)} {value:.4g}"
+            f"{name.removeprefix('selection_')} {value:.3f}"
             for name, value in row.items()
-            if isinstance(value, float) and (name == "loss" or name.startswith("selection_"))
+            if isinstance(value, float) and name.startswith("selection_")
         )
-        yield f"  epoch {row['epoch']}, stage {row['stage'] + 1}: {numbers}"
+        loss = f"{row['loss']:.3f}" if isinstance(row.get("loss"), float) else "undefined"
+        yield f"  epoch {row['epoch']}, stage {row['stage'] + 1}: loss {loss}; selection {numbers}"
 
 
 def _hash_lines(inspection: Inspection) -> Iterator[str]:
@@ -172,8 +184,6 @@ def _milestone_lines(inspection: Inspection) -> Iterator[str]:
 
 
 def _difference_lines(inspection: Inspection) -> Iterator[str]:
-    if inspection.other is None:
-        return
     yield ""
     if not inspection.differences:
         yield f"No difference to {inspection.other}."

@@ -39,6 +39,7 @@ from medtool.train.plan import Plan
 from medtool.train.probe import make_probe
 from medtool.train.stages import learning_batch_norms
 from medtool.train.state import restore, training_document, training_tensors
+from medtool.verbs.stage_text import rates_text
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -172,14 +173,6 @@ def _stage_text(fact: StageBegan, job: Job, live: Live) -> str:
             "results differ from those of one device"
         )
     return text
-
-
-def rates_text(rates: Mapping[str, float]) -> str:
-    """Groups that learn at the same rate together: ``layer4, head at 5e-05; stem at 1e-05``."""
-    alike: dict[float, list[str]] = {}
-    for name, rate in rates.items():
-        alike.setdefault(rate, []).append(name)
-    return "; ".join(f"{', '.join(names)} at {rate:g}" for rate, names in alike.items())
 
 
 def epoch_text(fact: EpochDone, epochs: int, primary: str) -> str:

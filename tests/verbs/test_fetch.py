@@ -259,3 +259,10 @@ def test_the_command_shows_licence_and_hash_and_prints_json(weights: bytes, tmp_
     assert (told["already_there"], told["resolved_revision"]) == (True, COMMIT)
     assert told["tensors_sha256"] in first.stdout
     assert second.stderr == ""
+
+
+def test_a_preset_that_starts_at_random_has_nothing_to_fetch() -> None:
+    options = FetchOptions(task="tiny-bag", assignments=("model.from_scratch=true",))
+    with pytest.raises(UsageError) as error:
+        fetch(options)
+    assert error.value.how == "there is nothing to fetch."

@@ -142,14 +142,14 @@ def test_a_person_reads_everything_that_matters(tmp_path: Path, medtool: Callabl
         "Metrics (primary: auroc)",
         "  threshold 0.3125 (f1 on the selection part)",
         "  selection (selection set, optimistic)",
-        "    auroc                        0.812 (0.700 to 0.900), n = 40",
-        "    npv                          undefined",
-        "  1: from epoch 0: head 0.01 (3 parameters)",
-        "  2: from epoch 4: head 0.01, trunk 5e-05 (11 parameters)",
+        "    auroc                          0.812 (0.700 to 0.900), n = 40",
+        "    npv                            undefined",
+        "  1: from epoch 0: head at 0.01 (3 parameters)",
+        "  2: from epoch 4: head at 0.01; trunk at 5e-05 (11 parameters)",
         "  parameters 3,011: stem 3,000, trunk 8, head 3",
         "Layers (4 with tensors; --layers shows each)",
         "Data (fingerprint fefefefefefefefe)",
-        "  train      9 cases of 8 patients (0.0: 5, 1.0: 4)",
+        "  train      9 cases of 8 patients (label 0: 5, label 1: 4)",
         "  3 patients are known by salted hashes",
         "  manufacturer     Acme (6), Zenith (3)",
         "  thickness_mm     1 to 5, median 2.5",
@@ -159,7 +159,7 @@ def test_a_person_reads_everything_that_matters(tmp_path: Path, medtool: Callabl
         "  tensors   318 of 318",
         f"  sha256    {'12' * 32}",
         "History (7 epochs; the last; selection set, optimistic)",
-        "  epoch 6, stage 2: loss 0.07143, selection auroc 0.5",
+        "  epoch 6, stage 2: loss 0.071; selection auroc 0.500",
         f"SHA-256 of the model's tensors {read_header(path).document['hashes']['model']}",
     ):
         assert line in found.out.splitlines(), line
@@ -266,6 +266,7 @@ def test_a_second_path_shows_what_differs(tmp_path: Path, medtool: Callable) -> 
     }
     text = medtool("inspect-checkpoint", first, second).out
     assert all(name in text for name in found)
+    assert "Layers" not in text, "who compares two asks for what differs only"
     read = json.loads(medtool("inspect-checkpoint", first, second, "--json").out)
     assert read["other"] == str(second)
     assert {d["what"] for d in read["differences"]} == set(found)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from medtool.train.loop import EpochDone
-from medtool.verbs.train_run import epoch_text, rates_text
+from medtool.verbs.stage_text import rates_text
+from medtool.verbs.train_run import epoch_text
 
 METRICS = {"loss": 0.696, "auroc": 0.9512, "f1": 0.9, "sensitivity": 1.0, "threshold": 0.54}
 
