@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medtool.cli.console import Console
+from medtool.cli.console import Console, span
 from medtool.cli.flags import Device, Force, Json, Quiet, Seed, Task, Workers
 
 
@@ -43,7 +43,7 @@ def command(
     else:
         console.say("")
         console.say(
-            f"All of it took {sum(step.seconds for step in result.steps):.0f} s. Synthetic scans: "
+            f"All of it took {span(sum(step.seconds for step in result.steps))}. Synthetic scans: "
             "this model says nothing about patients. The report:"
         )
         console.result(str(result.report))

@@ -107,6 +107,8 @@ def demo(options: DemoOptions, reporter: Reporter | None = None) -> DemoResult:
     reporter.say(f"Writing a synthetic cohort into {options.folder}.")
     task.write_demo(folder, options.seed)
     written_s = time.perf_counter() - began
+    files = sum(1 for path in folder.rglob("*") if path.is_file())
+    reporter.say(f"{files} files in {written_s:.0f} s.")
     run = _Steps(options, preset, reporter)
     run.done.append(
         DemoStep("", ExitStatus.DONE, f"wrote the cohort, seed {options.seed}", written_s)
