@@ -93,7 +93,7 @@ class CheckpointHeader:
     """What the head of a checkpoint says.
 
     ``document`` holds: format, task, preset, layers, groups, stages, epoch, step, metrics,
-    threshold, temperature, history, fingerprint, training_range, weights, versions, synthetic,
+    threshold, history, fingerprint, training_range, weights, versions, synthetic,
     patients (salted slow hashes), hashes, selection, created_by. ``tensors`` maps names to
     entries, in the order of the file.
     """

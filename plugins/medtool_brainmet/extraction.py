@@ -28,8 +28,9 @@ HEAD_HU = -300.0
 WORKING_PIXEL_MM = 1.0
 # Below this coverage a scan is not a whole head, and a small brain no fault.
 FULL_HEAD_MM = 120.0
-# A brain lies inside bone; of a mask with less than this share there, it is no brain.
-LEAST_ENCLOSED_SHARE = 0.2
+# A brain lies inside bone; of a mask with less than this share there, it is no brain. With half the
+# skull gone (craniectomy) a sixth is left; of other parts of the body there is nothing.
+LEAST_ENCLOSED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
