@@ -72,7 +72,9 @@ class WeightReport:
 
     def text(self) -> str:
         """One line for a person."""
-        source = f"{self.repository} at {self.revision[:12]}" if self.repository else self.file
+        # A file of this machine that was taken in place of the hub's has no known revision.
+        at = f" at {self.revision[:12]}" if self.revision else ""
+        source = f"{self.repository}{at}" if self.repository else self.file
         return (
             f"Backbone: {self.loaded} of {self.total} tensors from {source} "
             f"({self.layout} names, sha256 {self.tensors_sha256[:12]}); "
