@@ -1,0 +1,73 @@
+"""A disk that fills up, through the real command, on a small file system of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty_place import TRAIN, Place
+
+DISK_KB = 512
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder with half a megabyte; skips where this user may not mount one."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux mounts a tmpfs for a test")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_KB}k", "tmpfs", str(disk)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path, *, leave_kb: int) -> Path:
+    """A file that leaves only so much room."""
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes((DISK_KB - leave_kb) * 1024))
+    return ballast
+
+
+def test_infer_keeps_what_it_has_and_goes_on(
+    place: Place, small_disk: Path, medtool, monkeypatch
+) -> None:
+    out = small_disk / "out"
+    words = ["infer", "scans", "-c", place.run, "-o", out, "--device", "cpu", "--workers", "0"]
+    ballast = fill(small_disk, leave_kb=8)
+    full = medtool(*words)
+    assert full.status == 5
+    assert "The disk is full." in full.err
+    assert f"where: {out}" in full.err
+    assert "what was finished is kept" in full.err
+    assert list(out.glob(".writing-*")) == []
+    ballast.unlink()
+    assert medtool(*words, "--continue").status == 0
+    assert medtool(*words[:4], "-o", place.folder / "roomy", *words[6:]).status == 0
+    for name in ("predictions.csv", "slices.csv"):
+        assert (out / name).read_bytes() == (place.folder / "roomy" / name).read_bytes()
+
+
+def test_a_training_goes_on_when_there_is_room_again(
+    place: Place, small_disk: Path, medtool
+) -> None:
+    """The first epoch fits, the second checkpoint does not."""
+    (small_disk / "medtool.toml").write_text(
+        f'[paths]\nruns = "{small_disk / "runs"}"\n[data]\nfolder = "{place.folder}"\n'
+    )
+    words = [*TRAIN, "--run", "full", "--workers", "0", "--cache", place.folder / "cache-here"]
+    words += ["--set", "train.epochs=2", "--start-or-resume"]
+    ballast = fill(small_disk, leave_kb=90)
+    full = medtool(*words, folder=small_disk)
+    assert full.status == 5
+    assert "The disk is full." in full.err
+    run = small_disk / "runs" / "faulty" / "full"
+    assert list(run.rglob(".writing-*")) == []
+    ballast.unlink()
+    assert medtool(*words, folder=small_disk).status == 0
+    assert (run / "report.html").is_file()
