@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from medtool.cli.console import Console, table
 from medtool.cli.evaluate_flags import (
-    AllowDemo,
     By,
     Checkpoints,
     IdColumn,
@@ -18,6 +17,7 @@ from medtool.cli.evaluate_flags import (
     Threshold,
 )
 from medtool.cli.flags import (
+    AllowDemo,
     Cache,
     Data,
     Device,

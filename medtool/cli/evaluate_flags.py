@@ -78,6 +78,3 @@ LabelColumn = Annotated[
     str | None,
     typer.Option("--label-column", help="Column of the labels.", rich_help_panel=SETTINGS),
 ]
-AllowDemo = Annotated[
-    bool, typer.Option("--allow-demo", help="Let a model of synthetic scans answer for patients.")
-]

@@ -116,6 +116,10 @@ Minutes = Annotated[
     ),
 ]
 
+AllowDemo = Annotated[
+    bool, typer.Option("--allow-demo", help="Let a model of synthetic scans answer for patients.")
+]
+
 # --- how it runs ------------------------------------------------------------------------------
 Device = Annotated[
     str,

@@ -10,6 +10,7 @@ import typer
 from medtool.cli.console import Console
 from medtool.cli.flags import (
     RUNNING,
+    AllowDemo,
     CaseTimeout,
     Checkpoint,
     Device,
@@ -48,9 +49,6 @@ KeepPrepared = Annotated[
         help="Keep prepared studies here; by default none is kept.",
         rich_help_panel=RUNNING,
     ),
-]
-AllowDemo = Annotated[
-    bool, typer.Option("--allow-demo", help="Let a model of synthetic scans answer for patients.")
 ]
 
 
