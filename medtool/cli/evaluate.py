@@ -100,7 +100,11 @@ def _show(console: Console, result: Evaluation) -> None:
 
 
 def _show_one(console: Console, one: Evaluated) -> None:
+    from medtool.score.confounders import confounders_text
+
     console.result(one.name + (f"  ({one.scores.optimistic})" if one.scores.optimistic else ""))
     console.result(table(one.lines(), indent="  "))
+    if alone := confounders_text(one.confounders):
+        console.result(f"  {alone}")
     for note in one.scores.notes:
         console.result(f"  {note}")

@@ -62,6 +62,16 @@ def confounder_aurocs(
     return sorted(rows, key=lambda row: -row["auroc"] if isfinite(row["auroc"]) else 1.0)
 
 
+def confounders_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of ``confounder_aurocs`` as one line for a person; "" where none was measured."""
+    known = [
+        f"{row['fact']} {row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        for row in rows
+        if isfinite(row["auroc"])
+    ]
+    return f"AUROC of facts of the scan alone: {', '.join(known)}" if known else ""
+
+
 def _row(
     values: Sequence[Any], labels: FloatArray, patients: Sequence[str], confidence: float, seed: int
 ) -> dict[str, Any]:

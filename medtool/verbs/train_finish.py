@@ -22,6 +22,7 @@ from medtool.predict.cases import CaseOutcome, predict_cases
 from medtool.predict.model import Model
 from medtool.report.page import write_report
 from medtool.score.completion import completed
+from medtool.score.confounders import confounders_text
 from medtool.score.document import scores_to_document
 from medtool.score.threshold import choose_threshold
 from medtool.train.document import score_quantiles
@@ -90,7 +91,8 @@ def finish(
     document["infer"] = infer_line
     run.write_run(document)
     report = write_report(run, task.sections(run))
-    for line in headline(parts, task.settings.metrics.primary):
+    alone = confounders_text(data.confounders)
+    for line in filter(None, [*headline(parts, task.settings.metrics.primary), alone]):
         reporter.say(line)
         run.log(line)
     if options.run.fold is not None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medtool.score.confounders import confounder_aurocs
+from medtool.score.confounders import confounder_aurocs, confounders_text
 
 
 def _auroc(values, labels, patients=None):
@@ -75,3 +75,14 @@ def test_lists_are_no_facts():
     facts = [{"hashes": ["a"], "kernel": "x" if n % 2 else "y"} for n in range(12)]
     rows = confounder_aurocs(facts, [0, 1] * 6, [str(n) for n in range(12)])
     assert [row["fact"] for row in rows] == ["kernel"]
+
+
+def test_the_line_for_a_person_leaves_out_what_was_not_measured():
+    rows = [
+        {"fact": "slices", "auroc": 0.5125, "low": 0.4, "high": 0.62},
+        {"fact": "kernel", "auroc": float("nan"), "low": float("nan"), "high": float("nan")},
+    ]
+    assert confounders_text(rows) == (
+        "AUROC of facts of the scan alone: slices 0.512 (0.400 to 0.620)"
+    )
+    assert confounders_text(rows[1:]) == ""

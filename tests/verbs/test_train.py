@@ -241,6 +241,7 @@ def test_minutes_fit_the_plan_and_stay(folder: Path) -> None:
 def test_folds_are_joined_when_all_are_there(folder: Path) -> None:
     said = Listening()
     train(options("cv", folds=3), said)
+    assert any("facts of the scan alone: slices" in line for line in said.lines)
     joint = run_of(folder, "cv")
     document = joint.read_scores()["out-of-fold"]
     rows = read_predictions(joint.predictions_folder / "out-of-fold")
