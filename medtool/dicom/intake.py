@@ -12,7 +12,8 @@ from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Finding, Skipped
 from medtool.dicom.find import find_files
 from medtool.dicom.group import group_images
-from medtool.dicom.header import Header, read_header
+from medtool.dicom.header import Header
+from medtool.dicom.header_reader import read_header
 from medtool.dicom.image import Image, images_of
 from medtool.dicom.series import Intake, Series
 from medtool.dicom.verdict import judge
