@@ -83,9 +83,9 @@ def attach_labels(cases: Sequence[Case], table: LabelTable) -> Labelled:
     findings = [
         Finding(
             "label-key",
-            f"{table.path.name}: column '{table.id_column}' holds ids of kind {key} "
-            f"({len(matched)} of {len(table.rows)} rows fit), column '{table.label_column}' "
-            f"the label ({table.how_read})",
+            f"{table.path.name}: column '{table.id_column}' matches the {key} of studies in "
+            f"{len(matched)} of {len(table.rows)} rows, column '{table.label_column}' is the label "
+            f"({table.how_read})",
         ),
         *table.findings,
         *_forgiven(table, forgiven),
@@ -174,7 +174,7 @@ def _missing(cases: Sequence[Case], unmatched: Sequence[LabelRow], key: str) -> 
         findings.append(Finding("case-without-label", message, "warning"))
     if unmatched:
         ids = [row.identifier for row in unmatched]
-        message = f"{len(ids)} labels have no case under {key}: {_shown(ids)}"
+        message = f"{len(ids)} labels match the {key} of no study: {_shown(ids)}"
         if any(re.fullmatch(r"\d[.,]\d+e\+\d+", i.lower()) for i in ids):
             message += " (some were turned into powers of ten by a spreadsheet: restore them)"
         findings.append(Finding("label-without-case", message, "warning"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -51,7 +52,8 @@ class Comparison:
             f"{self.draws} draws), p {self.p:.3g}."
         ]
         if self.delong is not None:
-            said.append(f"DeLong: z {self.delong.z:.3f}, p {self.delong.p:.3g}.")
+            z = f"{self.delong.z:.3f}" if isfinite(self.delong.z) else "undefined (no difference)"
+            said.append(f"DeLong: z {z}, p {self.delong.p:.3g}.")
         else:
             said.append("DeLong is left out: it assumes one case a patient.")
         return said

@@ -6,7 +6,6 @@ the manifest), and, where they are known, ``patient`` (else the case) and ``labe
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from medtool.core.errors import LabelsError
 from medtool.core.geometry import Grid
 from medtool.core.names import nearest_name, safe_file_stem
 from medtool.core.records import Case, Finding, RefusedStudy
+from medtool.data.foreign_table import read_foreign_table
 from medtool.dicom.find import find_files
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -63,26 +63,28 @@ def is_nifti(path: Path) -> bool:
 
 
 def read_manifest(path: Path, classes: Mapping[str, float]) -> list[ManifestRow]:
-    """The rows of a manifest. Raises LabelsError with every fault of the file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        columns = [name.strip().lower() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-        if missing:
-            raise LabelsError(
-                f"The manifest has no column '{missing[0]}'.",
-                where=str(path),
-                met="columns " + ", ".join(columns),
-                wanted=", ".join(REQUIRED_COLUMNS) + "; patient and label where known",
-                nearest=nearest_name(missing[0], columns),
-            )
-        rows, faults = [], []
-        for line, cells in enumerate(reader, start=2):
-            try:
-                rows.append(_manifest_row(path, cells, classes or LABEL_CLASSES))
-            except ValueError as error:
-                faults.append(f"line {line}: {error}")
+    """The rows of a manifest, of any usual separator and encoding.
+
+    Raises LabelsError with every fault of the file.
+    """
+    table = read_foreign_table(path, kind="manifest")
+    columns = [name.lower() for name in table.columns]
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if missing:
+        raise LabelsError(
+            f"The manifest has no column '{missing[0]}'.",
+            where=str(path),
+            met="columns " + ", ".join(columns),
+            wanted=", ".join(REQUIRED_COLUMNS) + "; patient and label where known",
+            nearest=nearest_name(missing[0], columns),
+        )
+    rows, faults = [], []
+    for row in table.rows:
+        cells = {name.lower(): cell for name, cell in row.cells.items()}
+        try:
+            rows.append(_manifest_row(path, cells, classes or LABEL_CLASSES))
+        except ValueError as error:
+            faults.append(f"line {row.line}: {error}")
     twice = [name for name, count in Counter(row.case_id for row in rows).items() if count > 1]
     faults += [f"case '{name}' is there twice" for name in twice]
     if faults:
@@ -93,13 +95,16 @@ def read_manifest(path: Path, classes: Mapping[str, float]) -> list[ManifestRow]
 
 
 def _manifest_row(
-    path: Path, cells: Mapping[str, str | None], classes: Mapping[str, float]
+    path: Path, cells: Mapping[str, str], classes: Mapping[str, float]
 ) -> ManifestRow:
     """One row; raises ValueError saying what is wrong with it."""
-    given = {name: (value or "").strip() for name, value in cells.items() if name}
+    given = {name: value.strip() for name, value in cells.items() if name}
     if not given["case"] or not given["image"]:
         raise ValueError("case and image must both be there")
     image = (path.parent / given["image"]).resolve()
+    if not image.exists():
+        # Tables from Windows write folders with backslashes, also for other systems.
+        image = (path.parent / given["image"].replace("\\", "/")).resolve()
     if not image.exists():
         raise ValueError(f"there is no '{given['image']}'")
     if not image.is_dir() and not is_nifti(image):

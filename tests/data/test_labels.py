@@ -189,7 +189,7 @@ def test_the_key_that_fits_is_said(tmp_path: Path, key: str, prefix: str) -> Non
     labelled = attach_labels([_case(1), _case(2)], table)
     assert labelled.key == key
     assert [case.label for case in labelled.cases] == [1.0, 0.0]
-    assert f"of kind {key} (2 of 2 rows fit)" in labelled.findings[0].message
+    assert f"matches the {key} of studies in 2 of 2 rows" in labelled.findings[0].message
 
 
 def test_keys_are_never_mixed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from medtool.core.errors import LabelsError, UsageError
+from medtool.score.compare import compare_models
 from medtool.score.curves import precision_recall_curve, roc_curve, threshold_table
 from medtool.score.delong import compare_aurocs, delong
 from medtool.score.ranking import auroc, average_precision, operating_points
@@ -141,3 +142,8 @@ class TestWhatIsRefused:
     def test_one_class_for_delong(self):
         with pytest.raises(LabelsError, match="both classes"):
             delong([1, 1], [[0.1, 0.2]])
+
+
+def test_models_that_never_differ_have_no_z_and_say_so() -> None:
+    found = compare_models([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.2, 0.1, 0.7, 0.9], draws=50)
+    assert found.lines()[-1] == "DeLong: z undefined (no difference), p 1."

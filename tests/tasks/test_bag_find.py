@@ -179,6 +179,16 @@ def test_a_manifest_names_cases_patients_and_labels(tmp_path: Path) -> None:
     assert isinstance(cohort.cases[1].inputs["ct"], Series)
 
 
+@pytest.mark.parametrize(("separator", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16")])
+def test_a_manifest_from_excel_on_windows(separator: str, encoding: str, tmp_path: Path) -> None:
+    nifti(tmp_path / "images" / "a.nii.gz")
+    rows = [["Case", "Image", "Label"], ["c1", "images\\a.nii.gz", "yes"]]
+    text = "".join(separator.join(row) + "\r\n" for row in rows)
+    (tmp_path / "cases.csv").write_bytes(text.encode(encoding))
+    (case,) = find(tmp_path / "cases.csv").cases
+    assert (case.case_id, case.label) == ("c1", 1.0)
+
+
 def test_an_empty_folder_of_a_manifest_is_a_refused_row(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "m.csv").write_text("case,image\nc1,empty\n")
