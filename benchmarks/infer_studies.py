@@ -1,6 +1,6 @@
 """``infer``: where the seconds of a study go, whether reading overlaps the network, and memory.
 
-    python benchmarks/infer_studies.py [--studies 12] [--slices 32] [--many 200]
+    python benchmarks/infer_studies.py [--studies 8] [--slices 32] [--many 200]
 
 Seconds come from the ``run.json`` of one call of the command. For the overlap, all of the work is
 timed beside preparing alone and the network alone, on the same studies and worker; they take turns
@@ -211,7 +211,7 @@ def memory_rows(folder: Path, few: int, many: int) -> list[Row]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--studies", type=int, default=12)
+    parser.add_argument("--studies", type=int, default=8)
     parser.add_argument("--slices", type=int, default=32)
     parser.add_argument("--many", type=int, default=200)
     parser.add_argument("--peak", nargs=3, type=Path, help=argparse.SUPPRESS)
