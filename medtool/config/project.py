@@ -45,7 +45,10 @@ def default_paths(folder: Path) -> Paths:
 
 
 def project_paths(folder: Path = Path()) -> Paths:
-    """The folders of medtool's own files, for verbs that concern no task."""
+    """The folders of medtool's own files, for verbs that concern no task.
+
+    Raises PresetError where medtool.toml cannot be read or has faults.
+    """
     if not (folder / PROJECT_FILE).is_file():
         return default_paths(folder)
     document = read_document(folder / PROJECT_FILE, PROJECT_FILE)

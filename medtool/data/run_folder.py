@@ -148,7 +148,7 @@ class RunFolder:
         write_rows(self.cases_file, rows, CASE_COLUMNS)
 
     def log(self, text: str) -> None:
-        """Append one line to log.txt."""
+        """Append one line to log.txt. Raises MachineError where it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("a", encoding="utf-8", newline="\n") as file:

@@ -154,7 +154,7 @@ def frozen_steps(steps: list[Step]) -> int:
 
 
 def run_steps(steps: list[Step], images: Tensor) -> Tensor:
-    """``images``, or what the steps before gave, through ``steps`` in order."""
+    """``images`` (n, channels, rows, columns), or what the steps before gave, through ``steps``."""
     values = images
     for step in steps:
         values = step.run(values)

@@ -47,6 +47,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
 
     ``auto`` is bfloat16 where a CUDA device computes in it, 32-bit elsewhere: on processors
     without bfloat16 units it is slower, and results would differ from machine to machine.
+    Raises UsageError for an unknown name, MachineError where the device cannot compute so.
     """
     if name not in PRECISIONS:
         raise UsageError(

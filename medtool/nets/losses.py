@@ -26,7 +26,7 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float, alpha: float | None =
 
 
 def positive_weight(labels: Tensor) -> float:
-    """Negatives over positives: the weight that gives both classes the same sum of weights.
+    """Negatives over positives of ``labels`` (n): with it both classes have one sum of weights.
 
     1 where a class is missing: no weight can balance that.
     """

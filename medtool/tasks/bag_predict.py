@@ -67,7 +67,10 @@ def clipped(logit: float) -> float:
 def slice_rows(
     elements: Sequence[Mapping[str, Any]], values: Mapping[str, Sequence[float]]
 ) -> tuple[dict[str, Any], ...]:
-    """The rows of slices.csv: what was read, and what the network said where it saw a slice."""
+    """The rows of slices.csv: what was read, and what the network said where it saw a slice.
+
+    Raises ValueError or IndexError where there are not as many answers as used slices.
+    """
     rows = []
     seen = 0
     for element in elements:

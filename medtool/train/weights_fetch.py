@@ -99,7 +99,12 @@ def fetch_from_hub(
 
 
 def take_local_file(weights: WeightsSection, file: Path) -> WeightsRecord:
-    """Keep a file of this machine as the weights that the preset names, with its hashes."""
+    """Keep a file of this machine as the weights that the preset names, with its hashes.
+
+    Raises UsageError where there is no such file or it is of another kind, CheckpointError where
+    it holds no tensors,
+    MachineError where the disk is full.
+    """
     if not file.is_file():
         raise UsageError("There is no such file.", where=str(file), wanted="a file of weights")
     place = weights_file(weights)

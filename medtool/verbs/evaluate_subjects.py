@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
 from medtool.core.errors import CheckpointError, LeakageError, UsageError
 from medtool.core.files import file_sha256
-from medtool.core.records import Case, Prediction
+from medtool.core.records import SELECTION_OPTIMISTIC, Case, Prediction
 from medtool.data.predictions import ELEMENTS_FILE, read_predictions, read_table
 from medtool.data.run_folder import RunFolder, fold_folders
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PARTS_BY_HONESTY = ("test", "selection")
 # Ids that a refusal shows before it counts the rest.
 IDS_SHOWN = 8
-SELECTION_OPTIMISTIC = "selection set, optimistic"
 NOT_CHECKED = (
     "Whether patients were seen in training was not checked: no checkpoint was named beside these"
     " predictions (--checkpoint)."
@@ -56,7 +55,6 @@ class Subject:
     folders: tuple[Path, ...]
     optimistic: str = ""
     header: Mapping[str, Any] | None = None
-    patients_known: bool = False
     task_name: str = ""
     preset: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -92,7 +90,10 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def run_subject(path: Path) -> Subject:
-    """The held-out answers of a run, with the labels and facts of its cases.csv."""
+    """The held-out answers of a run, with the labels and facts of its cases.csv.
+
+    Raises UsageError where a fold has none, InputError where a file of the run is damaged.
+    """
     folds = fold_folders(path)
     if not folds:
         return _run_part(RunFolder(path))
@@ -146,7 +147,6 @@ def _run_part(run: RunFolder) -> Subject:
         task_name=str(document.get("task", "")),
         preset=tomllib.loads(run.preset_file.read_text(encoding="utf-8")),
         # The split of the run keeps its parts apart: that is the check.
-        patients_known=True,
         notes=(),
     )
     chosen = run.predictions_folder / "selection"
@@ -280,7 +280,6 @@ def with_checkpoint(subject: Subject, path: Path) -> Subject:
         header=document,
         notes=tuple(note for note in subject.notes if note != NOT_CHECKED),
         optimistic=subject.optimistic,
-        patients_known=bool((document.get("patients") or {}).get("hashes")),
     )
     return _with_threshold(named, float(threshold) if threshold is not None else None)
 
