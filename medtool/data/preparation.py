@@ -6,7 +6,7 @@ Only facts come back from the workers (``medtool.data.pool``); arrays go to the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -207,7 +207,7 @@ def prepare_stream(
     reporter: Reporter | None = None,
     stop: Stop | None = None,
     ahead: int | None = None,
-) -> Iterator[CaseDone]:
+) -> Generator[CaseDone, None, None]:
     """What became of each case, in their order, while workers prepare those that follow.
 
     At most ``ahead`` cases beyond the one that is wanted are begun (two a worker by default), so

@@ -73,7 +73,7 @@ class TrainResult:
 
 
 def train(options: TrainOptions, reporter: Reporter | None = None) -> TrainResult:
-    """Train, score and report; see docs/train.md for the files.
+    """Train, score and report; see docs/outputs.md for the files.
 
     Raises UsageError and its kinds (wrong preset, labels, too few patients), InputError (nothing
     to learn from), LeakageError, MachineError (device, disk), Interrupted (stopped; can resume).
@@ -195,7 +195,7 @@ def _place(options: TrainOptions, resolved: Resolved, task: str) -> tuple[RunFol
             where=str(path),
             how="--start-or-resume goes on with it; --run OTHER begins another.",
         )
-    if not run.checkpoints_folder.is_dir():
+    if not (run.checkpoints_folder / LAST_NAME).is_file():
         # Killed before the first epoch was over: begin again, with the parts that were dealt.
         return run, None
     return run, resume_point(run)

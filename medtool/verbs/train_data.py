@@ -67,7 +67,7 @@ def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter
     if refusal is not None:
         raise refusal
     cases = found.with_label
-    if found.labels_file is None:
+    if not cases and found.labels_file is None:
         raise LabelsError(
             "There are no labels to learn from.",
             where=str(folder),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.errors import InputError, MachineError
 from medtool.core.progress import Reporter
-from medtool.core.records import Case
+from medtool.core.records import Case, Part
 from medtool.data.cache import Cache
 from medtool.data.machine import free_disk_bytes, sensible_workers
-from medtool.data.preparation import prepare_cases
+from medtool.data.preparation import prepare_stream
 from medtool.train.live import Live
 from medtool.train.loop import Job
 from medtool.train.pace import fit_to_minutes, measure_pace
@@ -92,37 +94,34 @@ def _sample(
     data: TrainingData, cache: Cache, options: TrainOptions, reporter: Reporter
 ) -> tuple[list[Case], dict[str, Path], float, int]:
     """A few prepared cases of each learning part, seconds a missing case took, bytes of a case."""
+    # One worker, which a case that hangs cannot outlive; none where none are wanted.
+    workers = 1 if options.run.workers is None else min(1, options.run.workers)
+    timeout_s = options.case_timeout_s or data.task.settings.infer.case_timeout_s
     chosen: list[Case] = []
     paths: dict[str, Path] = {}
     seconds: list[float] = []
-    for part, wanted in (("train", SAMPLE_TRAINING), ("selection", SAMPLE_SELECTION)):
-        found = 0
-        for case in data.split.cases_of(data.cases, part):  # type: ignore[arg-type]
-            if found == wanted:
-                break
-            missing = not cache.has(case)
-            report = prepare_cases(
-                data.task,
-                [case],
-                cache,
-                workers=0,
-                case_timeout_s=options.case_timeout_s or data.task.settings.infer.case_timeout_s,
-            )
-            if case.case_id not in report.paths:
-                # What fails is told when all cases are prepared.
-                continue
-            if missing:
-                seconds.append(report.seconds)
-            paths |= report.paths
-            chosen.append(case)
-            found += 1
+    parts: tuple[tuple[Part, int], ...] = (
+        ("train", SAMPLE_TRAINING),
+        ("selection", SAMPLE_SELECTION),
+    )
+    for part, wanted in parts:
+        done = prepare_stream(
+            data.task, data.part(part), cache, workers=workers, case_timeout_s=timeout_s, ahead=1
+        )
+        with closing(done):
+            # What fails is told when all cases are prepared.
+            found = list(islice((one for one in done if one.path is not None), wanted))
         if not found:
             raise InputError(
                 f"No case of the part {part} can be prepared.",
                 how="'medtool check' tells of every series what is wrong.",
             )
+        seconds += [one.seconds for one in found if not one.reused]
+        paths |= {one.case.case_id: one.path for one in found if one.path is not None}
+        chosen += [one.case for one in found]
     case_bytes = max(path.stat().st_size for path in paths.values())
-    return chosen, paths, max(seconds, default=0.0), case_bytes
+    # The first one also paid for the worker's imports.
+    return chosen, paths, max(seconds[1:] or seconds, default=0.0), case_bytes
 
 
 def _trial(

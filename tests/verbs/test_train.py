@@ -1,10 +1,13 @@
 """The verb train on the tiny task: its files, its order, its refusals, its ways to go on."""
 
+import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_task import FaultyTask
 from safetensors.numpy import load_file
 from tiny_task import TinyTask, write_tiny_cohort
 
@@ -17,6 +20,7 @@ from medtool.core.errors import (
     UsageError,
 )
 from medtool.core.progress import Silent
+from medtool.core.records import Cohort, Source
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.predictions import LEADING_COLUMNS, read_predictions
 from medtool.data.run_folder import RunFolder
@@ -55,13 +59,37 @@ def options(name: str = "first", *settings: str, **changes: object) -> TrainOpti
     )
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult, list[str]]:
+    """A folder with a finished run, its result and what was said: to be looked at only."""
+    folder = write_tiny_cohort(tmp_path_factory.mktemp("finished"), patients=24)
+    said = Listening()
+    with contextlib.chdir(folder):
+        result = train(options(), said)
+    return folder, result, said.lines
+
+
+@pytest.fixture
+def copied(
+    finished: tuple[Path, TrainResult, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of the finished run's folder, to be changed."""
+    folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    run = run_of(folder)
+    document = run.read_run()
+    # A run remembers where its data were; scans that keep their times keep their cache.
+    document["data"] = {"folder": str(folder), "labels": str(folder / "labels.csv")}
+    run.write_run(document)
+    monkeypatch.chdir(folder)
+    return folder
+
+
 def run_of(folder: Path, name: str = "first") -> RunFolder:
     return RunFolder(folder / "runs" / "tiny" / name)
 
 
-def test_a_run_leaves_every_file(folder: Path) -> None:
-    said = Listening()
-    result = train(options(), said)
+def test_a_run_leaves_every_file(finished: tuple[Path, TrainResult, list[str]]) -> None:
+    folder, result, said = finished
     run = run_of(folder)
     assert isinstance(result, TrainResult)
     for file in (
@@ -81,16 +109,17 @@ def test_a_run_leaves_every_file(folder: Path) -> None:
     assert list(run.events_folder.glob("events.out.*"))
     assert [row["epoch"] for row in run.read_history()] == [0, 1]
     assert result.infer_line == f"medtool infer SCANS --checkpoint {result.checkpoint} -o OUT"
-    assert find_checkpoint(run.path)[0].samefile(result.checkpoint)
-    estimate = next(i for i, line in enumerate(said.lines) if line.startswith("Estimate:"))
-    epoch = next(i for i, line in enumerate(said.lines) if line.startswith("Epoch 1"))
+    assert find_checkpoint(run.path)[0].samefile(folder / result.checkpoint)
+    estimate = next(i for i, line in enumerate(said) if line.startswith("Estimate:"))
+    epoch = next(i for i, line in enumerate(said) if line.startswith("Epoch 1"))
     assert estimate < epoch
-    assert "GB of disk" in said.lines[estimate]
+    assert "GB of disk" in said[estimate]
 
 
-def test_parts_are_of_patients_and_each_held_out_case_is_answered(folder: Path) -> None:
-    train(options())
-    run = run_of(folder)
+def test_parts_are_of_patients_and_each_held_out_case_is_answered(
+    finished: tuple[Path, TrainResult, list[str]],
+) -> None:
+    run = run_of(finished[0])
     cases = run.read_cases()
     parts: dict[str, set[str]] = {}
     for row in cases:
@@ -106,9 +135,10 @@ def test_parts_are_of_patients_and_each_held_out_case_is_answered(folder: Path) 
     assert not scores["test"]["optimistic"]
 
 
-def test_the_best_checkpoint_says_what_it_is(folder: Path) -> None:
-    result = train(options("first", "train.keep=2"))
-    header = read_header(result.checkpoint)
+def test_the_best_checkpoint_says_what_it_is(
+    finished: tuple[Path, TrainResult, list[str]],
+) -> None:
+    header = read_header(finished[0] / finished[1].checkpoint)
     document = header.document
     assert verify_tensors(header) == []
     assert document["task"] == "tiny"
@@ -133,20 +163,21 @@ def test_the_best_checkpoint_says_what_it_is(folder: Path) -> None:
     }
 
 
-def test_training_patients_are_known_without_their_ids(folder: Path) -> None:
-    result = train(options())
+def test_training_patients_are_known_without_their_ids(
+    finished: tuple[Path, TrainResult, list[str]],
+) -> None:
+    folder, result, _ = finished
     cases = run_of(folder).read_cases()
-    table = read_header(result.checkpoint).document["patients"]
+    table = read_header(folder / result.checkpoint).document["patients"]
     learned = {c["patient"] for c in cases if c["part"] in ("train", "selection")}
     everybody = {c["patient"] for c in cases} | {"stranger"}
     assert seen_patients(table, everybody) == learned
     assert not any(patient in str(table) for patient in everybody)
 
 
-def test_a_finished_run_resumed_changes_no_weight(folder: Path) -> None:
-    result = train(options())
-    before = load_file(result.checkpoint)
-    again = train(dataclasses.replace(options(), assignments=(), resume=run_of(folder).path))
+def test_a_finished_run_resumed_changes_no_weight(copied: Path) -> None:
+    before = load_file(run_of(copied).checkpoints_folder / "best.safetensors")
+    again = train(dataclasses.replace(options(), assignments=(), resume=run_of(copied).path))
     after = load_file(again.checkpoint)
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
@@ -158,7 +189,7 @@ def test_resuming_from_any_checkpoint_ends_with_the_same_weights(folder: Path) -
     last = run.checkpoints_folder / "last.safetensors"
     whole = load_file(last)
     for row in run.read_checkpoints():
-        if row["kind"] == "milestone":
+        if row["kind"] in ("best", "milestone"):
             last.unlink()
             train(
                 dataclasses.replace(
@@ -171,6 +202,11 @@ def test_resuming_from_any_checkpoint_ends_with_the_same_weights(folder: Path) -
 
 
 def test_start_or_resume_starts_then_resumes(folder: Path) -> None:
+    # A kill before the first checkpoint was whole leaves nothing to go on from.
+    run = run_of(folder)
+    run.checkpoints_folder.mkdir(parents=True)
+    (run.checkpoints_folder / ".writing-half").write_bytes(b"half")
+    run.write_run({"task": "tiny"})
     once = train(options(start_or_resume=True))
     said = Listening()
     twice = train(options(start_or_resume=True), said)
@@ -178,22 +214,19 @@ def test_start_or_resume_starts_then_resumes(folder: Path) -> None:
     assert any(line.startswith("Resuming") for line in said.lines)
 
 
-def test_an_existing_run_is_not_overwritten(folder: Path) -> None:
-    train(options())
+def test_an_existing_run_is_not_overwritten(copied: Path) -> None:
     with pytest.raises(OutputExistsError, match="run of this name"):
         train(options())
 
 
-def test_a_run_does_not_go_on_with_other_settings(folder: Path) -> None:
-    train(options())
+def test_a_run_does_not_go_on_with_other_settings(copied: Path) -> None:
     with pytest.raises(UsageError, match="other settings") as error:
         train(options("first", "train.epochs=9", start_or_resume=True))
     assert "train.epochs = 2" in error.value.wanted
 
 
-def test_changed_labels_are_noticed_when_resuming(folder: Path) -> None:
-    train(options())
-    table = folder / "labels.csv"
+def test_changed_labels_are_noticed_when_resuming(copied: Path) -> None:
+    table = copied / "labels.csv"
     table.write_text(table.read_text().replace("P001_0,1", "P001_0,0"))
     with pytest.raises(UsageError, match="Labels changed"):
         train(options(start_or_resume=True))
@@ -213,6 +246,52 @@ def test_no_labels_are_refused(folder: Path) -> None:
     (folder / "labels.csv").unlink()
     with pytest.raises(LabelsError, match="no labels"):
         train(options())
+
+
+class Labelled(TinyTask):
+    """Labels come with the cases, as from a manifest."""
+
+    def find(self, source: Source) -> Cohort:
+        """Patients of odd numbers are positive."""
+        found = super().find(source)
+        cases = tuple(
+            dataclasses.replace(case, label=float(int(case.patient_id[1:]) % 2))
+            for case in found.cases
+        )
+        return dataclasses.replace(found, cases=cases)
+
+
+def test_labels_that_come_with_the_cases_need_no_table(folder: Path) -> None:
+    (folder / "labels.csv").unlink()
+    result = train(dataclasses.replace(options(), task=Labelled))
+    assert {row["label"] for row in run_of(folder).read_cases()} == {"0.0", "1.0"}
+    assert result.scores["test"]["metrics"]["auroc"]["n"] > 0
+
+
+def test_a_case_that_hangs_ends_neither_estimate_nor_run(folder: Path) -> None:
+    # The first training case: the estimate meets it.
+    scan = folder / "scans" / "P002" / "P002_0.npy"
+    scan.rename(scan.with_name("P002_hang.npy"))
+    labels = folder / "labels.csv"
+    labels.write_text(labels.read_text().replace("P002_0", "P002_hang"))
+    parts = ["train"] * 14 + ["selection"] * 5 + ["test"] * 5
+    # P002 first, so that nothing is prepared before it.
+    order = [2, 3, 0, 1, *range(4, 24)]
+    rows = [f"P{n:03d},{part}" for n, part in zip(order, parts, strict=True)]
+    (folder / "parts.csv").write_text("\n".join(["patient,part", *rows]))
+    result = train(
+        dataclasses.replace(
+            options("first", "data.split_file=parts.csv"),
+            task=FaultyTask,
+            case_timeout_s=3.0,
+            run=RunOptions(run="first", device="cpu", workers=1),
+        )
+    )
+    assert result.failures == 1
+    run = RunFolder(folder / "runs" / "faulty" / "first")
+    (failure,) = run.read_run()["failures"]
+    assert (failure["case"], failure["code"]) == ("P002_hang", "case-timeout")
+    assert next(row for row in run.read_cases() if row["patient"] == "P002")["part"] == "train"
 
 
 def test_a_case_that_cannot_be_prepared_is_left_out_and_named(folder: Path) -> None:
