@@ -27,9 +27,6 @@ backbone = "test_resnet"
 from_scratch = true
 hidden_features = 16
 
-[model.weights]
-folder = "weights"
-
 [train]
 epochs = 2
 test_share = 0.25
