@@ -64,14 +64,20 @@ def _below(folder: Path, skipped: list[Skipped], seen: set[tuple[int, int]]) -> 
         return
     for entry in listed:
         path = folder / entry.name
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:
+            # A link that leads to itself, or into a folder that may not be looked into.
+            skipped.append(Skipped(path, "unreadable", f"leads nowhere: {error.strerror}"))
+            continue
+        if is_folder:
             if entry.name in OWN_FOLDERS:
                 continue
             if entry.name.startswith(HIDDEN_PREFIX):
                 skipped.append(Skipped(path, "hidden-folder", "a hidden folder"))
             else:
                 yield from _below(path, skipped, seen)
-        elif entry.is_file():
+        elif is_file:
             yield path
         else:
             skipped.append(Skipped(path, "unreadable", "neither a file nor a folder"))
