@@ -21,6 +21,8 @@ from medtool.score.intervals import DEFAULT_CONFIDENCE, bootstrap
 from medtool.score.ranking import auroc_levels, levels_weighted
 from medtool.score.sample import BinarySample, FloatArray, binary_sample
 
+# How a scan was made: facts that must not tell the label by themselves.
+SCAN_FACTS = ("manufacturer", "kernel", "thickness_mm", "slices")
 # Weight of the overall rate in the rate of a category, in cases.
 PRIOR_CASES = 1.0
 # Draws for the interval of a number's AUROC.

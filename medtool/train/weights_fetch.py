@@ -102,8 +102,7 @@ def take_local_file(weights: WeightsSection, file: Path) -> WeightsRecord:
     """Keep a file of this machine as the weights that the preset names, with its hashes.
 
     Raises UsageError where there is no such file or it is of another kind, CheckpointError where
-    it holds no tensors,
-    MachineError where the disk is full.
+    it holds no tensors, MachineError where the disk is full.
     """
     if not file.is_file():
         raise UsageError("There is no such file.", where=str(file), wanted="a file of weights")

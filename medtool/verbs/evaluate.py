@@ -15,7 +15,7 @@ from medtool.core.errors import (
     UsageError,
 )
 from medtool.core.names import nearest_name
-from medtool.core.progress import Reporter, Silent
+from medtool.core.progress import Reporter, Silent, tell
 from medtool.core.records import Case, Finding
 from medtool.data.labels import find_labels, read_labels
 from medtool.data.matching import attach_labels
@@ -23,7 +23,7 @@ from medtool.data.patient_hashes import seen_patients
 from medtool.data.run_folder import write_json
 from medtool.score.classification import FoldSelections, SelectionPart, binary_scores
 from medtool.score.compare import Comparison, compare_models
-from medtool.score.confounders import confounder_aurocs
+from medtool.score.confounders import SCAN_FACTS, confounder_aurocs
 from medtool.verbs.evaluate_result import Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
     Row,
@@ -43,8 +43,6 @@ By = Literal["case", "patient"]
 Seen = Literal["refuse", "leave-out", "report"]
 SEEN_OPTIMISTIC = "includes {n} patients seen in training, optimistic"
 SCORES_FILE = "scores.json"
-# Facts that may tell the label by themselves, as training asks; columns of the labels may too.
-CONFOUNDERS = ("manufacturer", "kernel", "thickness_mm", "slices")
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,7 @@ def evaluate(options: EvaluateOptions, reporter: Reporter | None = None) -> Eval
         checked = _without_training_patients(labelled, options)
         subjects.append(pooled(checked) if options.by == "patient" else checked)
     findings = list(dict.fromkeys(findings))
-    for finding in findings:
-        (reporter.warn if finding.severity == "warning" else reporter.say)(finding.message)
+    tell(findings, reporter)
     if len(subjects) == 2:
         subjects = _on_common_cases(subjects, reporter)
     evaluated = tuple(_evaluated(subject, options) for subject in subjects)
@@ -266,7 +263,8 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
         optimistic=subject.optimistic,
         seed=options.seed,
     )
-    asked = {*CONFOUNDERS, *options.subgroups, *(name for c in cases for name in c.covariates)}
+    # Columns of the labels may tell the label as well as facts of the scan.
+    asked = {*SCAN_FACTS, *options.subgroups, *(name for c in cases for name in c.covariates)}
     names = sorted(name for name in asked if any(fact.get(name) is not None for fact in facts))
     unlabelled = len(subject.rows) - len(rows)
     notes = [*scores.notes, *subject.notes]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from medtool.core.task import Task
     from medtool.verbs.train import TrainOptions
 
-# Facts of a scan that must not predict the label by themselves.
-CONFOUNDERS = ("manufacturer", "kernel", "thickness_mm", "slices")
 # Above this, a fact alone is worth a warning (0.5 is chance).
 SUSPICIOUS_AUROC = 0.65
 
@@ -141,9 +139,9 @@ def _parts_of_run(cases: Sequence[Case], run: RunFolder) -> tuple[tuple[Case, ..
 
 def measure_confounders(cases: Sequence[Case], reporter: Reporter) -> list[dict[str, Any]]:
     """How well scanner, kernel, thickness or number of slices alone predict the label."""
-    from medtool.score.confounders import confounder_aurocs
+    from medtool.score.confounders import SCAN_FACTS, confounder_aurocs
 
-    names = [n for n in CONFOUNDERS if any(case.facts.get(n) is not None for case in cases)]
+    names = [n for n in SCAN_FACTS if any(case.facts.get(n) is not None for case in cases)]
     rows = confounder_aurocs(
         [case.facts for case in cases],
         [float(case.label or 0.0) for case in cases],
