@@ -20,6 +20,9 @@ ThresholdRule = Literal["youden", "f1", "sensitivity", "specificity", "cost", "f
 
 # Sums of a few thousand counts divided once: equal optima differ by less than this.
 EQUAL = 1e-12
+# How far a stored threshold stays from the score that set it: far more than arithmetic differs,
+# far less than probabilities mean.
+MARGIN = 1e-4
 
 
 def choose_threshold(
@@ -62,6 +65,22 @@ def choose_threshold(
     if rule == "specificity":
         return threshold_for_specificity(sample, target)
     return _middle_of_best(points, _merit(points, rule, cost_fp, cost_fn))
+
+
+def with_margin(threshold: float, probabilities: ArrayLike) -> float:
+    """``threshold`` moved off the score that set it, no decision on ``probabilities`` changed.
+
+    A score computed with other numbers of threads, or on another machine, differs in its last
+    digits, and the very case that set the threshold would change sides. It goes below that score,
+    by MARGIN, but at most half way to the next one; above all scores where nothing is positive.
+    """
+    scores = np.unique(np.asarray(probabilities, dtype=np.float64))
+    if scores.size == 0 or threshold not in scores:
+        above = scores.size > 0 and threshold > scores[-1]
+        return max(threshold, float(scores[-1]) + MARGIN) if above else threshold
+    below = scores[scores < threshold]
+    room = threshold - float(below[-1]) if below.size else np.inf
+    return max(0.0, threshold - min(MARGIN, room / 2))
 
 
 def threshold_for_specificity(sample: BinarySample, target: float) -> float:

@@ -24,13 +24,13 @@ from medtool.report.page import write_report
 from medtool.score.completion import completed
 from medtool.score.confounders import confounders_text
 from medtool.score.document import scores_to_document
-from medtool.score.threshold import choose_threshold
+from medtool.score.threshold import choose_threshold, with_margin
 from medtool.train.document import score_quantiles
 from medtool.verbs.infer import InferOptions
 from medtool.verbs.infer_output import Output, OutputPlace, guard
 from medtool.verbs.infer_rows import RowMaker
-from medtool.verbs.train import TrainOptions, TrainResult
 from medtool.verbs.train_folds import join_folds
+from medtool.verbs.train_options import TrainOptions, TrainResult
 from medtool.verbs.train_prepare import Ready
 from medtool.verbs.train_run import new_network
 
@@ -159,6 +159,8 @@ def _keep_threshold(task: Task, best: Path, selection: Sequence[CaseOutcome]) ->
         metrics.cost_false_positive,
         metrics.cost_false_negative,
     )
+    if metrics.threshold_rule != "fixed":
+        threshold = with_margin(threshold, probabilities)
     document = read_header(best).document
     training_range = {
         **document["training_range"],

@@ -1,9 +1,12 @@
 """Threshold rules on cohorts small enough to see the answer."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medtool.core.errors import LabelsError, UnknownNameError
-from medtool.score.threshold import choose_threshold
+from medtool.score.threshold import choose_threshold, with_margin
 
 LABELS = [0, 0, 1, 0, 1, 1]
 SCORES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -53,3 +56,24 @@ def test_an_unknown_rule_names_the_nearest():
     with pytest.raises(UnknownNameError) as refusal:
         choose_threshold([0, 1], [0.2, 0.3], "youdens")
     assert refusal.value.nearest == "youden"
+
+
+@given(
+    scores=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12),
+    place=st.integers(0, 12),
+)
+def test_a_margin_changes_no_decision(scores, place):
+    # Any observed score, or just above all of them.
+    candidates = [*sorted(scores), np.nextafter(max(scores), np.inf)]
+    threshold = candidates[min(place, len(scores))]
+    moved = with_margin(threshold, scores)
+    assert [s >= moved for s in scores] == [s >= threshold for s in scores]
+    assert abs(moved - threshold) <= 1.001e-4
+
+
+def test_the_case_that_set_a_threshold_keeps_its_decision_on_another_machine():
+    # Seen with one thread instead of two: 0.41635206 became 0.41635203, positive became negative.
+    moved = with_margin(0.41635206, [0.2, 0.41635206, 0.9])
+    assert moved == pytest.approx(0.41625206)
+    assert with_margin(0.3, [0.3, 0.29999]) == pytest.approx(0.299995)
+    assert with_margin(0.5, [0.2, 0.9]) == 0.5
