@@ -19,7 +19,7 @@ WIDTH_PX = 1200
 # Longer than what is shown; the empty rest is cut off.
 HEIGHT_PX = 4000
 MARGIN_PX = 24
-COLOURS = 192
+COLOURS = 256
 
 STYLE = """
 <style>
