@@ -1,6 +1,6 @@
 """Every kind of install in full, into empty environments: what each takes, and that all is there.
 
-    python benchmarks/install_size.py [--quick]
+    python benchmarks/install_size.py [--quick] [--first N]
 
 Packages come from wherever this machine's pip is told to take them; a CUDA build of torch alone
 is larger than the limit, which is that of a machine without a GPU.
@@ -8,6 +8,7 @@ is larger than the limit, which is that of a machine without a GPU.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ Install = Callable[[Path, list[str]], None]
 
 
 def main() -> int:
-    run = begin("install_size", __doc__, ["pip", "torch"])
+    run = begin("install_size", __doc__, ["pip", "torch"], _options)
     # Quick: nothing but medtool itself, so that nothing large is carried.
     extra = ["--no-deps"] if run.options.quick else []
     rows = []
@@ -41,13 +42,17 @@ def main() -> int:
             "pip install -e .": lambda place, words: _pip(place, str(ROOT), [*words, "-e"]),
             'pipx install . --pip-args "-c constraints.txt"': _pipx,
         }
-        for name, install in kinds.items():
+        for name, install in list(kinds.items())[: run.options.first]:
             place = folder / "environment"
             if not (run.options.quick and install is _pipx):
                 install(place, extra)
                 rows.append(_row(name, place, quick=run.options.quick))
             shutil.rmtree(place, ignore_errors=True)
     return run.finish(rows)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--first", metavar="N", type=int, help="only the first N kinds")
 
 
 def _build(folder: Path) -> tuple[Path, Path]:
