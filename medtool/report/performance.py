@@ -207,11 +207,11 @@ def confusion_html(scores: Scores) -> Markup:
         return Markup("")
     threshold = scores.tables.get("decision", {}).get("threshold")
     matrix = Markup(
-        '<table class="matrix"><caption>Confusion matrix{t}.</caption>'
+        '<div class="scroll"><table class="matrix"><caption>Confusion matrix{t}.</caption>'
         "<thead><tr><th></th><th>called positive</th><th>called negative</th></tr></thead>"
         "<tbody><tr><th>positive</th><td class='right'>{tp}</td><td class='wrong'>{fn}</td></tr>"
         "<tr><th>negative</th><td class='wrong'>{fp}</td><td class='right'>{tn}</td></tr></tbody>"
-        "</table>"
+        "</table></div>"
     ).format(t=_at(threshold), **counts)
     fixed = scores.tables.get("fixed_specificity") or ()
     table = (

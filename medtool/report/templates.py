@@ -59,7 +59,7 @@ _TABLE = _environment.from_string(
 
 _FIGURE = _environment.from_string(
     """
-<figure role="img" aria-label="{{ caption }}">{{ picture }}
+<figure role="img" aria-label="{{ caption }}"{% if drawn %} class="drawn"{% endif %}>{{ picture }}
 <figcaption>{{ caption }}</figcaption></figure>
 """
 )
@@ -160,7 +160,7 @@ def svg_of(figure: Figure, name: str) -> Markup:
 
 def svg_figure_html(svg: Markup, caption: str) -> Markup:
     """An SVG made by our own code, with its caption."""
-    return Markup(_FIGURE.render(picture=svg, caption=caption))
+    return Markup(_FIGURE.render(picture=svg, caption=caption, drawn=True))
 
 
 def picture_html(file: Path, alternative: str) -> Markup:

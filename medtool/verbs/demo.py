@@ -281,7 +281,10 @@ class _Steps:
                 ),
                 self.reporter,
             )
-            lines = ["  ".join(line[:4]) for line in result.evaluated[0].lines()[1:3]]
+            lines = [
+                f"{name} {value} ({interval}), n = {n}"
+                for name, value, interval, n, *_ in result.evaluated[0].lines()[1:3]
+            ]
             ended(ExitStatus.DONE, "; ".join(lines))
         return result
 

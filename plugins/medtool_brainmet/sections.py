@@ -93,11 +93,11 @@ def top_slices_section(run: RunFolder) -> Section | None:
     listed: Rows = [
         {
             "case": row["case"],
-            "label": labels.get(row["case"], ""),
+            "label": _label(labels.get(row["case"])),
             "probability": float(row["probability"]),
             "instance": _whole(row.get("top_slice_instance")),
             "index": _whole(row.get("top_slice_index")),
-            "position": _number(row.get("top_slice_position_mm")),
+            "position": _tenths(row.get("top_slice_position_mm")),
             "used": f"{row.get('slices_used', '')} of {row.get('slices_read', '')}",
         }
         for row in sorted(rows, key=lambda row: -float(row["probability"]))[:STUDIES_LISTED]
@@ -107,12 +107,12 @@ def top_slices_section(run: RunFolder) -> Section | None:
         "label": "Label",
         "probability": "Probability",
         "instance": "Instance number",
-        "index": "Slice index",
+        "index": "Slice (from 0)",
         "position": "Position (mm)",
         "used": "Slices used",
     }
     text = Markup(
-        "<p>Of the {count} {words} that the model calls most suspicious: where to look first. The "
+        "<p>Where to look first in the {count} {words} with the highest probability. The "
         "slice is the one with the highest logit; it is a pointer for a reader, not a finding.</p>"
     ).format(count=len(listed), words=words)
     return Section("Top slices", str(text + table_html(listed, columns)), order=70)
@@ -122,8 +122,12 @@ def _predictions(run: RunFolder, part: str) -> Path:
     return run.predictions_folder / part / "predictions.csv"
 
 
-def _number(text: str | None) -> float | None:
-    return float(text) if text else None
+def _label(text: str | None) -> str:
+    return {0.0: "negative", 1.0: "positive"}[float(text)] if text else ""
+
+
+def _tenths(text: str | None) -> str:
+    return f"{float(text):.1f}" if text else ""
 
 
 def _whole(text: str | None) -> int | None:

@@ -284,6 +284,11 @@ def test_top_slices_come_from_held_out_studies(tmp_path: Path) -> None:
     assert set(titles) == {"Top slices", "Does the augmentation give the label away?"}
     assert titles["Top slices"].index(">b<") < titles["Top slices"].index(">a<")
     assert ">c<" not in titles["Top slices"]
+    assert [word in titles["Top slices"] for word in (">positive<", ">12.5<", ">1.0<")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 # --- what reading finds -------------------------------------------------------------------

@@ -1,17 +1,20 @@
 """What a reader of the report would stumble over: numbering, noise of arithmetic, raw times."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
+from markupsafe import Markup
 from run_builder import build_run
 
 from medtool.data.run_folder import RunFolder, write_rows
 from medtool.report.cases import worst_cases_html
 from medtool.report.cohort import cohort_html
 from medtool.report.figures import learning_figure
+from medtool.report.performance import headline_html
 from medtool.report.run_view import view_run
-from medtool.report.templates import fact_title, time_text
+from medtool.report.templates import fact_title, svg_figure_html, time_text
 
 
 def cohort_of(tmp_path: Path, facts: list[dict[str, object]]) -> str:
@@ -82,3 +85,18 @@ def test_groups_that_learn_alike_share_one_line() -> None:
     ]
     rates = learning_figure(history).axes[2]
     assert [line.get_label() for line in rates.get_lines()] == ["a, b", "c"]
+
+
+def test_wide_things_scroll_inside_the_page() -> None:
+    drawing = str(svg_figure_html(Markup("<svg></svg>"), "Flow."))
+    assert drawing.strip().startswith('<figure role="img" aria-label="Flow." class="drawn">')
+
+
+def test_a_metric_without_interval_says_so(tmp_path) -> None:
+    run = build_run(tmp_path / "run")
+    stored = run.read_scores()
+    stored["test"]["metrics"]["auroc"] |= {"low": None, "high": None}
+    run.scores_file.write_text(json.dumps(stored), encoding="utf-8")
+    text = str(headline_html(view_run(run)))
+    assert text.count(">no interval<") == 1
+    assert "(\N{EN DASH})" not in text
