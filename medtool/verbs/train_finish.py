@@ -13,7 +13,8 @@ from medtool.core.files import file_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.progress import Reporter
 from medtool.core.records import SELECTION_OPTIMISTIC, Case, Part, Prediction, Scores, Truth
-from medtool.data.cache import Cache
+from medtool.data.cache import Cache, read_prepared
+from medtool.data.leakage import leakage_gate
 from medtool.data.run_folder import RunFolder, write_json
 from medtool.data.run_record import now_utc
 from medtool.nets.device import choose_device, choose_precision
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from medtool.core.task import Task
 
 PROBABILITY = "probability"
+LEAK_OPTIMISTIC = "patients or pixels on both sides of the split were allowed, optimistic"
 
 
 def finish(
@@ -53,6 +55,8 @@ def finish(
     task, data = ready.order.task, ready.data
     began = time.perf_counter()
     model = _model(task, best, options)
+    leaks = _allowed_leaks(ready, options)
+    why = {"selection": SELECTION_OPTIMISTIC, "test": LEAK_OPTIMISTIC if leaks else ""}
     parts: dict[str, Scores] = {}
     with reporter.progress("Scoring", None) as advance:
         selection = _predict(ready, model, data.part("selection"), options)
@@ -67,8 +71,7 @@ def finish(
                 continue
             outcomes = _predict(ready, model, cases, options)
             advance(len(outcomes))
-            optimistic = SELECTION_OPTIMISTIC if part == "selection" else ""
-            scores = _write_part(run, ready, model, part, outcomes, options, optimistic)
+            scores = _write_part(run, ready, model, part, outcomes, options, why[part])
             parts[part] = completed(
                 scores,
                 facts={o.case.case_id: {**o.case.covariates, **o.case.facts} for o in outcomes},
@@ -89,6 +92,7 @@ def finish(
     document["checkpoint_sha256"] = file_sha256(best)
     infer_line = f"medtool infer SCANS --checkpoint {best} -o OUT"
     document["infer"] = infer_line
+    document["notes"] = [*document.get("notes", ()), *leaks]
     run.write_run(document)
     report = write_report(run, task.sections(run))
     alone = confounders_text(data.confounders)
@@ -106,6 +110,15 @@ def finish(
         infer_line=infer_line,
         failures=len(ready.failures),
     )
+
+
+def _allowed_leaks(ready: Ready, options: TrainOptions) -> list[str]:
+    """What the leakage gate let pass because a person named it."""
+    data = ready.data
+    facts = {c.case_id: read_prepared(ready.cache.path(c), names=()).facts for c in data.cases}
+    hashes = {name: list(fact.get("slice_hashes", ())) for name, fact in facts.items()}
+    found = leakage_gate(data.cases, data.split.parts, hashes, allow=options.allow_leak)
+    return [finding.message for finding in found]
 
 
 def _model(task: Task, path: Path, options: TrainOptions) -> Model:

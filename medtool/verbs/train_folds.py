@@ -43,6 +43,7 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
         fold_of |= {row["case"]: run.path.name for row in answered}
     cases = _cases(done)
     labels = {row["case"]: float(row["label"]) for row in cases if row["label"]}
+    said = [str(run.read_scores().get("test", {}).get("optimistic", "")) for run in done]
     scores = completed(
         _scores(task, [row for row in rows if row["case"] in labels], labels),
         facts={row["case"]: {k: v for k, v in row.items() if v != ""} for row in cases},
@@ -51,6 +52,7 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
         selection={run.path.name: _selection(run) for run in done},
         folds=fold_of,
     )
+    scores = replace(scores, optimistic=next(filter(None, said), ""))
     joint = RunFolder(parent)
     write_json(joint.scores_file, {OUT_OF_FOLD: scores_to_document(scores)})
     write_rows(joint.predictions_folder / OUT_OF_FOLD / PREDICTIONS_FILE, rows)

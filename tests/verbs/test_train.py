@@ -242,6 +242,18 @@ def test_identical_pixels_under_two_patients_end_the_run(folder: Path) -> None:
     train(options("second", allow_leak=(f"patient={patient}",)))
 
 
+def test_a_leak_that_was_allowed_makes_the_test_part_optimistic(folder: Path) -> None:
+    first, second = sorted((folder / "scans").rglob("*.npy"))[2:4]
+    np.save(second, np.load(first))
+    name = f"patient={second.parent.name}"
+    said = Listening()
+    train(options(allow_leak=(name,)), said)
+    run = run_of(folder)
+    assert "both sides" in run.read_scores()["test"]["optimistic"]
+    assert any("identical slices: allowed by name" in note for note in run.read_run()["notes"])
+    assert any(line.startswith("test: auroc") and "optimistic" in line for line in said.lines)
+
+
 def test_no_labels_are_refused(folder: Path) -> None:
     (folder / "labels.csv").unlink()
     with pytest.raises(LabelsError, match="no labels"):
