@@ -25,6 +25,7 @@ from documented import (
     pages,
     python_blocks,
     shell_blocks,
+    toml_blocks,
     write_playground,
 )
 
@@ -241,15 +242,29 @@ def _expanded(command: Command, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_programs_of_the_python_page_run(
-    playground: Path, tmp_path: Path, fresh_python: Callable[..., Any]
+@pytest.mark.parametrize("page", ["python-api.md", "checkpoint.md"])
+def test_programs_run(
+    page: str, playground: Path, tmp_path: Path, fresh_python: Callable[..., Any]
 ) -> None:
     folder = shutil.copytree(playground, tmp_path / "work")
-    for number, program in enumerate(python_blocks(DOCS / "python-api.md")):
+    for number, program in enumerate(python_blocks(DOCS / page)):
         file = folder / f"program_{number}.py"
         file.write_text(program, encoding="utf-8")
         outcome = fresh_python(file, folder=folder)
         assert outcome.status == 0, f"{program}\n{outcome.err}"
+
+
+def test_presets_that_are_shown_resolve(tmp_path: Path, medtool: Callable[..., Any]) -> None:
+    blocks = toml_blocks(DOCS / "presets.md")
+    preset = next(block for block in blocks if block.startswith("# presets/brainmet/mine.toml"))
+    project = next(block for block in blocks if block.startswith("[paths]"))
+    (tmp_path / "presets" / "brainmet").mkdir(parents=True)
+    (tmp_path / "presets" / "brainmet" / "mine.toml").write_text(preset, encoding="utf-8")
+    (tmp_path / "medtool.toml").write_text(project, encoding="utf-8")
+    outcome = medtool("presets", "brainmet", "mine", folder=tmp_path)
+    assert outcome.status == 0, outcome.err
+    assert re.search(r"gradient_clip = 0.5 .*mine.toml", outcome.out)
+    assert re.search(r"seed = 7 .*medtool.toml", outcome.out)
 
 
 @pytest.mark.slow

@@ -82,12 +82,18 @@ def commands_to_run(page: Path) -> list[Command]:
 
 
 def python_blocks(page: Path) -> list[str]:
-    """Python programs of a page that are not marked as shown only."""
-    return [
-        match["body"]
-        for match in FENCE.finditer(page.read_text(encoding="utf-8"))
-        if match["kind"] == "python" and not (match["mark"] or "").startswith(SHOWN_ONLY)
-    ]
+    """The Python programs of a page."""
+    return _blocks(page, "python")
+
+
+def toml_blocks(page: Path) -> list[str]:
+    """The presets and settings of a page."""
+    return _blocks(page, "toml")
+
+
+def _blocks(page: Path, kind: str) -> list[str]:
+    found = FENCE.finditer(page.read_text(encoding="utf-8"))
+    return [match["body"] for match in found if match["kind"] == kind]
 
 
 def write_playground(folder: Path) -> Path:
