@@ -3,73 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtool.config import Resolved, resolve, settings_from_document, write_preset
+from medtool.config import Resolved, resolve, settings_from_document
 from medtool.core.checkpoint import LAST_NAME, find_checkpoint, read_header
 from medtool.core.errors import Interrupted, OutputExistsError, UsageError
-from medtool.core.files import sweep_temporary
 from medtool.core.names import safe_file_stem
 from medtool.core.progress import Reporter, Silent
 from medtool.core.registry import load_task
-from medtool.data.run_folder import RunFolder, write_json
-from medtool.verbs.options import RunOptions
+from medtool.data.run_folder import RunFolder
+from medtool.verbs.train_options import TrainOptions, TrainResult
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
 
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What is asked of ``train``.
-
-    ``task`` may be a class instead of a registered name. ``resume`` is a run's folder or one of
-    its checkpoints.
-    """
-
-    task: str | type[Task]
-    preset: str | None = None
-    data: Path | None = None
-    labels: Path | None = None
-    assignments: Sequence[str] = ()
-    series: Path | None = None
-    allow_leak: Sequence[str] = ()
-    from_scratch: bool = False
-    fetch: bool = False
-    resume: Path | None = None
-    start_or_resume: bool = False
-    slim: bool = False
-    case_timeout_s: float | None = None
-    run: RunOptions = field(default_factory=RunOptions)
-    command: str = ""
-    folder: Path = Path()
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Where the run is, its checkpoint, its headline number and how to use it."""
-
-    run: Path
-    checkpoint: Path
-    report: Path | None
-    scores: dict[str, Any]
-    infer_line: str
-    failures: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; of the scores the metrics."""
-        return {
-            "run": str(self.run),
-            "checkpoint": str(self.checkpoint),
-            "report": str(self.report or ""),
-            "infer": self.infer_line,
-            "failures": self.failures,
-            "scores": {part: document["metrics"] for part, document in self.scores.items()},
-        }
+__all__ = ["TrainOptions", "TrainResult", "train"]
 
 
 def train(options: TrainOptions, reporter: Reporter | None = None) -> TrainResult:
@@ -267,12 +218,3 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def begin_run(run: RunFolder, resolved: Resolved, document: dict[str, Any]) -> None:
-    """Write what is known of a run before it learns: preset and run.json."""
-    sweep_temporary(run.path)
-    run.path.mkdir(parents=True, exist_ok=True)
-    if not run.preset_file.is_file():
-        write_preset(resolved.settings, run.preset_file, origins=resolved.origins)
-    write_json(run.run_file, document)

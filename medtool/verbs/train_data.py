@@ -19,7 +19,7 @@ from medtool.verbs.task_data import no_usable_study, require_data
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
-    from medtool.verbs.train import TrainOptions
+    from medtool.verbs.train_options import TrainOptions
 
 # Above this, a fact alone is worth a warning (0.5 is chance).
 SUSPICIOUS_AUROC = 0.65

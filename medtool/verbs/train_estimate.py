@@ -27,7 +27,7 @@ from medtool.verbs.train_run import new_network
 if TYPE_CHECKING:
     import torch
 
-    from medtool.verbs.train import TrainOptions
+    from medtool.verbs.train_options import TrainOptions
 
 # Cases that are prepared for the estimate; they stay in the cache.
 SAMPLE_TRAINING = 3

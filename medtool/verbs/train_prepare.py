@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtool.config import Resolved
+from medtool.config import Resolved, write_preset
 from medtool.config.weights import PretrainedModelSection
 from medtool.core.checkpoint import read_header
 from medtool.core.errors import InputError
+from medtool.core.files import sweep_temporary
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Part
 from medtool.data.cache import Cache, read_prepared
@@ -33,9 +34,9 @@ from medtool.train.document import (
 )
 from medtool.train.plan import Plan, make_plan, plan_from_document
 from medtool.train.stages import check_groups
-from medtool.verbs.train import TrainOptions, begin_run
 from medtool.verbs.train_data import TrainingData, case_rows, gather
 from medtool.verbs.train_estimate import estimate_run
+from medtool.verbs.train_options import TrainOptions
 from medtool.verbs.train_precompute import precompute
 from medtool.verbs.train_run import Order, new_network
 
@@ -89,7 +90,7 @@ def make_ready(
     plan = _plan(task, start, data, options, resume)
     earlier = run.read_run() if run.exists() else {}
     document = {**_run_document(task, resolved, options, data, started), **_kept(earlier)}
-    begin_run(run, resolved, document)
+    _begin_run(run, resolved, document)
     run.write_cases(case_rows(data))
     write_json(run.intake_file, data.cohort.intake)
     if resume is None:
@@ -226,6 +227,15 @@ def _run_document(
         "synthetic": data.synthetic,
         "notes": [finding.message for finding in data.findings],
     }
+
+
+def _begin_run(run: RunFolder, resolved: Resolved, document: dict[str, Any]) -> None:
+    """Write what is known of a run before it learns: preset and run.json."""
+    sweep_temporary(run.path)
+    run.path.mkdir(parents=True, exist_ok=True)
+    if not run.preset_file.is_file():
+        write_preset(resolved.settings, run.preset_file, origins=resolved.origins)
+    write_json(run.run_file, document)
 
 
 def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:
