@@ -99,7 +99,11 @@ def precompute_features(
     plan.folder.mkdir(parents=True, exist_ok=True)
     replace_text(plan.folder / DESCRIPTION_NAME, json.dumps({"first_step": plan.steps}))
     network.to(device).eval()
-    plain = {id(cases): task.examples(cases, prepared, training=False) for cases, _ in missing}
+    plain = {
+        id(cases): task.examples(cases, prepared, training=False)
+        for cases in (training, selection)
+        if missing
+    }
     augmented = task.examples(training, prepared, training=True) if missing else None
     began = time.perf_counter()
     with reporter.progress("features of frozen parts", len(missing)) as advance:

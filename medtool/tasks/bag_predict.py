@@ -121,7 +121,7 @@ def pool_studies(model: BagModelSection, predictions: Sequence[Prediction]) -> P
     best = max(predictions, key=lambda prediction: float(prediction.scalars["logit"]))
     if len(predictions) == 1:
         return best
-    logit = float(best.scalars["logit"])
+    logit, top = float(best.scalars["logit"]), best
     if model.pooling != "attention":
         pool = create_pooling(
             model.pooling, top_share=model.top_share, lse_sharpness=model.lse_sharpness
@@ -134,7 +134,7 @@ def pool_studies(model: BagModelSection, predictions: Sequence[Prediction]) -> P
         ]
         bag = torch.tensor([slices], dtype=torch.float64)
         logit = clipped(pool(bag, torch.ones_like(bag, dtype=torch.bool)).item())
-    top = max(predictions, key=_top_logit)
+        top = max(predictions, key=_top_logit)
     probability = 1 / (1 + math.exp(-logit))
     threshold = float(best.scalars["threshold"])
     scalars = {

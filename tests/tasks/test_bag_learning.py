@@ -386,6 +386,19 @@ def test_studies_of_a_patient_are_one_bag(pooling: str, probability: float) -> N
     assert (pooled.scalars["slices_read"], pooled.patient_id) == (4, "p")
 
 
+def test_with_attention_the_study_that_answers_names_its_own_slice() -> None:
+    # The first study says more (0.8 against 0.6), though a slice of the second has more alone.
+    task = TinyBag(tiny_settings(model={"pooling": "attention"}))
+    first, second = study("a", [1.0]), study("b", [3.0])
+    said = [
+        replace(one, scalars={**one.scalars, "logit": math.log(p / (1 - p)), "probability": p})
+        for one, p in ((first, 0.8), (second, 0.6))
+    ]
+    pooled = task.pool(said)
+    assert pooled.scalars["probability"] == pytest.approx(0.8)
+    assert pooled.scalars["top_slice_uid"] == "a.0"
+
+
 def test_predictions_are_scored_at_their_threshold() -> None:
     task = TinyBag(tiny_settings(metrics={"bootstrap_draws": 100}))
     predictions = [study("a", [2.0]), study("b", [-2.0]), study("c", [1.0]), study("d", [-1.0])]
