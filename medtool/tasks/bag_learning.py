@@ -15,7 +15,7 @@ from medtool.nets.losses import bce, focal
 from medtool.score.classification import binary_scores
 from medtool.score.ranking import auroc
 from medtool.score.sample import binary_sample
-from medtool.score.threshold import choose_threshold
+from medtool.score.threshold import choose_threshold, with_margin
 
 if TYPE_CHECKING:
     from medtool.config.sections import MetricsSection
@@ -111,7 +111,7 @@ def _threshold(
     metrics: MetricsSection, labels: Sequence[float], probabilities: Sequence[float]
 ) -> float:
     try:
-        return choose_threshold(
+        threshold = choose_threshold(
             labels,
             probabilities,
             metrics.threshold_rule,
@@ -121,6 +121,9 @@ def _threshold(
         )
     except LabelsError:
         return NEUTRAL_THRESHOLD
+    # A milestone answers with this threshold, and its arithmetic is that of other batches.
+    fixed = metrics.threshold_rule == "fixed"
+    return threshold if fixed else with_margin(threshold, probabilities)
 
 
 def score_predictions(

@@ -291,6 +291,14 @@ def test_an_epoch_is_summed_up_by_hand() -> None:
     assert (found["loss"], found["threshold"]) == (0.5, 0.5)
 
 
+def test_the_threshold_of_an_epoch_stays_off_the_score_that_set_it() -> None:
+    rows = [("a", 1.0, 2.0), ("b", 1.0, -1.0), ("c", 0.0, 1.0), ("d", 0.0, -3.0)]
+    found = summarise_facts(tiny_settings().metrics, [facts(rows)])
+    # The best F1, 4 in 5, is at the probability of b: 1 / (1 + e) = 0.268941.
+    assert found["f1"] == pytest.approx(0.8)
+    assert found["threshold"] == pytest.approx(0.268941 - 1e-4, abs=1e-6)
+
+
 def test_one_class_in_the_selection_part_gives_no_auroc() -> None:
     found = summarise_facts(tiny_settings().metrics, [facts([("a", 0.0, -1.0)])])
     assert math.isnan(found["auroc"])
