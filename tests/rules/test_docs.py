@@ -180,8 +180,11 @@ def test_the_picture_is_small() -> None:
     assert (DOCS / "images" / "report.png").stat().st_size < 300_000
 
 
-def test_principles_fit_on_a_page() -> None:
-    assert len(text_of("principles.md").splitlines()) <= 60
+def test_principles_fit_on_a_page_and_name_tests_that_exist() -> None:
+    page = text_of("principles.md")
+    assert len(page.splitlines()) <= 60
+    for name in re.findall(r"`(tests/[^`]+)`", page):
+        assert (ROOT / name).exists(), name
 
 
 # --- what is shown, runs ------------------------------------------------------------------------
