@@ -39,6 +39,11 @@ TITLES = {
         "Install size",
         "What one `pip` command with `constraints.txt` puts on the disk.",
     ),
+    "resolve": Text(
+        "Pythons and systems",
+        "Whether the versions of `constraints.txt` have wheels for each supported Python and "
+        "system: packages that have none, of all that are needed.",
+    ),
     "scan_headers": Text(
         "Scanning headers",
         "Finding the series of a folder. The pydicom loop only reads headers; ours also groups, "
