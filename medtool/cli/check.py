@@ -31,6 +31,10 @@ def command(
             metavar="[DATA]", help="Folder of the data; by default as medtool.toml says, or here."
         ),
     ] = None,
+    series: SeriesTable = None,
+    labels: Labels = None,
+    preset: Preset = None,
+    assignments: Set = None,
     csv: Annotated[
         Path | None,
         typer.Option(
@@ -40,14 +44,10 @@ def command(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    series: SeriesTable = None,
-    labels: Labels = None,
-    preset: Preset = None,
-    assignments: Set = None,
-    workers: Workers = None,
-    case_timeout_s: CaseTimeout = None,
     force: Force = False,
     as_json: Json = False,
+    workers: Workers = None,
+    case_timeout_s: CaseTimeout = None,
     quiet: Quiet = False,
 ) -> int:
     """Say of every series and study under DATA whether it can be used, and why not."""

@@ -17,10 +17,10 @@ def command(
         Path, typer.Argument(metavar="DIR", help="Folder for the cohort and what comes of it.")
     ],
     seed: Seed = None,
-    device: Device = "auto",
-    workers: Workers = None,
     force: Force = False,
     as_json: Json = False,
+    device: Device = "auto",
+    workers: Workers = None,
     quiet: Quiet = False,
 ) -> int:
     """Write a synthetic cohort into DIR and run every command on it; ends with the report."""

@@ -22,8 +22,8 @@ Checkpoint = Annotated[
 
 def command(
     checkpoint: Checkpoint = None,
-    device: Device = "auto",
     as_json: Json = False,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> int:
     """Say what this machine can do, what is missing, and how to get it."""

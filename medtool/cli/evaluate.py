@@ -40,7 +40,6 @@ def command(
     checkpoints: Checkpoints = None,
     data: Data = None,
     labels: Labels = None,
-    output: Out = None,
     by: By = "case",
     threshold: Threshold = None,
     subgroups: Subgroup = None,
@@ -49,12 +48,13 @@ def command(
     label_column: LabelColumn = None,
     allow_demo: AllowDemo = False,
     seed: Seed = None,
+    output: Out = None,
+    force: Force = False,
+    as_json: Json = False,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = None,
     cache: Cache = None,
-    force: Force = False,
-    as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
     """Score stored predictions, a run, or a checkpoint on data; compare two."""

@@ -81,7 +81,7 @@ Seed = Annotated[
         "--seed",
         metavar="N",
         min=0,
-        help="Seed of splits, weights, augmentation.",
+        help="Seed of everything that is drawn at random.",
         rich_help_panel=SETTINGS,
     ),
 ]
@@ -123,21 +123,32 @@ AllowDemo = Annotated[
 # --- how it runs ------------------------------------------------------------------------------
 Device = Annotated[
     str,
-    typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Device.", rich_help_panel=RUNNING),
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|mps",
+        help="Where networks run; auto takes a GPU where there is one.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 Devices = Annotated[
     int,
     typer.Option(
-        "--devices", metavar="N", min=1, help="Devices of each node.", rich_help_panel=RUNNING
+        "--devices", metavar="N", min=1, help="Devices of each machine.", rich_help_panel=RUNNING
     ),
 ]
 Nodes = Annotated[
-    int, typer.Option("--nodes", metavar="N", min=1, help="Nodes.", rich_help_panel=RUNNING)
+    int,
+    typer.Option(
+        "--nodes", metavar="N", min=1, help="Machines of a cluster.", rich_help_panel=RUNNING
+    ),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        "--precision", metavar="auto|32|bf16|16", help="Arithmetic.", rich_help_panel=RUNNING
+        "--precision",
+        metavar="auto|32|bf16|16",
+        help="Bits of the arithmetic; auto as the device does best.",
+        rich_help_panel=RUNNING,
     ),
 ]
 Workers = Annotated[

@@ -32,9 +32,6 @@ def command(
     series: SeriesTable = None,
     preset: Preset = None,
     assignments: Set = None,
-    cache: Cache = None,
-    workers: Workers = None,
-    case_timeout_s: CaseTimeout = None,
     preview: Annotated[
         Path | None,
         typer.Option(
@@ -46,6 +43,9 @@ def command(
     ] = None,
     force: Force = False,
     as_json: Json = False,
+    cache: Cache = None,
+    workers: Workers = None,
+    case_timeout_s: CaseTimeout = None,
     quiet: Quiet = False,
 ) -> int:
     """Prepare every study into the cache; what is there already is kept."""
