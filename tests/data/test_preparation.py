@@ -300,8 +300,8 @@ def test_interrupted_or_killed_it_leaves_whole_files_and_no_process(
         assert _wait_for(lambda: cache.has(cases[0]) and cache.has(cases[1]))
         assert _wait_for(lambda: len(group()) >= 2)
         os.kill(process.pid, signal_number)
-        process.wait(timeout=30)
-        assert _wait_for(lambda: not group(), 30)
+        process.wait(timeout=120)
+        assert _wait_for(lambda: not group())
     finally:
         process.kill()
         process.communicate()
