@@ -15,6 +15,8 @@ from medtool.core.errors import MachineError, UsageError
 from medtool.core.names import nearest_name
 
 TEMPORARY_PREFIX = ".writing-"
+# Stands in a folder of ours while a process works there alone.
+IN_USE = ".in-use"
 
 
 @contextmanager

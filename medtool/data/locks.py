@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from medtool.core.files import cannot_write
+from medtool.core.errors import OutputExistsError
+from medtool.core.files import IN_USE, cannot_write
 
+# What systems say when another process holds the lock.
+HELD = frozenset([errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK])
 # How often a waiting process looks whether the lock is free.
 POLL_S = 0.1
 
@@ -27,9 +31,11 @@ def try_lock(path: Path) -> IO[bytes] | None:
             import fcntl
 
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
+    except OSError as error:
+        if error.errno in HELD:
+            file.close()
+            return None
+        # A file system without locks: better unguarded than never.
     return file
 
 
@@ -53,3 +59,33 @@ def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator
         yield
     finally:
         held.close()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Work in ``folder`` (made where missing) as the only process.
+
+    A folder that nothing was written into is gone at the end. Raises OutputExistsError while
+    another process works there, MachineError where the folder cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    mark = folder / IN_USE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = try_lock(mark)
+    except OSError as error:
+        raise cannot_write(mark, error) from error
+    if held is None:
+        raise OutputExistsError(
+            "Another process is writing here.",
+            where=str(folder),
+            how="wait until it has ended, or name another place.",
+        )
+    try:
+        yield
+    finally:
+        held.close()
+        with suppress(OSError):
+            mark.unlink()
+            for path in made:
+                path.rmdir()

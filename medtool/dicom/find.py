@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medtool.core.errors import InputError
+from medtool.core.files import IN_USE
 from medtool.core.records import Skipped
 
 # The record that runs and predictions hold, and what stands near its beginning: a patients'
@@ -78,7 +79,8 @@ def _below(folder: Path, skipped: list[Skipped], seen: set[tuple[int, int]]) -> 
             else:
                 yield from _below(path, skipped, seen)
         elif is_file:
-            yield path
+            if entry.name != IN_USE:
+                yield path
         else:
             skipped.append(Skipped(path, "unreadable", "neither a file nor a folder"))
 

@@ -20,6 +20,7 @@ from medtool.core.files import nearest_path
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, Cohort, RefusedStudy
 from medtool.data.archive import is_archive, unpack
+from medtool.data.locks import alone
 from medtool.data.scratch import Scratch
 from medtool.verbs.infer_output import Output, OutputPlace, clear, guard
 from medtool.verbs.infer_rows import RowMaker
@@ -107,15 +108,16 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
         if maker.new_key:
             reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
         maker.check_pooling()
-        if options.force:
-            clear(place)
-        output = Output(place, maker.identity())
         startup_s = time.perf_counter() - started
-        run = _Run(model, options, maker, output, scratch.path, startup_s)
-        try:
-            return _answer_all(run, cohort, refused, reporter)
-        finally:
-            output.close()
+        with alone(place.folder):
+            if options.force:
+                clear(place)
+            output = Output(place, maker.identity())
+            run = _Run(model, options, maker, output, scratch.path, startup_s)
+            try:
+                return _answer_all(run, cohort, refused, reporter)
+            finally:
+                output.close()
 
 
 @dataclass(frozen=True)

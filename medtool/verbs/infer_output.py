@@ -11,6 +11,7 @@ from typing import Any
 
 from medtool.core.errors import OutputExistsError, UsageError
 from medtool.core.files import require_writable, sweep_temporary
+from medtool.data.locks import alone
 from medtool.data.predictions import (
     ELEMENTS_FILE,
     LEADING_COLUMNS,
@@ -53,6 +54,9 @@ def guard(place: OutputPlace, *, force: bool, resume: bool) -> None:
     require_writable(place.table)
     require_writable(place.journal)
     cut_off = place.journal.exists()
+    if cut_off:
+        with alone(place.folder):
+            pass
     if force:
         return
     if cut_off and not resume:

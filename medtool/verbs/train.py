@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from medtool.core.errors import Interrupted, OutputExistsError, UsageError
 from medtool.core.names import safe_file_stem
 from medtool.core.progress import Reporter, Silent
 from medtool.core.registry import load_task
+from medtool.data.locks import alone
 from medtool.data.run_folder import RunFolder
 from medtool.verbs.train_options import TrainOptions, TrainResult
 
@@ -60,7 +62,9 @@ def _one_run(options: TrainOptions, reporter: Reporter) -> TrainResult:
         reporter.say(f"Resuming {run.path} from {resume.name}.")
     task = task_class(resolved.settings)
     try:
-        return _learned(task, resolved, options, run, resume, reporter, started, clock)
+        # The processes of several nodes share one run.
+        with alone(run.path) if options.run.nodes == 1 else nullcontext():
+            return _learned(task, resolved, options, run, resume, reporter, started, clock)
     except KeyboardInterrupt:
         raise Interrupted(
             "Interrupted; what was finished is kept.",

@@ -53,6 +53,9 @@ def test_infer_goes_on_with_the_same_files(place: Place, answers: Path, medtool,
     words = ["infer", "scans", "-c", place.run, "-o", out, "--device", "cpu", "--workers", "1"]
     process = place.start(*words)
     wait_until(lambda: lines_of(out / ".partial" / "journal.jsonl") >= 3, process)
+    second = medtool(*words, "--force")
+    assert (second.status, process.poll()) == (2, None)
+    assert "Another process is writing here." in second.err
     if how == "ctrl-c":
         status, err = press_ctrl_c(process)
         assert status == 130
