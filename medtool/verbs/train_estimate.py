@@ -22,7 +22,7 @@ from medtool.train.pace import fit_to_minutes, measure_pace
 from medtool.train.plan import Plan
 from medtool.verbs.train_data import TrainingData
 from medtool.verbs.train_precompute import precompute
-from medtool.verbs.train_run import new_network
+from medtool.verbs.train_run import fabric_of, new_network
 
 if TYPE_CHECKING:
     import torch
@@ -133,8 +133,6 @@ def _trial(
     options: TrainOptions,
     loaders: int,
 ) -> tuple[Job, Live]:
-    from medtool.verbs.train_prepare import fabric_of
-
     task = data.task
     fabric = fabric_of(task, options, single=True)
     fabric.launch()

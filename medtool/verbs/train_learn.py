@@ -5,8 +5,8 @@ from __future__ import annotations
 from medtool.core.progress import Reporter
 from medtool.data.run_folder import RunFolder
 from medtool.verbs.train_options import TrainOptions
-from medtool.verbs.train_prepare import Ready, fabric_of
-from medtool.verbs.train_run import Learned, learn
+from medtool.verbs.train_prepare import Ready
+from medtool.verbs.train_run import Learned, fabric_of, learn
 
 
 def start_learning(

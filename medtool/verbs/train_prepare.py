@@ -24,7 +24,6 @@ from medtool.data.run_folder import RunFolder, write_json
 from medtool.data.run_record import run_record, versions
 from medtool.nets.device import choose_device
 from medtool.nets.state import load_network
-from medtool.train.devices import make_fabric
 from medtool.train.document import (
     fingerprint,
     group_table,
@@ -353,13 +352,3 @@ def _workers(options: TrainOptions) -> int:
     if options.run.workers is not None:
         return min(options.run.workers, MOST_LOADER_WORKERS)
     return max(1, min(MOST_LOADER_WORKERS, usable_cores() // (2 * options.run.devices)))
-
-
-def fabric_of(task: Task, options: TrainOptions, *, single: bool = False) -> Any:
-    """The Fabric that the options ask for; ``single``: one process on one device."""
-    return make_fabric(
-        options.run.device,
-        devices=1 if single else options.run.devices,
-        nodes=1 if single else options.run.nodes,
-        precision=task.settings.train.precision,
-    )

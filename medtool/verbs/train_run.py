@@ -21,7 +21,7 @@ from medtool.core.progress import Advance, Reporter, Silent
 from medtool.core.randomness import key64
 from medtool.core.records import Case
 from medtool.data.run_folder import RunFolder
-from medtool.train.devices import make_deterministic
+from medtool.train.devices import make_deterministic, make_fabric
 from medtool.train.events import Events
 from medtool.train.keeper import Keeper
 from medtool.train.live import Live
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medtool.core.task import Task
+    from medtool.verbs.train_options import TrainOptions
 
 
 # An epoch that waits longer for data than this has too few workers, or a slow disk.
@@ -86,6 +87,16 @@ def new_network(task: Task) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(key64("weights", task.settings.train.seed))
         return task.network()
+
+
+def fabric_of(task: Task, options: TrainOptions, *, single: bool = False) -> Fabric:
+    """The Fabric that the options ask for; ``single``: one process on one device."""
+    return make_fabric(
+        options.run.device,
+        devices=1 if single else options.run.devices,
+        nodes=1 if single else options.run.nodes,
+        precision=task.settings.train.precision,
+    )
 
 
 def learn(fabric: Fabric, order: Order, reporter: Reporter | None = None) -> Learned:
