@@ -27,6 +27,12 @@ from medtool.core.registry import task_names
 
 PROJECT_FILE = "medtool.toml"
 _OWN_TABLES = ("paths", "tasks")
+# What people look for under [paths] and what is named beside the rest of the data.
+_OF_DATA = {
+    "data": "folder, in [data]",
+    "folder": "folder, in [data]",
+    "labels": "labels, in [data]",
+}
 # These say something of a preset file; medtool.toml is none.
 _NOT_HERE = ("extends", "description")
 
@@ -145,7 +151,8 @@ def _paths(document: Document, folder: Path) -> tuple[Paths, list[Fault]]:
         place, key = document.place(("paths", name)), f"paths.{name}"
         if name not in known:
             allowed = f"one of the keys of [paths]: {', '.join(known)}"
-            faults.append(Fault(place, key, quoted(value), allowed, nearest_name(name, known)))
+            nearest = _OF_DATA.get(name) or nearest_name(name, known)
+            faults.append(Fault(place, key, quoted(value), allowed, nearest))
         elif not isinstance(value, str) or not value:
             faults.append(Fault(place, key, quoted(value), "the path of a folder, as text"))
         else:

@@ -151,7 +151,7 @@ def cohort_html(view: RunView) -> Markup:
     if not by_part:
         return paragraph_html("No case was given a part.")
     every = [row for rows in by_part.values() for row in rows]
-    columns = {**by_part, "All": every}
+    columns = {**by_part, "All": every} if len(by_part) > 1 else {"All": every}
     table = [
         {"fact": "Studies", **{t: str(len(rows)) for t, rows in columns.items()}},
         {

@@ -324,7 +324,7 @@ def confounders_html(view: RunView) -> Markup:
 def training_html(view: RunView) -> Markup:
     """Learning curves with the boundaries of stages and the epoch that was selected."""
     if not view.history:
-        return paragraph_html("No epoch was recorded.")
+        return paragraph_html(view.in_folds or "No epoch was recorded.")
     best = next((row for row in view.checkpoints if row.get("kind") == "best"), None)
     epoch = best.get("epoch") if best is not None else None
     figure = figures.learning_figure(

@@ -24,7 +24,7 @@ LARGE = 1000
 def checkpoints_html(view: RunView) -> Markup:
     """The checkpoints that are kept; their values are of the selection part."""
     if not view.checkpoints:
-        return paragraph_html("No checkpoint is kept.")
+        return paragraph_html(view.in_folds or "No checkpoint is kept.")
     rows = [
         {
             **row,

@@ -57,6 +57,12 @@ class RunView:
             return SELECTION_OPTIMISTIC
         return "training part, seen while learning" if part == "train" else ""
 
+    @property
+    def in_folds(self) -> str:
+        """Where to look for what each fold has for itself, "" for a run that has no folds."""
+        folds = self.run.get("folds") or ()
+        return f"Each fold has its own, in the reports of {', '.join(folds)}." if folds else ""
+
     def _folders(self, part: str) -> tuple[Path, ...]:
         return self.part_folders.get(part) or (self.path / "predictions" / part,)
 

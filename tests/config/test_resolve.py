@@ -107,6 +107,13 @@ def test_paths_of_another_working_folder(tmp_path):
     assert resolve(TinyTask, None, folder=tmp_path).settings.data.folder == tmp_path
 
 
+def test_data_named_under_paths_is_shown_its_place(folder):
+    write("medtool.toml", '[paths]\ndata = "CTs"\nlabels = "labels.csv"\n')
+    data, labels = faults_of(preset=None)
+    assert "folder, in [data]" in data
+    assert "labels, in [data]" in labels
+
+
 def test_the_home_folder_is_found(folder):
     data = resolve(TinyTask, None, assignments=["data.folder=~/scans"]).settings.data
     assert data.folder == Path.home() / "scans"

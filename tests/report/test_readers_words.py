@@ -12,7 +12,8 @@ from medtool.data.run_folder import RunFolder, write_rows
 from medtool.report.cases import worst_cases_html
 from medtool.report.cohort import cohort_html
 from medtool.report.figures import learning_figure
-from medtool.report.performance import headline_html
+from medtool.report.performance import headline_html, training_html
+from medtool.report.record import checkpoints_html
 from medtool.report.run_view import view_run
 from medtool.report.templates import fact_title, svg_figure_html, time_text
 
@@ -100,3 +101,16 @@ def test_a_metric_without_interval_says_so(tmp_path) -> None:
     text = str(headline_html(view_run(run)))
     assert text.count(">no interval<") == 1
     assert "(\N{EN DASH})" not in text
+
+
+def test_joined_folds_say_where_curves_and_checkpoints_are(tmp_path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_run({"folds": ["fold_0", "fold_1"]})
+    view = view_run(run)
+    assert "in the reports of fold_0, fold_1." in training_html(view)
+    assert "in the reports of fold_0, fold_1." in checkpoints_html(view)
+
+
+def test_one_part_is_not_shown_twice(tmp_path) -> None:
+    text = cohort_of(tmp_path, [{"sex": "F"}, {"sex": "M"}])
+    assert re.findall(r"<button[^>]*>(.*?)</button>", text) == ["", "All"]
