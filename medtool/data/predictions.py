@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medtool.core.errors import MachineError, UsageError
-from medtool.core.files import cannot_write, replace_text
+from medtool.core.files import cannot_write, nearest_path, replace_text
 from medtool.core.names import nearest_name
 
 LEADING_COLUMNS = ("case", "patient", "study_uid", "status", "code", "message")
@@ -84,6 +84,7 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
             "There are no predictions here.",
             where=str(path),
             wanted=f"a folder with {PREDICTIONS_FILE}, or that file",
+            nearest="" if path.exists() else nearest_path(path),
             how="'medtool infer' writes one.",
         )
     with file.open(encoding="utf-8-sig", newline="") as opened:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medtool.core.errors import InputError
+from medtool.core.files import nearest_path
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
 from medtool.dicom import scan
@@ -93,7 +94,12 @@ def _roots(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Finding]
     findings: list[Finding] = []
     for path in paths:
         if not path.exists():
-            raise InputError("There is nothing by this name.", where=str(path), wanted="scans")
+            raise InputError(
+                "There is nothing by this name.",
+                where=str(path),
+                wanted="scans",
+                nearest=nearest_path(path),
+            )
         if is_manifest(path):
             tables.append(path)
         elif (path / SCANS_FOLDER).is_dir():
