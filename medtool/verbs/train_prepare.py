@@ -87,6 +87,11 @@ def make_ready(
     cache = Cache(options.run.cache or resolved.paths.cache, task)
     start = _start(task, resolved.preset_name, resume, reporter)
     plan = _plan(task, start, data, options, resume)
+    if resume is not None and options.run.minutes is not None:
+        reporter.say(
+            f"--minutes changes nothing now: the schedule of {plan.epochs} epochs was fixed when "
+            "the run began."
+        )
     earlier = run.read_run() if run.exists() else {}
     document = {**_run_document(task, resolved, options, data, started), **_kept(earlier)}
     _begin_run(run, resolved, document)
