@@ -154,3 +154,23 @@ def test_frozen_layers_keep_weights_and_statistics_over_a_whole_training(data: P
     assert moved
     assert all(name.startswith("layer4.") for name in moved)
     assert any("running_mean" in name for name in moved)
+
+
+def test_an_average_of_heads_on_features_goes_on_with_the_same_bits(data: Path) -> None:
+    weights = f"model.weights.path={data / 'w.safetensors'}"
+    more = ("train.feature_copies=2", "train.average_decay=0.5", "train.checkpoint_every_epochs=1")
+    result = train(options(data, FROZEN, weights, *more))
+    folder = RunFolder(result.run).checkpoints_folder
+    whole = dict(read_tensors(folder / "last.safetensors", ""))
+    (folder / "last.safetensors").unlink()
+    first = dict(read_tensors(folder / "epoch_0000.safetensors", ""))
+    # The network of a resume is loaded with the average; the weights that learn are others.
+    learning = {
+        n.removeprefix("optimizer.weights."): t for n, t in first.items() if "weights." in n
+    }
+    assert any(not torch.equal(first[f"model.{name}"], t) for name, t in learning.items())
+    train(replace(options(data), assignments=(), resume=folder / "epoch_0000.safetensors"))
+    again = dict(read_tensors(folder / "last.safetensors", ""))
+    assert whole.keys() == again.keys()
+    learned = [name for name in whole if name.startswith(("model.", "optimizer."))]
+    assert [name for name in learned if not torch.equal(whole[name], again[name])] == []
