@@ -17,12 +17,16 @@ MOST_FILES = 500_000
 LARGEST_RATIO = 200
 # Small files of one value (a blank mask) may shrink more, and cannot fill a disk.
 RATIO_COUNTS_FROM_BYTES = 16 * 1024**2
+ZIP_START = b"PK"
 COPY_CHUNK_BYTES = 1024**2
 
 
 def is_archive(path: Path) -> bool:
-    """Whether ``path`` is a zip file, by its content."""
-    return path.is_file() and path.suffix.lower() == ".zip" and zipfile.is_zipfile(path)
+    """Whether ``path`` is a zip file, by its name and its beginning: also one that broke off."""
+    if not path.is_file() or path.suffix.lower() != ".zip":
+        return False
+    with path.open("rb") as file:
+        return file.read(len(ZIP_START)) == ZIP_START or zipfile.is_zipfile(path)
 
 
 def unpack(archive: Path, folder: Path) -> Path:

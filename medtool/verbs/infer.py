@@ -98,7 +98,7 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     )
     reporter.say(f"Looking for studies; answering on {model.device}.")
     with Scratch() as scratch:
-        sources, refused = _unpacked(options.sources, scratch.path, reporter)
+        sources, refused = _unpacked(options.sources, scratch.path)
         cohort = _find(model, sources, options)
         refused += cohort.refused
         if not cohort.cases and not refused:
@@ -142,7 +142,7 @@ def _check_sources(sources: Sequence[Path]) -> None:
 
 
 def _unpacked(
-    sources: Sequence[Path], scratch: Path, reporter: Reporter
+    sources: Sequence[Path], scratch: Path
 ) -> tuple[tuple[Path, ...], tuple[RefusedStudy, ...]]:
     """Sources with archives unpacked, and a refused row for each archive that cannot be."""
     folders: list[Path] = []
@@ -156,7 +156,6 @@ def _unpacked(
         except CaseRefused as error:
             if len(sources) == 1:
                 raise
-            reporter.warn(f"{source}: {error.what}")
             refused.append(RefusedStudy(source.stem, "", "", error.code, error.what))
     return tuple(folders), tuple(refused)
 

@@ -61,6 +61,13 @@ def endless_zip(folder: Path) -> None:
         archive.writestr("IM1.dcm", bytes(64 * 1024**2))
 
 
+def broken_zip(folder: Path) -> None:
+    """An archive that was not copied to its end."""
+    endless_zip(folder)
+    file = folder / "scans.zip"
+    file.write_bytes(file.read_bytes()[:-20])
+
+
 def magnetic_scans(folder: Path) -> None:
     """Scans of another modality, with labels."""
     for number in range(2):
