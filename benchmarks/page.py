@@ -42,7 +42,7 @@ TITLES = {
     "resolve": Text(
         "Pythons and systems",
         "Whether the versions of `constraints.txt` have wheels for each supported Python and "
-        "system: packages that have none, of all that are needed.",
+        "system (1), as pip resolves them; nothing is installed.",
     ),
     "scan_headers": Text(
         "Scanning headers",

@@ -98,8 +98,11 @@ def begin(
 
 
 def command(name: str) -> str:
-    """The command as typed, without this machine's paths."""
+    """The command as typed, without this machine's paths and without where the result goes."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    if "--out" in words:
+        place = words.index("--out")
+        del words[place : place + 2]
     return shlex.join(["python", f"benchmarks/{name}.py", *words])
 
 
