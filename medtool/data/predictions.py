@@ -125,6 +125,19 @@ def _second_name(path: Path) -> Path:
     return second
 
 
+def typed_rows(
+    rows: Sequence[Mapping[str, str]], columns: Mapping[str, tuple[str, str, str]]
+) -> list[dict[str, Any]]:
+    """Rows as read, with the numbers of a task's ``columns`` as numbers and empty ones as None."""
+    kinds = {"float": float, "int": int}
+
+    def typed(name: str, cell: str) -> object:
+        kind = kinds.get(columns[name][0]) if name in columns else None
+        return cell if kind is None else kind(cell) if cell else None
+
+    return [{name: typed(name, cell) for name, cell in row.items()} for row in rows]
+
+
 class Journal:
     """What is done so far, one JSON document a line, safe against a kill at any moment.
 

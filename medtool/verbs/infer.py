@@ -19,10 +19,12 @@ from medtool.core.errors import (
 from medtool.core.files import nearest_path
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, Cohort, RefusedStudy
+from medtool.core.registry import load_task
 from medtool.data.archive import is_archive, unpack
 from medtool.data.locks import alone
+from medtool.data.predictions import typed_rows
 from medtool.data.scratch import Scratch
-from medtool.verbs.infer_output import Output, OutputPlace, clear, guard
+from medtool.verbs.infer_output import Output, OutputPlace, clear, guard, whole_rows
 from medtool.verbs.infer_rows import RowMaker
 from medtool.verbs.infer_said import ANSWERS_SAID, say_study, say_warnings
 from medtool.verbs.options import RunOptions
@@ -84,10 +86,15 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     started = time.perf_counter()
     _check_sources(options.sources)
     place = OutputPlace.of(options.output)
-    guard(place, force=options.force, resume=options.resume)
     # The header reads without torch: a wrong name is refused, and a right one said, at once.
     file, found = find_checkpoint(options.checkpoint)
-    reporter.say(f"Model: {found}; task {read_header(file).document['task']}.")
+    task_name = read_header(file).document["task"]
+    whole = whole_rows(place, file) if options.resume and not options.force else None
+    if whole is not None:
+        reporter.say(f"{place.table} is whole already: nothing to do.")
+        return _result(typed_rows(whole, load_task(task_name).columns), place, place.table)
+    guard(place, force=options.force, resume=options.resume)
+    reporter.say(f"Model: {found}; task {task_name}.")
 
     from medtool.predict.model import load_model
 
@@ -229,7 +236,7 @@ def _answer_all(
     if many:
         say_warnings(rows, reporter)
     output.finish(maker.record(output, rows, cohort.intake, startup_s=run.startup_s))
-    return _result(rows, output, table, cohort.cases)
+    return _result(rows, output.place, table, cohort.cases)
 
 
 def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[CaseOutcome]:
@@ -257,11 +264,12 @@ def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[
 
 
 def _result(
-    rows: Sequence[Mapping[str, Any]], output: Output, table: Path, cases: tuple[Case, ...]
+    rows: Sequence[Mapping[str, Any]],
+    place: OutputPlace,
+    table: Path,
+    cases: tuple[Case, ...] = (),
 ) -> InferResult:
     count = dict.fromkeys(("ok", "refused", "failed"), 0)
     for row in rows:
         count[row["status"]] += 1
-    return InferResult(
-        table=table, folder=output.place.folder, rows=tuple(rows), cases=cases, **count
-    )
+    return InferResult(table=table, folder=place.folder, rows=tuple(rows), cases=cases, **count)

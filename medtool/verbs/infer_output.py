@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from medtool.core.errors import OutputExistsError, UsageError
-from medtool.core.files import require_writable, sweep_temporary
+from medtool.core.files import file_sha256, require_writable, sweep_temporary
 from medtool.data.locks import alone
 from medtool.data.predictions import (
     ELEMENTS_FILE,
     LEADING_COLUMNS,
     PREDICTIONS_FILE,
     Journal,
+    read_predictions,
     table_text,
     write_table,
 )
@@ -67,12 +68,29 @@ def guard(place: OutputPlace, *, force: bool, resume: bool) -> None:
         )
     if place.table.exists() and not cut_off:
         raise OutputExistsError(
-            "There is an output already, and it is whole."
-            if resume
-            else "There is an output already.",
+            "There is an output already.",
             where=str(place.table),
             how="--force replaces it; or name another output with -o.",
         )
+
+
+def whole_rows(place: OutputPlace, checkpoint: Path) -> list[dict[str, str]] | None:
+    """The rows of a run with ``checkpoint`` that is whole; None where there is none.
+
+    Raises UsageError when the output here is whole but of another model.
+    """
+    record = place.folder / RUN_FILE
+    if place.journal.exists() or not (place.table.exists() and record.is_file()):
+        return None
+    before = json.loads(record.read_text("utf-8")).get("checkpoint", {}).get("sha256")
+    if before != file_sha256(checkpoint):
+        raise UsageError(
+            "The run that is whole here was another one.",
+            where=str(place.folder),
+            met="answers of another checkpoint",
+            how="--force replaces them; or name another output with -o.",
+        )
+    return read_predictions(place.table)
 
 
 def clear(place: OutputPlace) -> None:

@@ -306,6 +306,21 @@ infer(InferOptions(sources=(Path({str(tiny / "data/scans")!r}),),
         assert (tiny / "out" / name).read_bytes() == (tiny / "whole" / name).read_bytes()
 
 
+def test_going_on_with_what_is_whole_changes_nothing(tiny) -> None:
+    """A job that is queued again after it was done is done."""
+    first = infer(options(tiny))
+    written = {path: path.stat().st_mtime_ns for path in (tiny / "out").rglob("*")}
+    again = infer(options(tiny, resume=True))
+    assert again.rows == first.rows
+    assert (again.ok, int(again.status)) == (6, 0)
+    assert {path: path.stat().st_mtime_ns for path in (tiny / "out").rglob("*")} == written
+    record = json.loads((tiny / "out" / "run.json").read_text("utf-8"))
+    record["checkpoint"]["sha256"] = "0" * 64
+    (tiny / "out" / "run.json").write_text(json.dumps(record), "utf-8")
+    with pytest.raises(UsageError, match="another one"):
+        infer(options(tiny, resume=True))
+
+
 def test_going_on_with_another_checkpoint_is_refused(tiny) -> None:
     place = tiny / "out" / ".partial"
     place.mkdir(parents=True)
