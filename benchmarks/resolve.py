@@ -41,7 +41,7 @@ SYSTEMS: Mapping[str, tuple[list[str], dict[str, str]]] = {
         {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
     ),
 }
-# No wheels of these versions exist there (yet): told, not asked for.
+# Not promised, for torch itself is not asked for here: told only.
 WITHOUT = {("macOS on Apple silicon", "3.14")}
 TURNS = 4
 
