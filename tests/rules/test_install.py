@@ -351,5 +351,6 @@ def test_a_wheelhouse_and_a_bundle_are_all_that_a_machine_without_network_needs(
     run("evaluate", "answers", "--labels", "labels1.csv", "--seen", "report")
     run("doctor", "--checkpoint", "runs/brainmet/r")
     assert (work / "runs" / "brainmet" / "r" / "report.html").is_file()
-    inside = run_offline(binaries / "python", "-c", "import medtool; print(medtool.__file__)")
+    words = ("-c", "import medtool; print(medtool.__file__)")
+    inside = run_offline(binaries / "python", *words, folder=work)
     assert inside.startswith(str(environment))
