@@ -1,6 +1,6 @@
 """The demo's model: what it reaches on held-out patients, and what must not be learned.
 
-    python benchmarks/demo_quality.py [--seeds 5]
+    python benchmarks/demo_quality.py [--seeds 5] [--only learned|nothing|alone]
 
 - ``learned``: the demo's preset on the demo's cohort of each seed; AUROC of the test part.
 - ``nothing``: small runs with shuffled labels, and with lesions left out but labels kept, and as a
@@ -34,6 +34,7 @@ LEAST_AUROC = 0.9
 NOTHING = (0.4, 0.6)
 LEAST_CONTROL = 0.7
 MOST_ALONE = 0.65
+PARTS = ("learned", "nothing", "alone")
 SMALL_PATIENTS, SMALL_SIDE_PX = 60, 64
 SMALL = (
     "data.preparation.size_px=48",
@@ -156,6 +157,7 @@ def flattered_auroc(values: Sequence[object], labels: Sequence[float]) -> float:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", choices=PARTS)
 
 
 def main() -> int:
@@ -163,11 +165,18 @@ def main() -> int:
     run = begin("demo_quality", __doc__, ("torch", "numpy"), add_options)
     options, quick = run.options, run.options.quick
     seeds = range(1 if quick else options.seeds)
+    parts = [options.only] if options.only else PARTS[1:] if quick else PARTS
+    rows: list[Row] = []
     with work_folder() as work:
-        rows = [] if quick else learned_rows(work, seeds)
-        rows += nothing_rows(work, seeds, quick=quick)
-        rows += alone_rows(seeds)
-    return run.finish(rows)
+        if "learned" in parts:
+            rows += learned_rows(work, seeds)
+        if "nothing" in parts:
+            rows += nothing_rows(work, seeds, quick=quick)
+        if "alone" in parts:
+            rows += alone_rows(seeds)
+    left_out = [name for name in PARTS if name not in parts]
+    notes = [f"Not measured in this run: {', '.join(left_out)}."] if left_out else []
+    return run.finish(rows, notes=notes)
 
 
 if __name__ == "__main__":
