@@ -1,4 +1,4 @@
-"""A model of a task whose cases misbehave, trained once for all tests of faults."""
+"""A model of a task whose cases misbehave, trained once for each module of tests."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from faulty_place import TRAIN, Place, write_slow_scans
 from tiny_plugin import install_plugin
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Made once: nothing here is changed by a test, which writes under names of its own."""
+    """Made once a module: the task is registered for its tests alone, since others count tasks."""
     from medtool.cli.app import main
 
     folder = tmp_path_factory.mktemp("faults")
