@@ -48,6 +48,8 @@ class Task(ABC):
     preparation_version: ClassVar[int] = 1
     # The task's columns of predictions.csv, in order: name -> (type, unit, one line of meaning).
     columns: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
+    # What a case needs so that something can be learned from it: one word, for refusals.
+    reference: ClassVar[str] = "label"
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -68,6 +70,26 @@ class Task(ABC):
     @abstractmethod
     def truth(self, case: Case) -> Truth:
         """The reference on the input's own grid: the only reader of references."""
+
+    def has_reference(self, case: Case) -> bool:
+        """Whether something can be learned from ``case``, and its answer scored."""
+        return case.label is not None
+
+    def planned(
+        self,
+        cases: Sequence[Case],
+        *,
+        folder: Path,
+        workers: int | None = None,
+        reporter: Reporter | None = None,
+    ) -> Task:
+        """The task with everything settled that its settings leave to the data; itself by default.
+
+        ``cases`` are those that may have a say (never the held-out part). What was measured of
+        them is kept in ``folder``, of the cache, so that it is measured once. The new settings go
+        into the run's preset and its checkpoints, and plan nothing anew when they come back.
+        """
+        return self
 
     # --- learning -------------------------------------------------------------------------
     @abstractmethod
@@ -153,9 +175,28 @@ class Task(ABC):
             how="leave --by out.",
         )
 
+    def restored(self, row: Mapping[str, str], folder: Path) -> Prediction:
+        """The prediction of a row of predictions.csv in ``folder``, as far as it was kept."""
+        scalars: dict[str, Any] = {}
+        for name, (kind, _, _) in self.columns.items():
+            text = row.get(name, "")
+            if text != "":
+                scalars[name] = float(text) if kind == "float" else text
+        return Prediction(row["case"], row["patient"], scalars)
+
+    def decide(
+        self, predictions: Sequence[Prediction], truths: Sequence[Truth]
+    ) -> Mapping[str, Any]:
+        """What the selection part settles (a threshold, rules for masks), for the checkpoint.
+
+        The keys are those of the checkpoint's document that change; none by default. What has
+        masks is read from the disk as it is asked for: look at one case at a time.
+        """
+        return {}
+
     @abstractmethod
     def score(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> Scores:
-        """The metrics that the preset names."""
+        """The metrics that the preset names; look at one case at a time, as in ``decide``."""
 
     @abstractmethod
     def deployment(self) -> DeploymentSpec:

@@ -236,6 +236,14 @@ class BagTask(Task):
 
         return pool_studies(self.settings.model, predictions)
 
+    def decide(
+        self, predictions: Sequence[Prediction], truths: Sequence[Truth]
+    ) -> Mapping[str, Any]:
+        """The decision threshold, by the preset's rule."""
+        from medtool.tasks.bag_learning import decide_threshold
+
+        return decide_threshold(self.settings.metrics, predictions, truths)
+
     def score(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> Scores:
         """The metrics of a binary classification, at the threshold of the predictions."""
         from medtool.tasks.bag_learning import score_predictions

@@ -16,6 +16,7 @@ from medtool.score.classification import binary_scores
 from medtool.score.ranking import auroc
 from medtool.score.sample import binary_sample
 from medtool.score.threshold import choose_threshold, with_margin
+from medtool.train.document import score_quantiles
 
 if TYPE_CHECKING:
     from medtool.config.sections import MetricsSection
@@ -124,6 +125,28 @@ def _threshold(
     # A milestone answers with this threshold, and its arithmetic is that of other batches.
     fixed = metrics.threshold_rule == "fixed"
     return threshold if fixed else with_margin(threshold, probabilities)
+
+
+def decide_threshold(
+    metrics: MetricsSection, predictions: Sequence[Prediction], truths: Sequence[Truth]
+) -> dict[str, Any]:
+    """The decision threshold by the preset's rule, and how the probabilities are spread."""
+    probabilities = [float(prediction.scalars["probability"]) for prediction in predictions]
+    threshold = choose_threshold(
+        [float(truth.label or 0) for truth in truths],
+        probabilities,
+        metrics.threshold_rule,
+        metrics.threshold_target,
+        metrics.cost_false_positive,
+        metrics.cost_false_negative,
+    )
+    if metrics.threshold_rule != "fixed":
+        threshold = with_margin(threshold, probabilities)
+    return {
+        "threshold": threshold,
+        "threshold_rule": f"{metrics.threshold_rule} on the selection part",
+        "training_range": {"score_quantiles": score_quantiles(probabilities)},
+    }
 
 
 def score_predictions(

@@ -14,6 +14,8 @@ from medtool.core.task import Task
 from medtool.data.cache import Cache
 from medtool.data.cohort import build_cohort
 from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
+from medtool.data.splits import make_split
+from medtool.verbs.planning import planned_task
 from medtool.verbs.task_data import (
     DataOptions,
     data_source,
@@ -88,7 +90,9 @@ def preprocess(
     refusal = no_usable_study(found, source.paths[0], task)
     if refusal is not None:
         raise refusal
-    place = Cache(cache or resolved.paths.cache, task)
+    root = cache or resolved.paths.cache
+    task = _planned(task, found.cases, root, workers, reporter)
+    place = Cache(root, task)
     if preview is not None:
         pictures = _preview(task, found.cases, preview, force=force)
         return PreprocessResult(place.folder, None, found.cohort.refused, pictures)
@@ -104,6 +108,20 @@ def preprocess(
         reporter=reporter,
     )
     return PreprocessResult(place.folder, report, found.cohort.refused)
+
+
+def _planned(
+    task: Task, cases: Sequence[Case], root: Path, workers: int | None, reporter: Reporter
+) -> Task:
+    """The task as ``train`` would plan it: from the cases that it would not hold out."""
+    known = [case for case in cases if task.has_reference(case)]
+    try:
+        split = make_split(known, task.settings.train, task.settings.data, fold=None)
+    except UsageError:
+        # Too few to train on, or patients that cannot be told apart: nothing is held out then.
+        return planned_task(task, known, root, workers=workers, reporter=reporter)
+    learners = [case for case in known if split.parts.get(case.case_id) in ("train", "selection")]
+    return planned_task(task, learners, root, workers=workers, reporter=reporter)
 
 
 def _preview(task: Task, cases: Sequence[Case], folder: Path, *, force: bool) -> tuple[Path, ...]:

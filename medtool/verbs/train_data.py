@@ -42,6 +42,11 @@ class TrainingData:
         return self.split.cases_of(self.cases, part)
 
     @property
+    def learners(self) -> tuple[Case, ...]:
+        """The cases that may have a say in the model: all but the held-out part."""
+        return (*self.part("train"), *self.part("selection"))
+
+    @property
     def synthetic(self) -> bool:
         """Whether any case is made up: a model that saw one must not meet patients."""
         return any(bool(case.facts.get("synthetic")) for case in self.cases)
@@ -64,7 +69,14 @@ def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter
     refusal = no_usable_study(found, folder, task)
     if refusal is not None:
         raise refusal
-    cases = found.with_label
+    cases = tuple(case for case in found.cases if task.has_reference(case))
+    if not cases and task.reference != "label":
+        raise InputError(
+            f"No case has a {task.reference} to learn from.",
+            where=str(folder),
+            met=f"{len(found.cases)} cases",
+            wanted=task.layout,
+        )
     if not cases and found.labels_file is None:
         raise LabelsError(
             "There are no labels to learn from.",
@@ -118,7 +130,7 @@ def _parts_of_run(cases: Sequence[Case], run: RunFolder) -> tuple[tuple[Case, ..
         for case in cases
         if case.case_id in rows
     )
-    changed = [c.case_id for c in kept if float(rows[c.case_id]["label"]) != c.label]
+    changed = [c.case_id for c in kept if _label(rows[c.case_id]["label"]) != c.label]
     if changed:
         raise UsageError(
             "Labels changed since this run began.",
@@ -137,8 +149,17 @@ def _parts_of_run(cases: Sequence[Case], run: RunFolder) -> tuple[tuple[Case, ..
     )
 
 
+def _label(text: str) -> float | None:
+    return float(text) if text else None
+
+
 def measure_confounders(cases: Sequence[Case], reporter: Reporter) -> list[dict[str, Any]]:
-    """How well scanner, kernel, thickness or number of slices alone predict the label."""
+    """How well scanner, kernel, thickness or number of slices alone predict the label.
+
+    Nothing where cases have no label of two classes.
+    """
+    if {case.label for case in cases} - {0.0, 1.0}:
+        return []
     from medtool.score.confounders import SCAN_FACTS, confounder_aurocs
 
     names = [n for n in SCAN_FACTS if any(case.facts.get(n) is not None for case in cases)]

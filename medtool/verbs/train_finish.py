@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtool.core.checkpoint import BEST_NAME, read_header, rewrite_checkpoint
 from medtool.core.files import file_sha256
-from medtool.core.names import safe_file_stem
 from medtool.core.progress import Reporter
-from medtool.core.records import SELECTION_OPTIMISTIC, Case, Part, Prediction, Scores, Truth
-from medtool.data.cache import Cache, read_prepared
+from medtool.core.records import SELECTION_OPTIMISTIC, Part, Scores
+from medtool.data.cache import read_prepared
 from medtool.data.leakage import leakage_gate
 from medtool.data.run_folder import RunFolder, write_json
 from medtool.data.run_record import now_utc
 from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
-from medtool.predict.cases import CaseOutcome, predict_cases
 from medtool.predict.model import Model
 from medtool.report.page import write_report
 from medtool.score.completion import completed
 from medtool.score.confounders import confounders_text
 from medtool.score.document import scores_to_document
-from medtool.score.threshold import choose_threshold, with_margin
-from medtool.train.document import score_quantiles
-from medtool.verbs.infer import InferOptions
-from medtool.verbs.infer_output import Output, OutputPlace, guard
-from medtool.verbs.infer_rows import RowMaker
+from medtool.verbs.train_answers import Answers, answer_part, score_part
 from medtool.verbs.train_folds import join_folds
 from medtool.verbs.train_options import TrainOptions, TrainResult
 from medtool.verbs.train_prepare import Ready
@@ -38,7 +32,6 @@ from medtool.verbs.train_run import new_network
 if TYPE_CHECKING:
     from medtool.core.task import Task
 
-PROBABILITY = "probability"
 LEAK_OPTIMISTIC = "patients or pixels on both sides of the split were allowed, optimistic"
 
 
@@ -59,22 +52,23 @@ def finish(
     why = {"selection": SELECTION_OPTIMISTIC, "test": LEAK_OPTIMISTIC if leaks else ""}
     parts: dict[str, Scores] = {}
     with reporter.progress("Scoring", None) as advance:
-        selection = _predict(ready, model, data.part("selection"), options)
-        advance(len(selection))
-        _keep_threshold(task, best, selection)
-        # The threshold is part of the answers: the same weights answer again, decided.
-        model = _model(task, best, options)
+        answers = answer_part(run, ready, model, "selection", options, advance)
+        if _decide(task, best, answers):
+            # What was decided is part of the answers: the same weights answer again.
+            model = _model(task, best, options)
+            answers = answer_part(run, ready, model, "selection", options, advance)
         held_out: tuple[Part, ...] = ("selection", "test")
         for part in held_out:
             cases = data.part(part)
             if not cases:
                 continue
-            outcomes = _predict(ready, model, cases, options)
-            advance(len(outcomes))
-            scores = _write_part(run, ready, model, part, outcomes, options, why[part])
+            if part != "selection":
+                answers = answer_part(run, ready, model, part, options, advance)
+            scores = score_part(answers, ready.cache)
+            scores = replace(scores, optimistic=why[part] or scores.optimistic)
             parts[part] = completed(
                 scores,
-                facts={o.case.case_id: {**o.case.covariates, **o.case.facts} for o in outcomes},
+                facts={case.case_id: {**case.covariates, **case.facts} for case in cases},
                 subgroups=task.settings.metrics.subgroups,
                 metrics=task.settings.metrics,
                 selection=parts.get("selection"),
@@ -100,7 +94,7 @@ def finish(
         reporter.say(line)
         run.log(line)
     if options.run.fold is not None:
-        joined = join_folds(task, run.path.parent, task.settings.train.folds, reporter)
+        joined = join_folds(task, run.path.parent, data.cases, reporter)
         report = joined or report
     return TrainResult(
         run=run.path,
@@ -138,105 +132,18 @@ def _model(task: Task, path: Path, options: TrainOptions) -> Model:
     )
 
 
-def _predict(
-    ready: Ready, model: Model, cases: Sequence[Case], options: TrainOptions
-) -> list[CaseOutcome]:
-    outcomes = predict_cases(
-        model,
-        cases,
-        cache=ready.cache,
-        # Everything is prepared: this process reads it.
-        workers=0,
-        case_timeout_s=options.case_timeout_s or model.task.settings.infer.case_timeout_s,
-    )
-    return [replace(outcome, prepared=None) for outcome in outcomes]
-
-
-def _answered(task: Task, outcomes: Sequence[CaseOutcome]) -> tuple[list[Prediction], list[Truth]]:
-    ok = [o for o in outcomes if o.prediction is not None and o.case.label is not None]
-    return [o.prediction for o in ok if o.prediction], [task.truth(o.case) for o in ok]
-
-
-def _keep_threshold(task: Task, best: Path, selection: Sequence[CaseOutcome]) -> None:
-    """Choose the decision threshold by the preset's rule and write it into the checkpoint."""
-    if PROBABILITY not in task.columns:
-        return
-    predictions, truths = _answered(task, selection)
-    probabilities = [float(p.scalars[PROBABILITY]) for p in predictions]
-    metrics = task.settings.metrics
-    threshold = choose_threshold(
-        [float(truth.label or 0) for truth in truths],
-        probabilities,
-        metrics.threshold_rule,
-        metrics.threshold_target,
-        metrics.cost_false_positive,
-        metrics.cost_false_negative,
-    )
-    if metrics.threshold_rule != "fixed":
-        threshold = with_margin(threshold, probabilities)
+def _decide(task: Task, best: Path, answers: Answers) -> bool:
+    """Write into the checkpoint what the task settles on the selection part; whether it did."""
+    changes = task.decide(answers.predictions, answers.truths)
+    if not changes:
+        return False
     document = read_header(best).document
-    training_range = {
-        **document["training_range"],
-        "score_quantiles": score_quantiles(probabilities),
+    merged = {
+        name: {**document.get(name, {}), **value} if isinstance(value, Mapping) else value
+        for name, value in changes.items()
     }
-    rewrite_checkpoint(
-        best,
-        best,
-        {
-            "threshold": threshold,
-            "threshold_rule": f"{metrics.threshold_rule} on the selection part",
-            "training_range": training_range,
-        },
-    )
-
-
-def _write_part(
-    run: RunFolder,
-    ready: Ready,
-    model: Model,
-    part: str,
-    outcomes: Sequence[CaseOutcome],
-    options: TrainOptions,
-    optimistic: str,
-) -> Scores:
-    """Write predictions/<part>/ as ``infer`` does, with pictures of the worst; gives scores."""
-    folder = run.predictions_folder / part
-    place = OutputPlace.of(folder)
-    guard(place, force=True, resume=False)
-    maker = RowMaker(
-        model,
-        InferOptions(
-            sources=(),
-            checkpoint=model.path,
-            output=folder,
-            by="case",
-            run=options.run,
-            command=options.command,
-        ),
-        place,
-    )
-    output = Output(place, maker.identity())
-    for outcome in outcomes:
-        output.add(maker.entry(outcome))
-    rows, elements = maker.tables(output.entries([o.case.case_id for o in outcomes]))
-    output.write_tables(rows, elements, maker.columns)
-    output.finish(maker.record(output, rows, {"series": [], "skipped": []}, startup_s=0.0))
-    predictions, truths = _answered(model.task, outcomes)
-    scores = model.task.score(predictions, truths)
-    _pictures(model, ready.cache, outcomes, scores, folder)
-    return replace(scores, optimistic=optimistic or scores.optimistic)
-
-
-def _pictures(
-    model: Model, cache: Cache, outcomes: Sequence[CaseOutcome], scores: Scores, folder: Path
-) -> None:
-    """Pictures of the cases that went most wrong, for the report."""
-    worst = sorted(scores.per_case, key=lambda row: -float(row.get("error", 0.0)))
-    names = [str(row["case"]) for row in worst[: model.task.settings.report.worst_cases]]
-    for outcome in outcomes:
-        if outcome.case.case_id in names and outcome.prediction is not None:
-            pictures = folder / "overlays" / safe_file_stem(outcome.case.case_id)
-            model.task.picture(outcome.prediction, cache.load(outcome.case), outcome.case, pictures)
+    rewrite_checkpoint(best, best, merged)
+    return True
 
 
 def _keep_scores(

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtool.core.lazy import Lazily
 from medtool.core.progress import Reporter
-from medtool.core.records import Prediction, Scores, Truth
+from medtool.core.records import Case, Scores
 from medtool.data.predictions import ELEMENTS_FILE, PREDICTIONS_FILE, read_predictions
 from medtool.data.run_folder import RunFolder, fold_folders, read_rows, write_json, write_rows
 from medtool.report.page import write_report
@@ -21,18 +22,22 @@ if TYPE_CHECKING:
 OUT_OF_FOLD = "out-of-fold"
 
 
-def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path | None:
+def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Reporter) -> Path | None:
     """Score the test parts of all folds as one, once all are there; gives the joint report.
+
+    ``cases`` are all of the run, with their references.
 
     A metric is computed on all out-of-fold predictions together, its interval by patient: folds
     are not independent, so their numbers are never averaged.
     """
+    folds = task.settings.train.folds
     done = [run for run in fold_folders(parent) if run.scores_file.is_file()]
     if len(done) < folds:
         reporter.say(f"{len(done)} of {folds} folds are done: joint scores come with the last.")
         return None
     rows: list[Mapping[str, str]] = []
     fold_of: dict[str, str] = {}
+    folder_of: dict[str, Path] = {}
     for run in done:
         answered = [
             row
@@ -41,12 +46,13 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
         ]
         rows += answered
         fold_of |= {row["case"]: run.path.name for row in answered}
-    cases = _cases(done)
-    labels = {row["case"]: float(row["label"]) for row in cases if row["label"]}
+        folder_of |= {row["case"]: run.predictions_folder / "test" for row in answered}
+    table = _cases(done)
+    known = {case.case_id: case for case in cases if task.has_reference(case)}
     said = [str(run.read_scores().get("test", {}).get("optimistic", "")) for run in done]
     scores = completed(
-        _scores(task, [row for row in rows if row["case"] in labels], labels),
-        facts={row["case"]: {k: v for k, v in row.items() if v != ""} for row in cases},
+        _scores(task, [row for row in rows if row["case"] in known], folder_of, known),
+        facts={row["case"]: {k: v for k, v in row.items() if v != ""} for row in table},
         subgroups=task.settings.metrics.subgroups,
         metrics=task.settings.metrics,
         selection={run.path.name: _selection(run) for run in done},
@@ -57,7 +63,7 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
     write_json(joint.scores_file, {OUT_OF_FOLD: scores_to_document(scores)})
     write_rows(joint.predictions_folder / OUT_OF_FOLD / PREDICTIONS_FILE, rows)
     _join_elements(joint, done)
-    joint.write_cases(cases)
+    joint.write_cases(table)
     joint.write_run(_document(done))
     joint.preset_file.write_bytes(done[0].preset_file.read_bytes())
     joint.intake_file.write_bytes(done[0].intake_file.read_bytes())
@@ -71,11 +77,17 @@ def join_folds(task: Task, parent: Path, folds: int, reporter: Reporter) -> Path
     return write_report(joint, task.sections(joint))
 
 
-def _scores(task: Task, rows: Sequence[Mapping[str, str]], labels: Mapping[str, float]) -> Scores:
-    predictions = [_prediction(task, row) for row in rows]
-    truths = [Truth(p.case_id, p.patient_id, labels[p.case_id]) for p in predictions]
-    scores = task.score(predictions, truths)
-    thresholds = [p.scalars["threshold"] for p in predictions if "threshold" in p.scalars]
+def _scores(
+    task: Task,
+    rows: Sequence[Mapping[str, str]],
+    folder_of: Mapping[str, Path],
+    known: Mapping[str, Case],
+) -> Scores:
+    scores = task.score(
+        Lazily(lambda row: task.restored(row, folder_of[row["case"]]), rows),
+        Lazily(lambda row: task.truth(known[row["case"]]), rows),
+    )
+    thresholds = [float(row["threshold"]) for row in rows if row.get("threshold")]
     if not thresholds:
         return scores
     spread = f"{min(thresholds):.3f} to {max(thresholds):.3f}"
@@ -86,15 +98,6 @@ def _scores(task: Task, rows: Sequence[Mapping[str, str]], labels: Mapping[str, 
 def _selection(run: RunFolder) -> Scores:
     """The selection part of one fold, as it was scored."""
     return scores_from_document(run.read_scores()["selection"])
-
-
-def _prediction(task: Task, row: Mapping[str, str]) -> Prediction:
-    scalars: dict[str, Any] = {}
-    for name, (kind, _, _) in task.columns.items():
-        text = row.get(name, "")
-        if text != "":
-            scalars[name] = float(text) if kind == "float" else text
-    return Prediction(row["case"], row["patient"], scalars)
 
 
 def _cases(done: Sequence[RunFolder]) -> list[dict[str, Any]]:

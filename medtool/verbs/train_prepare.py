@@ -33,6 +33,7 @@ from medtool.train.document import (
 )
 from medtool.train.plan import Plan, make_plan, plan_from_document
 from medtool.train.stages import check_groups
+from medtool.verbs.planning import planned_task
 from medtool.verbs.train_data import TrainingData, case_rows, gather
 from medtool.verbs.train_estimate import estimate_run
 from medtool.verbs.train_options import TrainOptions
@@ -84,7 +85,11 @@ def make_ready(
     """
     options = _same_data(options, run) if run.exists() else options
     data = gather(task, options, run, reporter)
-    cache = Cache(options.run.cache or resolved.paths.cache, task)
+    root = options.run.cache or resolved.paths.cache
+    task = planned_task(task, data.learners, root, workers=options.run.workers, reporter=reporter)
+    data = replace(data, task=task)
+    resolved = replace(resolved, settings=task.settings)
+    cache = Cache(root, task)
     start = _start(task, resolved.preset_name, resume, reporter)
     plan = _plan(task, start, data, options, resume)
     if resume is not None and options.run.minutes is not None:

@@ -1,0 +1,120 @@
+"""The answers of a trained model for the parts of its own run, written as ``infer`` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.lazy import Lazily
+from medtool.core.names import safe_file_stem
+from medtool.core.records import Case, Part, Prediction, Scores, Truth
+from medtool.data.cache import Cache
+from medtool.data.run_folder import RunFolder
+from medtool.predict.cases import CaseOutcome, predict_cases
+from medtool.predict.model import Model
+from medtool.verbs.infer import InferOptions
+from medtool.verbs.infer_output import Output, OutputPlace, guard
+from medtool.verbs.infer_rows import RowMaker
+from medtool.verbs.train_options import TrainOptions
+from medtool.verbs.train_prepare import Ready
+
+if TYPE_CHECKING:
+    from medtool.core.progress import Advance
+    from medtool.core.task import Task
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said of one part of its run, and where that was written.
+
+    ``cases`` are those with an answer and a reference, ``rows`` theirs in predictions.csv;
+    ``kept`` holds predictions without arrays, which need not be read back.
+    """
+
+    task: Task
+    folder: Path
+    cases: tuple[Case, ...]
+    rows: Mapping[str, Mapping[str, Any]]
+    kept: Mapping[str, Prediction]
+
+    def prediction(self, case: Case) -> Prediction:
+        """The prediction of one of ``cases``."""
+        known = self.kept.get(case.case_id)
+        return known or self.task.restored(self.rows[case.case_id], self.folder)
+
+    @property
+    def predictions(self) -> Sequence[Prediction]:
+        """Those of all ``cases``."""
+        return Lazily(self.prediction, self.cases)
+
+    @property
+    def truths(self) -> Sequence[Truth]:
+        """The references of all ``cases``."""
+        return Lazily(self.task.truth, self.cases)
+
+
+def answer_part(
+    run: RunFolder,
+    ready: Ready,
+    model: Model,
+    part: Part,
+    options: TrainOptions,
+    advance: Advance,
+) -> Answers:
+    """Write predictions/<part>/ as ``infer`` does; masks of many cases are never held together."""
+    folder = run.predictions_folder / part
+    place = OutputPlace.of(folder)
+    guard(place, force=True, resume=False)
+    wanted = InferOptions(
+        sources=(),
+        checkpoint=model.path,
+        output=folder,
+        by="case",
+        run=options.run,
+        command=options.command,
+    )
+    maker = RowMaker(model, wanted, place)
+    output = Output(place, maker.identity())
+    cases = ready.data.part(part)
+    kept: dict[str, Prediction] = {}
+    for outcome in _outcomes(ready, model, cases, options):
+        output.add(maker.entry(outcome))
+        if outcome.prediction is not None and not outcome.prediction.arrays:
+            kept[outcome.case.case_id] = outcome.prediction
+        advance(1)
+    rows, elements = maker.tables(output.entries([case.case_id for case in cases]))
+    output.write_tables(rows, elements, maker.columns)
+    output.finish(maker.record(output, rows, {"series": [], "skipped": []}, startup_s=0.0))
+    ok = {str(row["case"]): row for row in rows if row["status"] == "ok"}
+    task = model.task
+    known = tuple(c for c in cases if c.case_id in ok and task.has_reference(c))
+    return Answers(task, folder, known, ok, kept)
+
+
+def _outcomes(
+    ready: Ready, model: Model, cases: Sequence[Case], options: TrainOptions
+) -> Iterator[CaseOutcome]:
+    outcomes = predict_cases(
+        model,
+        cases,
+        cache=ready.cache,
+        # Everything is prepared: this process reads it.
+        workers=0,
+        case_timeout_s=options.case_timeout_s or model.task.settings.infer.case_timeout_s,
+    )
+    return (replace(outcome, prepared=None) for outcome in outcomes)
+
+
+def score_part(answers: Answers, cache: Cache) -> Scores:
+    """The scores of a part; pictures of the cases that went most wrong are written beside it."""
+    task = answers.task
+    scores = task.score(answers.predictions, answers.truths)
+    worst = sorted(scores.per_case, key=lambda row: -float(row.get("error", 0.0)))
+    shown = {str(row["case"]) for row in worst[: task.settings.report.worst_cases]}
+    for case in answers.cases:
+        if case.case_id in shown:
+            pictures = answers.folder / "overlays" / safe_file_stem(case.case_id)
+            task.picture(answers.prediction(case), cache.load(case), case, pictures)
+    return scores
