@@ -63,12 +63,28 @@ class KeyedDropout(nn.Module):
         """Rows with some features dropped; raises ValueError without keys while training."""
         if not self.training or self.share == 0:
             return rows
+        return rows * self.kept(keys, rows.shape[1]).to(rows.dtype) / (1 - self.share)
+
+    def kept(self, keys: Tensor | None, features: int) -> Tensor:
+        """Which features (n, features) of the rows with ``keys`` are kept."""
         if keys is None:
             raise ValueError("dropout in training needs the keys of the rows")
-        bits = keyed_bits(keys ^ key64("dropout-layer", self.layer), rows.shape[1])
-        kept = bits >= round(self.share * (1 << _DECISION_BITS))
-        return rows * kept.to(rows.dtype) / (1 - self.share)
+        bits = keyed_bits(keys ^ key64("dropout-layer", self.layer), features)
+        return bits >= round(self.share * (1 << _DECISION_BITS))
 
     def extra_repr(self) -> str:
         """What print shows of it."""
         return f"share={self.share}, layer={self.layer}"
+
+
+class KeyedMapDropout(KeyedDropout):
+    """Drops whole feature maps (n, features, ...): neighbouring values of a map know each other,
+    so that dropping single ones would hide little (Tompson 2015).
+    """
+
+    def forward(self, maps: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Maps with some of them zero; raises ValueError without keys while training."""
+        if not self.training or self.share == 0:
+            return maps
+        kept = self.kept(keys, maps.shape[1]).to(maps.dtype) / (1 - self.share)
+        return maps * kept.reshape(kept.shape + (1,) * (maps.ndim - 2))

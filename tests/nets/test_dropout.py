@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtool.nets.dropout import KeyedDropout, keyed_bits, slice_keys
+from medtool.nets.dropout import KeyedDropout, KeyedMapDropout, keyed_bits, slice_keys
 
 
 def splitmix64(state: int) -> int:
@@ -103,3 +103,13 @@ def test_a_share_outside_the_range(share: float) -> None:
 def test_masks_are_the_same_on_another_device() -> None:
     keys = slice_keys(0, 3, "case", list(range(50)))
     assert torch.equal(keyed_bits(keys, 512), keyed_bits(keys.cuda(), 512).cpu())
+
+
+def test_maps_are_dropped_whole_and_as_their_features_would_be() -> None:
+    maps = torch.rand(4, 6, 3, 5) + 0.5
+    keys = slice_keys(0, 0, "case", [0, 1, 2, 3])
+    dropped = KeyedMapDropout(0.4, layer=2).train()(maps, keys)
+    rows = KeyedDropout(0.4, layer=2).train()(torch.ones(4, 6), keys)
+    torch.testing.assert_close(dropped, maps * rows[:, :, None, None])
+    assert (rows == 0).any()
+    assert KeyedMapDropout(0.4).eval()(maps) is maps
