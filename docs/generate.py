@@ -34,6 +34,7 @@ from medtool.data.codes import (
     CACHE_CODES,
     CASE_CODES,
     COHORT_CODES,
+    DATASET_CODES,
 )
 from medtool.dicom.codes import CODES
 from medtool.tasks.bag_codes import STUDY_CODES
@@ -301,6 +302,7 @@ CODE_TABLES: Mapping[str, Mapping[str, str]] = {
     "case": CASE_CODES,
     "answer": ANSWER_CODES,
     "cohort": COHORT_CODES,
+    "dataset": DATASET_CODES,
     "cache": CACHE_CODES,
     "study": STUDY_CODES,
     "brainmet": _task_codes("brainmet", "STUDY_CODES"),

@@ -1,4 +1,4 @@
-"""Reason codes of labels, cohorts, splits, cache and preparation, and what each means."""
+"""Reason codes of labels, cohorts, data sets, splits, cache and preparation, and their meaning."""
 
 from __future__ import annotations
 
@@ -31,6 +31,28 @@ COHORT_CODES: Mapping[str, str] = {
     "class-missing": "the test part of a fold lacks a class",
     "overruled-not-found": "the table of series overrules a series that is not among the data",
     "leak-allowed": "a patient in two parts, or pixels under two patients, that a person allowed",
+}
+
+# Of a segmentation data set: what its description and its file names say.
+DATASET_CODES: Mapping[str, str] = {
+    "dataset-layout": "which layout was recognised, with its channels, labels and cases",
+    "json-repaired": "a line of the description that is no JSON (a comment, a comma before a "
+    "closing bracket) and was read over",
+    "labels-by-id": "labels stand as id -> name, all or some of them",
+    "labels-background": "the id 0 has no name, or another one, and is taken for the background",
+    "labels-with-gaps": "the ids of the labels have gaps, which is often a slip",
+    "labels-assumed": "the data set names no labels: 0 is background, 1 foreground",
+    "manifest-columns": "how the manifest was read, and which columns are covariates",
+    "pairs-rule": "the rule by which a mask was found for each image",
+    "patient-by-pattern": "the patient is taken from the case's name, and where that failed",
+    "label-by-pattern": "the class is taken from the case's name, and where that failed",
+    "patients-by-case": "patients are not known: every case is taken for a patient of its own",
+    "mask-missing": "images without a mask",
+    "file-unmatched": "images and masks that belong to no case",
+    "count-differs": "another number of training cases than the description declares",
+    "case-twice": "test images with the name of a training case: left out",
+    "channels-differ": "a case with other channels than the data set declares; refused",
+    "image-missing": "the description names an image that is not there; the case is refused",
 }
 
 # Of the cache: said while preparing, kept in the ledger.

@@ -147,7 +147,7 @@ def _refuse_contradictions(
         raise LabelsError(
             "The table of labels contradicts the labels that came with the cases.",
             where=str(table.path),
-            met=f"{len(torn)} cases: {_shown(torn)}",
+            met=f"{len(torn)} cases: {shown(torn)}",
             wanted="one label a case",
             how="correct one of the two, or leave the label column of the manifest out.",
         )
@@ -160,7 +160,7 @@ def _forgiven(table: LabelTable, ids: Sequence[str]) -> list[Finding]:
         Finding(
             "id-relaxed",
             f"{table.path.name}: {len(ids)} ids fit only when leading zeros, '.0' and letter case "
-            f"are forgiven, as after Excel: {_shown(ids)}",
+            f"are forgiven, as after Excel: {shown(ids)}",
             "warning",
         )
     ]
@@ -170,18 +170,19 @@ def _missing(cases: Sequence[Case], unmatched: Sequence[LabelRow], key: str) -> 
     findings = []
     bare = [case.case_id for case in cases if case.label is None]
     if bare:
-        message = f"{len(bare)} of {len(cases)} cases have no label: {_shown(bare)}"
+        message = f"{len(bare)} of {len(cases)} cases have no label: {shown(bare)}"
         findings.append(Finding("case-without-label", message, "warning"))
     if unmatched:
         ids = [row.identifier for row in unmatched]
-        message = f"{len(ids)} labels match the {key} of no study: {_shown(ids)}"
+        message = f"{len(ids)} labels match the {key} of no study: {shown(ids)}"
         if any(re.fullmatch(r"\d[.,]\d+e\+\d+", i.lower()) for i in ids):
             message += " (some were turned into powers of ten by a spreadsheet: restore them)"
         findings.append(Finding("label-without-case", message, "warning"))
     return findings
 
 
-def _shown(ids: Sequence[str]) -> str:
+def shown(ids: Sequence[str]) -> str:
+    """The first ids, and that there are more."""
     return ", ".join(ids[:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
 
 
@@ -193,7 +194,7 @@ def _no_match(cases: Sequence[Case], table: LabelTable) -> LabelsError:
     return LabelsError(
         "No row of the table of labels fits any case.",
         where=f"{table.path}, column '{table.id_column}'",
-        met=f"ids such as {_shown(ids[:3])}",
+        met=f"ids such as {shown(ids[:3])}",
         wanted=f"ids of the cases; the first case has {have}" if have else "cases",
         nearest=next((near for i in ids[:IDS_SHOWN] if (near := nearest_name(i, known))), ""),
         how="another column may hold them: --set data.id_column=NAME.",

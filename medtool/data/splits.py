@@ -285,14 +285,15 @@ def _parts_of_table(table: ForeignTable, column: str, key: str) -> dict[str, Par
         identifier, text = row.cells[identifier_column], row.cells[column].strip().lower()
         if not identifier or not text:
             continue
-        part = next((p for p in PARTS if p == text), PART_SYNONYMS.get(text))
-        if part is None:
+        try:
+            part = part_named(text)
+        except ValueError as error:
             raise LabelsError(
                 f"The split file has a part '{text}'.",
                 where=f"{table.path}, line {row.line}",
                 wanted=", ".join(PARTS),
                 nearest=nearest_name(text, PARTS, PART_SYNONYMS),
-            )
+            ) from error
         if result.setdefault(identifier, part) != part:
             raise LabelsError(
                 f"The split file puts one {key} into two parts.",
@@ -300,6 +301,15 @@ def _parts_of_table(table: ForeignTable, column: str, key: str) -> dict[str, Par
                 met=f"{identifier}: {result[identifier]} and {part}",
             )
     return result
+
+
+def part_named(text: str) -> Part:
+    """The part that ``text`` names, also by a synonym; raises ValueError for none."""
+    name = text.strip().lower()
+    part = next((p for p in PARTS if p == name), PART_SYNONYMS.get(name))
+    if part is None:
+        raise ValueError(f"part '{text}' is none of {', '.join(PARTS)}")
+    return part
 
 
 def _selection_from_training(

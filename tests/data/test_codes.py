@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import medtool.data
-from medtool.data.codes import CACHE_CODES, CASE_CODES, COHORT_CODES
+from medtool.data.codes import CACHE_CODES, CASE_CODES, COHORT_CODES, DATASET_CODES
 
 SOURCES = "\n".join(
     file.read_text()
@@ -18,7 +18,9 @@ SOURCES = "\n".join(
 def test_findings_are_in_the_table() -> None:
     given = set(re.findall(r'Finding\(\s*"([a-z-]+)"', SOURCES))
     given |= set(re.findall(r'_about_rows\("([a-z-]+)"', SOURCES))
-    assert given == set(COHORT_CODES)
+    given |= set(re.findall(r'RefusedStudy\([^"]*"", "([a-z-]+)"', SOURCES))
+    given |= {f"{what}-by-pattern" for what in ("patient", "label")}
+    assert given == {*COHORT_CODES, *DATASET_CODES}
 
 
 def test_codes_of_cases_and_cache_are_used() -> None:
