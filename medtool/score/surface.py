@@ -221,5 +221,5 @@ def _distances_mm(
 def _positions_mm(
     places: IntArray, shape: tuple[int, ...], spacing_mm: Sequence[float]
 ) -> FloatArray:
-    positions: FloatArray = np.stack(np.unravel_index(places, shape), axis=1) * spacing_mm
-    return positions
+    indices = np.unravel_index(places, shape)
+    return np.stack([index * s for index, s in zip(indices, spacing_mm, strict=True)], axis=1)

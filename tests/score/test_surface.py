@@ -6,7 +6,7 @@ from math import hypot, inf, isnan, pi, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mask_fixtures import FIXTURES, ball, box
 
@@ -127,6 +127,7 @@ def test_area_of_a_box_is_exact_but_for_edges_and_corners():
 SPACINGS = st.tuples(*[st.floats(0.1, 10.0)] * 3)
 
 
+@settings(max_examples=20)
 @given(SPACINGS)
 def test_a_hole_has_the_surface_of_what_would_fill_it(spacing_mm):
     sizes = surface_sizes(spacing_mm)
@@ -135,6 +136,7 @@ def test_a_hole_has_the_surface_of_what_would_fill_it(spacing_mm):
     assert (sizes[1:-1] > 0).all()
 
 
+@settings(max_examples=20)
 @given(SPACINGS, st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
 def test_areas_do_not_depend_on_how_the_grid_is_turned(spacing_mm, order, flips):
     sizes = surface_sizes(spacing_mm)
@@ -176,6 +178,7 @@ def pairs():
     return st.tuples(st.tuples(*[st.integers(1, 6)] * 3).flatmap(masks), SPACINGS)
 
 
+@settings(max_examples=40)
 @given(pairs())
 def test_sides_may_be_exchanged(sample):
     (one, two), spacing_mm = sample
@@ -189,6 +192,7 @@ def test_sides_may_be_exchanged(sample):
     assert symmetric[0] == pytest.approx(symmetric[1])
 
 
+@settings(max_examples=40)
 @given(pairs(), st.floats(0.5, 4.0))
 def test_distances_grow_with_the_voxels(sample, factor):
     (one, two), spacing_mm = sample
@@ -199,6 +203,7 @@ def test_distances_grow_with_the_voxels(sample, factor):
     assert large.reference.total == pytest.approx(factor**2 * small.reference.total)
 
 
+@settings(max_examples=40)
 @given(pairs())
 def test_distances_are_the_nearest_of_all_pairs(sample):
     """Every distance by brute force, from the definition."""
@@ -221,6 +226,7 @@ def _meeting_points(mask):
     return np.argwhere((count > 0) & (count < 8))
 
 
+@settings(max_examples=40)
 @given(pairs())
 def test_a_mask_is_at_no_distance_from_itself(sample):
     (one, _), spacing_mm = sample
