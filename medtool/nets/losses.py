@@ -17,12 +17,16 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float, alpha: float | None =
 
     p_t is exp(-ce), so nothing is lost where the probability is near 0 or 1.
     """
-    cross_entropy = bce(logits, labels)
-    # 1 - p_t by expm1: near certainty it would vanish in float32 otherwise.
-    values = (-torch.expm1(-cross_entropy)) ** gamma * cross_entropy
+    values = focused(bce(logits, labels), gamma)
     if alpha is None:
         return values
     return values * (alpha * labels + (1 - alpha) * (1 - labels))
+
+
+def focused(cross_entropy: Tensor, gamma: float) -> Tensor:
+    """Cross-entropies times (1 - p_t) ** gamma, p_t being the probability of the true class."""
+    # 1 - p_t by expm1: near certainty it would vanish in float32 otherwise.
+    return (-torch.expm1(-cross_entropy)) ** gamma * cross_entropy
 
 
 def positive_weight(labels: Tensor) -> float:
