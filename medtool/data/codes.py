@@ -67,6 +67,7 @@ CACHE_CODES: Mapping[str, str] = {
 # Of an answer: beside those of the case in column ``code`` of predictions.csv.
 ANSWER_CODES: Mapping[str, str] = {
     "prediction": "the network was not given what it needs, and why",
+    "not-finite": "the network's answer holds NaN or infinite values: none is given",
     "unlike-training": "scanner, kernel, thickness or spacing of which no training study had the "
     "like; answered all the same",
 }

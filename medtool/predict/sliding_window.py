@@ -1,0 +1,271 @@
+"""A network moved over a volume of any size, in windows that overlap; memory stays bounded.
+
+Windows come from the top of the volume to its bottom. Rows of z that no later window reaches are
+finished: they are handed on and forgotten, so that logits of the whole volume never exist. Windows
+overlap as in nnU-Net: sum of weight * logits over sum of weights (``medtool.predict.tiles``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from medtool.core.errors import CaseRefused
+from medtool.predict.tiles import STEP, window_starts, window_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Network = Callable[["Tensor"], "Tensor"]
+Arithmetic = Callable[[], AbstractContextManager[Any]]
+Place = tuple[int, int, int]
+
+
+class Readable(Protocol):
+    """An array (channels, z, y, x), in memory or on the disk, that is read in parts."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, part: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a network is moved over a volume.
+
+    ``size_vox`` is (z, y, x), or (y, x) for a network that sees single slices. ``mirror_axes``
+    count the axes of the window: logits are the mean over all subsets of them, each mirrored there
+    and back. ``batch`` windows are answered at once.
+    """
+
+    size_vox: tuple[int, ...]
+    step: float = STEP
+    batch: int = 1
+    mirror_axes: tuple[int, ...] = ()
+
+    @property
+    def solid_vox(self) -> Place:
+        """The size in three dimensions: a slice is one voxel high."""
+        z, y, x = (1,) * (3 - len(self.size_vox)) + self.size_vox
+        return z, y, x
+
+
+@dataclass(frozen=True)
+class EmptyWindows:
+    """Which windows need no network, and the logits of voxels that only such windows hold.
+
+    ``is_empty`` gets one window (channels, and its axes), padded with 0 beyond the volume.
+    """
+
+    is_empty: Callable[[NDArray[np.float32]], bool]
+    logits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Finished logits (channels, rows, y, x), float32, of the rows of z from ``start`` on."""
+
+    start: int
+    logits: NDArray[np.float32]
+
+
+def sliding_window(
+    network: Network,
+    volume: Readable,
+    windows: Windows,
+    *,
+    device: torch.device | None = None,
+    arithmetic: Arithmetic = torch.inference_mode,
+    empty: EmptyWindows | None = None,
+) -> Iterator[Slab]:
+    """Logits of ``volume`` in slabs, from the first row of z to the last, each row once.
+
+    ``network`` takes (batch, channels, ...) on ``device`` and gives (batch, classes, ...) of the
+    same extent. ``arithmetic`` is entered around each call of it (``Model.autocast``). A volume
+    smaller than the window is padded with 0 on both sides. Raises CaseRefused (``not-finite``)
+    where the network gives NaN or infinity.
+    """
+    where = device or torch.device("cpu")
+    size = _spatial(volume)
+    padded = [max(pair) for pair in zip(size, windows.solid_vox, strict=True)]
+    margins = [(whole - own) // 2 for whole, own in zip(padded, size, strict=True)]
+    starts = window_starts(padded, windows.solid_vox, windows.step)
+    weights = torch.from_numpy(window_weights(windows.size_vox)).to(where)
+    rolling = _Rolling(padded, weights.reshape(windows.solid_vox), empty)
+    places = (_place(combination) for combination in itertools.product(*starts))
+    cut = _Cutter(volume, windows, margins)
+    for place, logits in _answers(network, places, cut, windows, where, arithmetic, empty):
+        if place[0] > rolling.first_row:
+            yield from _inside(rolling.advance(place[0]), margins, size)
+        if logits is not None:
+            rolling.add(place, logits)
+    yield from _inside(rolling.advance(padded[0]), margins, size)
+
+
+def whole_logits(slabs: Iterator[Slab]) -> NDArray[np.float32]:
+    """All slabs as one array (channels, z, y, x): for small volumes and asked-for probabilities."""
+    return np.concatenate([slab.logits for slab in slabs], axis=1)
+
+
+class _Cutter:
+    """Cuts windows out of a volume; what lies beyond it is 0."""
+
+    def __init__(self, volume: Readable, windows: Windows, margins: Sequence[int]) -> None:
+        self.volume = volume
+        self.windows = windows
+        self.margins = margins
+
+    def __call__(self, place: Place) -> NDArray[np.float32]:
+        solid = self.windows.solid_vox
+        size = _spatial(self.volume)
+        firsts = [start - margin for start, margin in zip(place, self.margins, strict=True)]
+        source, target = [], []
+        for first, length, limit in zip(firsts, solid, size, strict=True):
+            low, high = max(first, 0), min(first + length, limit)
+            source.append(slice(low, high))
+            target.append(slice(low - first, high - first))
+        window = np.zeros((self.volume.shape[0], *solid), dtype=np.float32)
+        window[(slice(None), *target)] = self.volume[(slice(None), *source)]
+        return window.reshape(-1, *self.windows.size_vox)
+
+
+def _answers(
+    network: Network,
+    places: Iterator[Place],
+    cut: _Cutter,
+    windows: Windows,
+    device: torch.device,
+    arithmetic: Arithmetic,
+    empty: EmptyWindows | None,
+) -> Iterator[tuple[Place, Tensor | None]]:
+    """Each place in order with the logits (classes, z, y, x) of its window; None where empty."""
+    waiting: list[tuple[Place, NDArray[np.float32] | None]] = []
+    full = 0
+    for place in places:
+        window: NDArray[np.float32] | None = cut(place)
+        if window is not None and empty is not None and empty.is_empty(window):
+            window = None
+        waiting.append((place, window))
+        full += window is not None
+        if full == windows.batch:
+            yield from _answer(network, waiting, windows, device, arithmetic)
+            waiting, full = [], 0
+    yield from _answer(network, waiting, windows, device, arithmetic)
+
+
+def _answer(
+    network: Network,
+    waiting: Sequence[tuple[Place, NDArray[np.float32] | None]],
+    windows: Windows,
+    device: torch.device,
+    arithmetic: Arithmetic,
+) -> Iterator[tuple[Place, Tensor | None]]:
+    seen = [window for _, window in waiting if window is not None]
+    answers: Iterator[Tensor] = iter(())
+    if seen:
+        batch = torch.from_numpy(np.stack(seen)).to(device)
+        with arithmetic():
+            logits = mirrored_logits(network, batch, windows.mirror_axes).float()
+        answers = iter(logits.reshape(*logits.shape[:2], *windows.solid_vox))
+    for place, window in waiting:
+        yield place, None if window is None else next(answers)
+
+
+def mirrored_logits(network: Network, batch: Tensor, mirror_axes: Sequence[int]) -> Tensor:
+    """Mean of the logits over all subsets of ``mirror_axes`` (of the window: 0 is the first)."""
+    axes = [axis + 2 for axis in mirror_axes]
+    total = network(batch)
+    for count in range(1, len(axes) + 1):
+        for subset in itertools.combinations(axes, count):
+            total = total + network(batch.flip(subset)).flip(subset)
+    return total.div(2 ** len(axes))
+
+
+class _Rolling:
+    """Sums over the windows for the rows of z that are not finished: one window's height."""
+
+    def __init__(self, padded: Sequence[int], weights: Tensor, empty: EmptyWindows | None) -> None:
+        self.first_row = 0
+        self.weights = weights
+        self.empty = empty
+        self.shape = (weights.shape[0], *padded[1:])
+        self.sum_of_weights = torch.zeros(self.shape, device=weights.device)
+        self.sums: Tensor | None = None
+        if empty is not None:
+            self.sums = torch.zeros((len(empty.logits), *self.shape), device=weights.device)
+
+    def add(self, place: Place, logits: Tensor) -> None:
+        """Add one window (classes, z, y, x), whose first row is the first unfinished one."""
+        if self.sums is None:
+            shape = (logits.shape[0], *self.shape)
+            self.sums = torch.zeros(shape, device=self.weights.device)
+        _, height, width = self.weights.shape
+        rows, columns = slice(place[1], place[1] + height), slice(place[2], place[2] + width)
+        self.sums[:, :, rows, columns].addcmul_(logits, self.weights)
+        self.sum_of_weights[:, rows, columns].add_(self.weights)
+
+    def advance(self, row: int) -> Slab:
+        """The rows before ``row``, finished; makes room for those that come into reach."""
+        if self.sums is None:
+            raise ValueError("no window was answered")
+        count = row - self.first_row
+        counts = self.sum_of_weights[:count]
+        logits = self.sums[:, :count] / counts
+        if self.empty is not None:
+            background = logits.new_tensor(self.empty.logits)[:, None, None, None]
+            logits = torch.where(counts > 0, logits, background)
+        _require_finite(logits)
+        slab = Slab(self.first_row, logits.cpu().numpy())
+        _move_up(self.sum_of_weights, count)
+        for channel in self.sums:
+            _move_up(channel, count)
+        self.first_row = row
+        return slab
+
+
+def _move_up(rows: Tensor, count: int) -> None:
+    """Drop the first ``count`` rows, in place; the last ones become 0."""
+    for row in range(count, len(rows)):
+        rows[row - count].copy_(rows[row])
+    rows[max(len(rows) - count, 0) :].zero_()
+
+
+def _inside(slab: Slab, margins: Sequence[int], size: Sequence[int]) -> Iterator[Slab]:
+    """The part of a slab that is no padding; nothing where all of it is."""
+    first = slab.start - margins[0]
+    low, high = max(first, 0), min(first + slab.logits.shape[1], size[0])
+    if low >= high:
+        return
+    _, top, left = margins
+    rows = slice(low - first, high - first)
+    logits = slab.logits[:, rows, top : top + size[1], left : left + size[2]]
+    yield Slab(low, logits)
+
+
+def _require_finite(logits: Tensor) -> None:
+    if not bool(torch.isfinite(logits).all()):
+        raise CaseRefused(
+            "not-finite",
+            "The network's answer holds values that are no numbers.",
+            wanted="finite logits",
+            how="try --precision 32; if it stays, the case or the checkpoint is at fault.",
+        )
+
+
+def _spatial(volume: Readable) -> Place:
+    if len(volume.shape) != 4:
+        raise ValueError(f"the volume has shape {volume.shape}, wanted (channels, z, y, x)")
+    return _place(volume.shape[1:])
+
+
+def _place(values: Sequence[int]) -> Place:
+    z, y, x = values
+    return z, y, x
