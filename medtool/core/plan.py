@@ -52,7 +52,8 @@ class Configuration:
     """How the data are resampled and cut for one network: ``2d``, ``3d_fullres``, ``3d_lowres``.
 
     ``spacing_mm`` and ``median_size_vox`` have three entries also in 2D (the slices' own step comes
-    first there); ``patch_size_vox`` has as many as the network has dimensions.
+    first there); ``patch_size_vox`` has as many as the network has dimensions. ``previous`` names
+    the configuration whose masks are a further input (a cascade); "" where there is none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Configuration:
     batch_dice: bool
     network: NetworkPlan
     decisions: tuple[Decision, ...] = ()
+    previous: str = ""
 
 
 @dataclass(frozen=True)
