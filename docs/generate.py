@@ -35,6 +35,7 @@ from medtool.data.codes import (
     CASE_CODES,
     COHORT_CODES,
     DATASET_CODES,
+    IMAGE_CODES,
 )
 from medtool.dicom.codes import CODES
 from medtool.tasks.bag_codes import STUDY_CODES
@@ -303,6 +304,7 @@ CODE_TABLES: Mapping[str, Mapping[str, str]] = {
     "answer": ANSWER_CODES,
     "cohort": COHORT_CODES,
     "dataset": DATASET_CODES,
+    "image": IMAGE_CODES,
     "cache": CACHE_CODES,
     "study": STUDY_CODES,
     "brainmet": _task_codes("brainmet", "STUDY_CODES"),

@@ -55,6 +55,27 @@ DATASET_CODES: Mapping[str, str] = {
     "image-missing": "the description names an image that is not there; the case is refused",
 }
 
+# Of one image or mask of a data set: a refusal of its case, or a finding.
+IMAGE_CODES: Mapping[str, str] = {
+    "broken-header": "the header of the file is broken, or it is no such file; refused",
+    "truncated-file": "the file ends before its voxels do; refused",
+    "damaged-file": "the voxels cannot be decoded; refused",
+    "unreadable": "the system does not let the file be read; refused",
+    "unsupported-type": "the voxels are no plain numbers (colours, complex numbers); refused",
+    "not-a-volume": "2D, or several volumes in one file, where one volume is needed; refused",
+    "invalid-spacing": "a spacing that no scan has, such as 0 or 999 mm; refused",
+    "invalid-origin": "the origin is no number; refused",
+    "skewed-axes": "the axes are not at right angles; refused",
+    "forms-conflict": "sform and qform of a NIfTI header place the image in two ways; refused",
+    "no-orientation": "the file does not say how it lies in the patient: its axes are taken for "
+    "LPS, as SimpleITK does",
+    "undefined-values": "voxels that are NaN or infinite: refused, or set to a value that is said",
+    "grids-differ": "image and mask, or two channels, lie on different grids; refused, never "
+    "resampled",
+    "not-labels": "a mask with values between whole numbers, below 0, or none; refused",
+    "mask-rounded": "a mask in floating point whose values are a little off whole numbers",
+}
+
 # Of the cache: said while preparing, kept in the ledger.
 CACHE_CODES: Mapping[str, str] = {
     "done": "prepared",

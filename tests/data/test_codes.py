@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import medtool.data
-from medtool.data.codes import CACHE_CODES, CASE_CODES, COHORT_CODES, DATASET_CODES
+from medtool.data.codes import CACHE_CODES, CASE_CODES, COHORT_CODES, DATASET_CODES, IMAGE_CODES
 
 SOURCES = "\n".join(
     file.read_text()
@@ -20,7 +20,13 @@ def test_findings_are_in_the_table() -> None:
     given |= set(re.findall(r'_about_rows\("([a-z-]+)"', SOURCES))
     given |= set(re.findall(r'RefusedStudy\([^"]*"", "([a-z-]+)"', SOURCES))
     given |= {f"{what}-by-pattern" for what in ("patient", "label")}
-    assert given == {*COHORT_CODES, *DATASET_CODES}
+    assert given <= {*COHORT_CODES, *DATASET_CODES, *IMAGE_CODES}
+    assert given >= {*COHORT_CODES, *DATASET_CODES}
+
+
+def test_codes_of_images_are_used() -> None:
+    for code in IMAGE_CODES:
+        assert f'"{code}"' in SOURCES, code
 
 
 def test_codes_of_cases_and_cache_are_used() -> None:
