@@ -58,6 +58,9 @@ def _chunks(array: NDArray[Any]) -> dict[str, tuple[int, ...]]:
             "chunks": chunks,
             "blocks": tuple(min(a, b) for a, b in zip(PATCH_BLOCKS, chunks, strict=True)),
         }
+    if array.ndim == 4:
+        # Channels that are read by patch together.
+        return {"chunks": (1, *map(min, PATCH_CHUNKS, array.shape[1:]))}
     plane_bytes = math.prod(array.shape[1:]) * array.itemsize
     planes = min(len(array), max(1, SMALLEST_CHUNK_BYTES // plane_bytes))
     return {"chunks": (planes, *array.shape[1:])}
