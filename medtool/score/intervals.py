@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from medtool.score.ranking import divide
-from medtool.score.sample import BinarySample, FloatArray
+from medtool.score.sample import BinarySample, FloatArray, PatientSample
 
 DEFAULT_DRAWS = 2000
 DEFAULT_CONFIDENCE = 0.95
@@ -129,14 +129,14 @@ def separated_interval(
     return wilson(pairs * estimate, pairs, confidence)
 
 
-def draw_patients(sample: BinarySample, draws: int, seed: int) -> tuple[FloatArray, int]:
+def draw_patients(sample: PatientSample, draws: int, seed: int) -> tuple[FloatArray, int]:
     """(draws, patients) how often each patient is drawn, and the number of draws repeated.
 
-    With one class only in the sample nothing is repeated.
+    Nothing is repeated where the sample has no classes, or one only.
     """
     generator = np.random.default_rng(seed)
     counts = _counts(generator, draws, len(sample.patients))
-    if not sample.both_classes:
+    if not isinstance(sample, BinarySample) or not sample.both_classes:
         return counts, 0
     positive = np.bincount(sample.patient, sample.labels, len(sample.patients))
     negative = np.bincount(sample.patient, 1.0 - sample.labels, len(sample.patients))
@@ -157,7 +157,7 @@ def _counts(generator: np.random.Generator, draws: int, patients: int) -> FloatA
     return counts.reshape(draws, patients).astype(np.float64)
 
 
-def row_weights(sample: BinarySample, counts: FloatArray) -> Iterator[FloatArray]:
+def row_weights(sample: PatientSample, counts: FloatArray) -> Iterator[FloatArray]:
     """Chunks of (draws, cases) weights from (draws, patients) counts."""
     step = max(1, CHUNK_ELEMENTS // max(sample.n, 1))
     for start in range(0, counts.shape[0], step):
@@ -165,14 +165,14 @@ def row_weights(sample: BinarySample, counts: FloatArray) -> Iterator[FloatArray
 
 
 def _over_chunks(
-    sample: BinarySample, counts: FloatArray, metrics: Metrics
+    sample: PatientSample, counts: FloatArray, metrics: Metrics
 ) -> dict[str, FloatArray]:
     parts = [metrics(weights) for weights in row_weights(sample, counts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def bootstrap(
-    sample: BinarySample, metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0
+    sample: PatientSample, metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0
 ) -> Bootstrap:
     """Replicates of ``metrics`` over resampled patients, and their jackknife values.
 

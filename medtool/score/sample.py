@@ -15,22 +15,42 @@ IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class BinarySample:
-    """n cases of a two-class question.
+class PatientSample:
+    """n cases and whose they are.
 
-    ``labels`` (n,) 0 or 1; ``scores`` (n,) probability of class 1; ``patient`` (n,) index into
-    ``patients`` (unique ids in order of first appearance).
+    ``patient`` (n,) index into ``patients`` (unique ids in order of first appearance).
     """
 
-    labels: FloatArray
-    scores: FloatArray
     patient: IntArray
     patients: tuple[str, ...]
 
     @property
     def n(self) -> int:
         """Number of cases."""
-        return int(self.labels.size)
+        return int(self.patient.size)
+
+    @property
+    def one_case_per_patient(self) -> bool:
+        """Whether cases are independent, as DeLong's and Wilson's formulas assume."""
+        return len(self.patients) == self.n
+
+
+def patient_sample(patients: Sequence[str]) -> PatientSample:
+    """The patient of each case, numbered."""
+    index: dict[str, int] = {}
+    numbers = [index.setdefault(str(patient), len(index)) for patient in patients]
+    return PatientSample(np.asarray(numbers, dtype=np.intp), tuple(index))
+
+
+@dataclass(frozen=True)
+class BinarySample(PatientSample):
+    """n cases of a two-class question.
+
+    ``labels`` (n,) 0 or 1; ``scores`` (n,) probability of class 1.
+    """
+
+    labels: FloatArray
+    scores: FloatArray
 
     @property
     def positives(self) -> int:
@@ -46,11 +66,6 @@ class BinarySample:
     def both_classes(self) -> bool:
         """Whether ranking metrics are defined."""
         return 0 < self.positives < self.n
-
-    @property
-    def one_case_per_patient(self) -> bool:
-        """Whether cases are independent, as DeLong's and Wilson's formulas assume."""
-        return len(self.patients) == self.n
 
     def take(self, rows: NDArray[np.bool_]) -> BinarySample:
         """The cases where ``rows`` (n,) is true."""
@@ -87,9 +102,8 @@ def binary_sample(
             wanted="a probability for every case that is scored",
             how="leave out the cases whose status is not 'ok'.",
         )
-    index: dict[str, int] = {}
-    numbers = np.asarray([index.setdefault(i, len(index)) for i in ids], dtype=np.intp)
-    return BinarySample(truth, values, numbers, tuple(index))
+    whose = patient_sample(ids)
+    return BinarySample(whose.patient, whose.patients, truth, values)
 
 
 def check_probabilities(scores: FloatArray) -> None:

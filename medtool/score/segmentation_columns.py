@@ -1,0 +1,121 @@
+"""The rows of many cases as columns: one metric of one structure over all cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medtool.core.errors import UsageError
+from medtool.score.overlap import Mask
+from medtool.score.sample import FloatArray
+from medtool.score.segmentation import DISTANCES, Row, SegmentationOptions
+
+BOTH_EMPTY = "cases with neither mask are not counted"
+OVERLAPS = f"{BOTH_EMPTY}; with one of them, 0"
+UNDEFINED = "cases without a denominator are not counted"
+NOT_EMPTY = "cases with an empty mask are not counted"
+CONVENTIONS: Mapping[str, str] = {
+    "dice": OVERLAPS,
+    "iou": OVERLAPS,
+    "nsd": f"{OVERLAPS}; by area",
+    "sensitivity": UNDEFINED,
+    "specificity": UNDEFINED,
+    "precision": UNDEFINED,
+    "relative_volume_error": f"(predicted - true) / true; {UNDEFINED}",
+    "hd_mm": f"largest distance between the surfaces; {NOT_EMPTY}",
+    "hd95_mm": f"95 % of the surface area, the larger of both directions; {NOT_EMPTY}",
+    "assd_mm": f"edge voxels of both masks together; {NOT_EMPTY}",
+    "prediction_to_reference_mm": f"mean by area; {NOT_EMPTY}",
+    "reference_to_prediction_mm": f"mean by area; {NOT_EMPTY}",
+    "lesion_f1": OVERLAPS,
+    "false_positive_ml": "predicted components without any true voxel",
+    "false_negative_ml": "true components without any predicted voxel",
+    "false_positive_mm2": "predicted components without any true voxel",
+    "false_negative_mm2": "true components without any predicted voxel",
+}
+LESION_METRICS = ("lesion_f1", "false_positive", "false_negative")
+
+
+@dataclass(frozen=True)
+class ScoredCase:
+    """The rows of ``score_structures`` for one case, and whose they are."""
+
+    case: str
+    patient: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one structure over all cases.
+
+    ``values`` (cases,) are NaN where undefined; ``missing`` (cases,) marks those where a distance
+    is undefined because exactly one mask is empty; ``penalty`` (cases,) is the diagonal of each
+    image in mm; ``rows`` (cases,) are where the values come from.
+    """
+
+    structure: str
+    metric: str
+    values: FloatArray
+    missing: Mask
+    penalty: FloatArray
+    rows: Sequence[Row]
+
+    @property
+    def name(self) -> str:
+        """Key among the scores: metric and structure."""
+        return f"{self.metric}.{self.structure}"
+
+    @property
+    def penalised(self) -> FloatArray:
+        """(cases,) the values, with the diagonal of the image where one is missing."""
+        return np.where(self.missing, self.penalty, self.values)
+
+
+def convention(metric: str, row: Row, options: SegmentationOptions) -> str:
+    """What stands beside a number: its definition where that is a choice, what it leaves out."""
+    text = CONVENTIONS[metric]
+    if metric == "nsd":
+        text += f", tolerance {row['tolerance_mm']:g} mm"
+    if metric.startswith(LESION_METRICS):
+        text += f"; {options.lesion_rule}"
+    return text
+
+
+def columns_of(cases: Sequence[ScoredCase]) -> list[Column]:
+    """Every metric that rows hold, structure by structure.
+
+    Raises UsageError where cases have different structures.
+    """
+    names = [tuple(row["structure"] for row in case.rows) for case in cases]
+    for case, found in zip(cases, names, strict=True):
+        if found != names[0]:
+            raise UsageError(
+                "Cases were scored for different structures.",
+                where=f"case {case.case}",
+                met=", ".join(found) or "none",
+                wanted=", ".join(names[0]),
+            )
+    return [
+        _column(metric, [case.rows[number] for case in cases])
+        for number in range(len(names[0]) if names else 0)
+        for metric in CONVENTIONS
+        if metric in cases[0].rows[number]
+    ]
+
+
+def _column(metric: str, rows: Sequence[Row]) -> Column:
+    return Column(
+        rows[0]["structure"],
+        metric,
+        np.array([row[metric] for row in rows], dtype=np.float64),
+        np.array([metric in DISTANCES and _one_is_empty(row) for row in rows]),
+        np.array([row["image_diagonal_mm"] for row in rows], dtype=np.float64),
+        rows,
+    )
+
+
+def _one_is_empty(row: Row) -> bool:
+    return bool((row["tp"] + row["fp"] == 0) != (row["tp"] + row["fn"] == 0))
