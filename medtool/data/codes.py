@@ -88,7 +88,7 @@ CACHE_CODES: Mapping[str, str] = {
 # Of an answer: beside those of the case in column ``code`` of predictions.csv.
 ANSWER_CODES: Mapping[str, str] = {
     "prediction": "the network was not given what it needs, and why",
-    "region-whole-volume": "the coarse look found too little: the whole volume was looked at closely",
+    "region-whole-volume": "a coarse look found too little: the whole volume was looked at closely",
     "not-finite": "the network's answer holds NaN or infinite values: none is given",
     "unlike-training": "scanner, kernel, thickness or spacing of which no training study had the "
     "like; answered all the same",
