@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from medtool.core.records import Score, Scores
-from medtool.score.classification import INTERVAL_NAMES, MetricDefaults, MetricSettings
+from medtool.core.records import Scores
+from medtool.score.classification import MetricDefaults, MetricSettings
 from medtool.score.confusion import trivial_decisions
 from medtool.score.intervals import Metrics, bootstrap
+from medtool.score.numbers import bootstrap_score, bootstrap_table
 from medtool.score.ranking import divide
 from medtool.score.sample import FloatArray, patient_sample
 from medtool.score.segmentation import Row, SegmentationOptions
@@ -83,7 +84,19 @@ def summarise_structures(
     resampled = bootstrap(sample, compute, draws=settings.bootstrap_draws, seed=seed)
     intervals = {name: resampled.percentile(name, settings.confidence) for name in point}
     return Scores(
-        metrics=_scores(point, intervals, shares, columns),
+        metrics={
+            share.name: bootstrap_score(
+                share.name,
+                point[share.name],
+                resampled,
+                settings.confidence,
+                n=share.n,
+                convention=share.convention,
+                trivial=share.trivial,
+                trivial_by=share.trivial_by,
+            )
+            for share in (*_over_structures(shares, columns), *shares)
+        },
         per_case=tuple(
             {"case": case.case, "patient": case.patient, **row}
             for case in cases
@@ -91,13 +104,7 @@ def summarise_structures(
         ),
         tables={
             "structures": [_table_row(column, point, intervals, chosen) for column in columns],
-            "bootstrap": {
-                "unit": "patient",
-                "patients": resampled.patients,
-                "draws": resampled.draws,
-                "seed": seed,
-                "confidence": settings.confidence,
-            },
+            "bootstrap": bootstrap_table(resampled, settings.confidence),
         },
         optimistic=optimistic,
         notes=_notes(cases, columns, resampled.patients, settings),
@@ -197,17 +204,6 @@ def _medians(values: FloatArray, weights: FloatArray) -> FloatArray:
     return np.where(total[:, 0] > 0, middle, nan)
 
 
-def _scores(
-    point: Mapping[str, float],
-    intervals: Mapping[str, tuple[float, float]],
-    shares: Sequence[_Share],
-    columns: Sequence[Column],
-) -> dict[str, Score]:
-    """Means over structures first, then what is told of each structure."""
-    told = [*_over_structures(shares, columns), *shares]
-    return {share.name: _score(share, point[share.name], intervals[share.name]) for share in told}
-
-
 def _over_structures(shares: Sequence[_Share], columns: Sequence[Column]) -> list[_Share]:
     """The means over structures; a case counts in them where it counts for any structure."""
     by_name = {share.name: share for share in shares}
@@ -221,23 +217,6 @@ def _over_structures(shares: Sequence[_Share], columns: Sequence[Column]) -> lis
             by = parts[0].trivial_by if known else ""
             told.append(_Share(metric, counted, counted, OVER_STRUCTURES, trivial, by))
     return told
-
-
-def _score(share: _Share, value: float, interval: tuple[float, float]) -> Score:
-    low, high = interval
-    stuck = low == high or not isfinite(low)
-    defined = isfinite(value)
-    return Score(
-        name=share.name,
-        value=value,
-        n=share.n,
-        low=nan if stuck else low,
-        high=nan if stuck else high,
-        interval=INTERVAL_NAMES["none" if stuck else "percentile"] if defined else "",
-        convention=share.convention if defined else f"undefined in every case; {share.convention}",
-        trivial=share.trivial,
-        trivial_by=share.trivial_by,
-    )
 
 
 def _table_row(
