@@ -42,7 +42,8 @@ class DataSection(Section):
     patient_key: Literal["patient-id", "folder", "case"] = "patient-id"
     """What tells patients apart: PatientID, the top folder below the data, or the case itself."""
     split_file: Path | None = None
-    """A CSV with columns case or patient, and part (train, selection, test), to be honoured."""
+    """A CSV with columns case or patient, and part (train, selection, test), to be honoured; or
+    nnU-Net's splits_final.json, whose val of the fold is the test part."""
     preparation: Section = Section()
     """How a case is prepared; the cache depends on this table."""
 
@@ -121,8 +122,9 @@ class TrainSection(Section):
     """Every case once an epoch, or classes drawn alike."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of splits, weights and augmentation."""
-    split: Literal["auto", "folds", "three-part", "two-part"] = "auto"
-    """auto: folds below 500 patients when several are asked for, else three-part."""
+    split: Literal["auto", "folds", "three-part", "two-part", "nnunet"] = "auto"
+    """auto: folds below 500 patients when several are asked for, else three-part; nnunet: the
+    folds that nnU-Net makes of the same cases."""
     selection_share: Share = 0.15
     """Share of the training patients that chooses checkpoint and threshold."""
     test_share: Share = 0.15

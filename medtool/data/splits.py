@@ -19,15 +19,19 @@ from medtool.core.errors import LabelsError, UsageError
 from medtool.core.names import nearest_name
 from medtool.core.records import Case, Finding, Part
 from medtool.data.cohort import require_patients
+from medtool.data.fold_files import Fold, fold_numbered, nnunet_folds, read_folds
 from medtool.data.foreign_table import ForeignTable, read_foreign_table
+from medtool.data.matching import shown
 
-Scheme = Literal["folds", "three-part", "two-part", "file"]
+Scheme = Literal["folds", "three-part", "two-part", "nnunet", "file"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 # From this many patients on, one test part says enough and folds cost more than they give.
 FEW_PATIENTS = 500
 # Labels with more values than this are numbers, not classes: not stratified.
 MOST_CLASSES = 10
+
+NNUNET_DEFAULT = "nnU-Net's default split"
 
 PART_SYNONYMS: Mapping[str, Part] = {
     "training": "train",
@@ -76,7 +80,8 @@ def make_split(
 
     ``fold`` (counted from 0) asks for that fold of ``train.folds``. In a fold the selection part
     is ``selection_share`` of the patients that are not tested; with three parts it is that share
-    of all patients (70/15/15 by default); with two parts, of all. A split file is honoured first.
+    of all patients (70/15/15 by default); with two parts, of all. A split file is honoured first:
+    a table, or a ``splits_final.json``, of which ``fold`` (by default 0) is taken.
     ``allow`` names patient ids vouched for (``cohort.require_patients``). Raises UsageError
     (too few patients, unknown fold, ids shared by many patients) and LabelsError (the split file,
     a single class).
@@ -84,8 +89,14 @@ def make_split(
     if not cases:
         raise UsageError("There are no cases to split.")
     if data.split_file is not None:
+        if data.split_file.suffix.lower() == ".json":
+            folds = read_folds(data.split_file)
+            return _split_from_folds(cases, folds, data.split_file, train, fold)
         return _split_from_file(cases, data.split_file, train)
     require_patients(cases, allow=allow)
+    if train.split == "nnunet":
+        folds = nnunet_folds([case.case_id for case in cases], train.folds)
+        return _split_from_folds(cases, folds, None, train, fold)
     strata = _strata(cases)
     scheme: Scheme = (
         "folds" if fold is not None else split_scheme(train, len(strata), several=False)
@@ -213,7 +224,7 @@ def _require_both_classes(
         if not lacking:
             continue
         which = ", ".join(f"{value:g}" for value in lacking)
-        if part == "test" and scheme in ("folds", "file"):
+        if part == "test" and scheme in ("folds", "nnunet", "file"):
             message = f"the part test has no case of class {which}: its own AUROC is undefined"
             findings.append(Finding("class-missing", message, "warning"))
             continue
@@ -256,21 +267,64 @@ def _split_from_file(cases: Sequence[Case], path: Path, train: TrainSection) -> 
             wanted=f"{key} such as "
             + ", ".join((c.case_id if key == "case" else c.patient_id) for c in cases[:3]),
         )
-    findings = [Finding("split-given", f"the parts are those of {path.name}, by {key}")]
+    said = Finding("split-given", f"the parts are those of {path.name}, by {key}")
+    return _completed(cases, named, (path.name, str(path)), train, None, said)
+
+
+def _split_from_folds(
+    cases: Sequence[Case],
+    folds: Sequence[Fold],
+    path: Path | None,
+    train: TrainSection,
+    fold: int | None,
+) -> Split:
+    """One of nnU-Net's folds, of a file or its default ones: its "val" is the test part."""
+    number = 0 if fold is None else fold
+    where = NNUNET_DEFAULT if path is None else str(path)
+    chosen = fold_numbered(folds, number, where)
+    part_of: dict[str, Part] = dict.fromkeys(chosen.train, "train")
+    part_of |= dict.fromkeys(chosen.held_out, "test")
+    parts = {case.case_id: part_of[case.case_id] for case in cases if case.case_id in part_of}
+    if not parts:
+        raise LabelsError(
+            "No name in the split file fits any case.",
+            where=where,
+            met="cases " + ", ".join(list(part_of)[:3]),
+            wanted="cases such as " + ", ".join(case.case_id for case in cases[:3]),
+        )
+    name = where if path is None else path.name
+    text = f"fold {number} of the {len(folds)} of {name}: its 'val' is the test part"
+    return _completed(cases, parts, (name, where), train, number, Finding("split-given", text))
+
+
+def _completed(
+    cases: Sequence[Case],
+    named: Mapping[str, Part],
+    source: tuple[str, str],
+    train: TrainSection,
+    fold: int | None,
+    said: Finding,
+) -> Split:
+    """The split that a file gives, with a selection part where it has none.
+
+    ``source`` is the file's name and its path.
+    """
+    name, where = source
+    findings = [said]
     parts = dict(named)
     left_out = [case.case_id for case in cases if case.case_id not in parts]
     if left_out:
-        shown = ", ".join(left_out[:8]) + (", ..." if len(left_out) > 8 else "")
-        message = f"{len(left_out)} cases are not in {path.name} and in no part: {shown}"
+        message = f"{len(left_out)} cases are not in {name} and in no part: {shown(left_out)}"
         findings.append(Finding("not-in-split", message, "warning"))
     if "train" not in parts.values():
-        raise LabelsError("The split file gives nobody to train on.", where=str(path))
+        raise LabelsError("The split file gives nobody to train on.", where=where)
     if "selection" not in parts.values():
         parts |= _selection_from_training(cases, parts, train)
-        message = f"{path.name} has no selection part: taken from its training patients by seed"
+        message = f"{name} has no selection part: taken from its training patients by seed"
         findings.append(Finding("selection-taken", message))
-    findings += _require_both_classes(cases, parts, train, "file")
-    return Split(parts, "file", None, tuple(findings), optimistic="test" not in parts.values())
+    scheme: Scheme = "nnunet" if where == NNUNET_DEFAULT else "file"
+    findings += _require_both_classes(cases, parts, train, scheme)
+    return Split(parts, scheme, fold, tuple(findings), optimistic="test" not in parts.values())
 
 
 def _has(table: ForeignTable, name: str) -> str:

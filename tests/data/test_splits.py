@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +16,7 @@ from medtool.config.sections import DataSection, TrainSection
 from medtool.core.errors import LabelsError, UsageError
 from medtool.core.records import Case
 from medtool.data.cohort import keyed_patients, require_patients, suspicious_patients
+from medtool.data.fold_files import nnunet_folds, read_folds, write_folds
 from medtool.data.run_folder import RunFolder
 from medtool.data.splits import make_split, split_scheme
 
@@ -250,3 +252,89 @@ def test_a_person_can_vouch_for_an_id() -> None:
 def test_top_folders_tell_patients_apart() -> None:
     case = replace(_case("ANON"), folder="p7/study1")
     assert keyed_patients([case], DataSection(patient_key="folder"))[0].patient_id == "p7"
+
+
+# --- nnU-Net's folds -----------------------------------------------------------------------------
+def test_default_folds_of_nnunet() -> None:
+    """Golden: what nnunetv2 2.8.1 gives for ten cases."""
+    folds = nnunet_folds([f"c{n:02d}" for n in reversed(range(10))])
+    assert len(folds) == 5
+    assert folds[0].held_out == ("c00", "c07")
+    assert folds[4].held_out == ("c02", "c05")
+    assert folds[4].train == ("c00", "c01", "c03", "c04", "c06", "c07", "c08", "c09")
+    # Thirteen cases: 3, 3, 3, 2, 2, each held out once.
+    folds = nnunet_folds([f"c{n:02d}" for n in range(13)])
+    assert [len(fold.held_out) for fold in folds] == [3, 3, 3, 2, 2]
+    assert sorted(name for fold in folds for name in fold.held_out) == sorted(
+        folds[0].train + folds[0].held_out
+    )
+    with pytest.raises(UsageError, match="fewer cases than folds"):
+        nnunet_folds(["a", "b"])
+
+
+def test_folds_are_written_and_read(tmp_path: Path) -> None:
+    folds = nnunet_folds([f"c{n:02d}" for n in range(10)])
+    write_folds(tmp_path / "splits_final.json", folds)
+    assert read_folds(tmp_path / "splits_final.json") == folds
+    document = json.loads((tmp_path / "splits_final.json").read_text())
+    assert document[0]["val"] == ["c00", "c07"] and set(document[0]) == {"train", "val"}
+
+
+def _fold_file(tmp_path: Path, *folds: tuple[list[str], list[str]]) -> DataSection:
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": train, "val": held} for train, held in folds]))
+    return DataSection(split_file=path)
+
+
+def test_a_fold_of_the_file_is_the_split(tmp_path: Path) -> None:
+    cases = [_case(f"p{n}", label=None) for n in range(12)]
+    ids = [case.case_id for case in cases]
+    data = _fold_file(tmp_path, (ids[:8], ids[8:11]), (ids[3:11], ids[:3]))
+    split = make_split(cases, TrainSection(), data, fold=1)
+    assert {name for name, part in split.parts.items() if part == "test"} == set(ids[:3])
+    # Checkpoints are chosen by an inner part of the training cases, never by those held out.
+    chosen = {name for name, part in split.parts.items() if part == "selection"}
+    assert chosen and chosen < set(ids[3:11]) and not split.optimistic
+    assert split.fold == 1 and ids[11] not in split.parts
+    codes = [finding.code for finding in split.findings]
+    assert codes == ["split-given", "not-in-split", "selection-taken"]
+    first = make_split(cases, TrainSection(), data, fold=None)
+    assert "fold 0 of the 2" in first.findings[0].message and first.fold == 0
+
+
+def test_the_default_folds_of_nnunet_are_a_split() -> None:
+    cases = [_case(f"c{n:02d}", case_id=f"c{n:02d}", label=None) for n in range(10)]
+    train = TrainSection(split="nnunet")
+    split = make_split(cases, train, DATA, fold=4)
+    assert {c.case_id for c in split.cases_of(cases, "test")} == {"c02", "c05"}
+    assert (split.scheme, split.fold, set(split.parts)) == ("nnunet", 4, {c.case_id for c in cases})
+    with pytest.raises(UsageError, match="no fold 5"):
+        make_split(cases, train, DATA, fold=5)
+
+
+def test_a_fold_that_the_file_lacks_is_refused(tmp_path: Path) -> None:
+    cases = [_case(f"p{n}", label=None) for n in range(12)]
+    data = _fold_file(tmp_path, ([cases[0].case_id], [cases[1].case_id]))
+    for fold in (1, -1, 5):
+        with pytest.raises(UsageError, match=f"no fold {fold}"):
+            make_split(cases, TrainSection(), data, fold=fold)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}", "no list of folds"),
+        ("[]", "no list of folds"),
+        ('[{"train": ["a"]}]', "fold 0 has no lists"),
+        ('[{"train": ["a", "b"], "val": ["b"]}]', "fold 0 names twice: b"),
+        ('[{"train": ["a"], "val": []}]', "nobody held out"),
+        ('[{"train": ["a"], "val": ["b"]}]', "fits any case"),
+        ("[", "no JSON"),
+    ],
+)
+def test_files_without_usable_folds(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "splits_final.json"
+    path.write_text(text)
+    with pytest.raises(LabelsError) as caught:
+        make_split([_case("p")], TrainSection(), DataSection(split_file=path), fold=0)
+    assert words in str(caught.value)
