@@ -73,6 +73,20 @@ IMAGE_CODES: Mapping[str, str] = {
     "grids-differ": "image and mask, or two channels, lie on different grids; refused, never "
     "resampled",
     "not-labels": "a mask with values between whole numbers, below 0, or none; refused",
+    "not-a-picture": "a volume, or a file of several pages or frames, where one 2D image is "
+    "needed, or more channels than colour has; refused",
+    "transparent": "a picture that is partly transparent; refused",
+    "alpha-dropped": "an opaque alpha channel of a picture was dropped",
+    "mask-colour": "a mask in colour, whose channels differ; refused",
+    "mask-binarised": "a mask with values between 0 and its largest one: cut at half of it",
+    "broken-contour": "a text file that is no outline of points; refused",
+    "mask-without-image": "the mask cannot be compared, since its image cannot be read; refused",
+    "mask-empty": "a mask that is all background",
+    "label-undeclared": "a mask with ids that the data set does not declare; refused",
+    "image-constant": "a channel that holds one value only",
+    "one-slice": "a volume of one slice",
+    "image-duplicate": "the same pixels in several cases",
+    "orientations-differ": "axes of the volumes run differently; each is read by its own header",
     "mask-rounded": "a mask in floating point whose values are a little off whole numbers",
 }
 

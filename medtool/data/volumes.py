@@ -82,6 +82,23 @@ def read_volume(reference: ImageReference, *, undefined_as: float | None = None)
     return Volume(array, header.grid, tuple(findings))
 
 
+def read_plane(reference: ImageReference) -> Volume:
+    """A 2D image, or a volume of one slice, as float32 (1, y, x).
+
+    Raises CaseRefused ``not-a-picture``, and the codes of ``read_volume``.
+    """
+    stored, header, scale = _stored(reference, least_dimensions=2)
+    if len(stored) != 1:
+        raise CaseRefused(
+            "not-a-picture",
+            "The image is a volume.",
+            where=str(reference),
+            met=f"{len(stored)} slices",
+            wanted="one slice",
+        )
+    return Volume(_scaled(stored, scale), header.grid, header.findings)
+
+
 def read_mask(reference: ImageReference) -> Volume:
     """A mask as label ids (z, y, x); values a little off whole numbers are rounded, said.
 
@@ -158,11 +175,13 @@ def _no_labels(where: str, met: str) -> CaseRefused:
 _Scale = tuple[float, float] | None
 
 
-def _stored(reference: ImageReference) -> tuple[NDArray[Any], VolumeHeader, _Scale]:
+def _stored(
+    reference: ImageReference, *, least_dimensions: int = 3
+) -> tuple[NDArray[Any], VolumeHeader, _Scale]:
     """Stored values (z, y, x), the header, and what makes values of them."""
     if image_ending(reference.path).lower() in NIFTI_ENDINGS:
         header = read_header(reference.path)
-        _require_volume(len(header.shape), header.components, reference)
+        _require_volume(len(header.shape), header.components, reference, least_dimensions)
         grid, findings = nifti_grid(header, reference.path)
         stored = read_voxels(reference.path, header, reference.component or 0)
         return stored, VolumeHeader(grid, header.components, findings), _scale(header)
@@ -190,10 +209,12 @@ def _scaled64(stored: NDArray[Any], scale: _Scale) -> NDArray[np.float64]:
     return values if scale is None else values * scale[0] + scale[1]
 
 
-def _require_volume(dimensions: int, components: int, reference: ImageReference) -> None:
+def _require_volume(
+    dimensions: int, components: int, reference: ImageReference, least_dimensions: int = 3
+) -> None:
     """Refuse what is no volume, or no such part of one."""
     met = ""
-    if dimensions < 3:
+    if dimensions < least_dimensions:
         met = f"{dimensions} dimensions"
     elif reference.component is None and components > 1:
         met = f"{dimensions} dimensions, {components} volumes in one file"

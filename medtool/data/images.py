@@ -1,0 +1,225 @@
+"""Single 2D images and their masks: PNG, TIFF, JPEG, 2D NIfTI, and frames of DICOM files.
+
+Pixels of pictures keep their type, so that 8 bits stay 8 bits; what DICOM measures is float32 (HU
+for CT). Colour is red, green, blue. Every frame of a cine series is an image of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from medtool.core.errors import CaseRefused
+from medtool.core.records import Finding, Skipped
+from medtool.data.contours import filled_contour, read_contour
+from medtool.data.dataset_record import ImageReference
+from medtool.data.layout_files import PICTURE_ENDINGS, image_ending
+from medtool.data.volumes import NIFTI_ENDINGS, read_plane, whole_labels
+from medtool.dicom.image import Image
+from medtool.dicom.intake import read_images
+from medtool.dicom.pixels import PlaneReader, check_rescale, measure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CONTOUR_ENDING = ".txt"
+# How files of these kinds end when they are whole: the PNG chunk IEND with its checksum, and the
+# JPEG marker EOI. Decoders fill up what is missing without a word.
+_PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# Writers of JPEG may pad the end of a file.
+_END_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels (rows, columns), or (rows, columns, 3) in colour.
+
+    ``spacing_mm`` is the step from row to row and from column to column; None where the file does
+    not say.
+    """
+
+    array: NDArray[Any]
+    spacing_mm: tuple[float, float] | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def read_picture(reference: ImageReference) -> Picture:
+    """One 2D image; a file of several pages or frames needs the reference's component.
+
+    Raises CaseRefused: ``not-a-picture``, ``transparent``, ``damaged-file``, ``undefined-values``
+    and other codes of files.
+    """
+    ending = image_ending(reference.path).lower()
+    if ending in PICTURE_ENDINGS:
+        array, findings = _without_alpha(_decoded(reference), str(reference))
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            count = int(np.count_nonzero(~np.isfinite(array)))
+            _refuse("undefined-values", "Pixels hold no number.", reference, f"{count} pixels")
+        return Picture(array, findings=findings)
+    if ending in NIFTI_ENDINGS:
+        plane = read_plane(reference)
+        across, down, _ = plane.grid.spacing_mm
+        return Picture(plane.array[0], (down, across), plane.findings)
+    return _dicom_frame(reference)
+
+
+def pictures_of(path: Path) -> tuple[ImageReference, ...]:
+    """A reference to each 2D image in a file: pages of a TIFF, frames of a DICOM file."""
+    ending = image_ending(path).lower()
+    if ending in (".tif", ".tiff"):
+        count = _pages(path)
+    elif ending in (*PICTURE_ENDINGS, *NIFTI_ENDINGS):
+        count = 1
+    else:
+        count = len(_images(path))
+    return tuple(ImageReference(path, index if count > 1 else None) for index in range(count))
+
+
+def read_picture_mask(
+    reference: ImageReference, image_shape: tuple[int, ...], *, binary: bool
+) -> Picture:
+    """The mask of an image of ``image_shape``, as ids (rows, columns): int16.
+
+    A binary mask is cut at half of its range: above half of its largest value is 1. An outline in
+    a text file is filled. Raises CaseRefused: ``grids-differ`` (another size), ``mask-colour``,
+    ``not-labels``, and the codes of ``read_picture``.
+    """
+    rows, columns = image_shape[:2]
+    if reference.path.suffix.lower() == CONTOUR_ENDING:
+        filled = filled_contour(read_contour(reference.path), (rows, columns))
+        return Picture(filled.astype(np.int16))
+    picture = read_picture(reference)
+    array = _grey(picture.array, str(reference))
+    if array.shape != (rows, columns):
+        raise CaseRefused(
+            "grids-differ",
+            "The mask has another size than its image.",
+            where=str(reference),
+            met=f"mask {array.shape[0]} x {array.shape[1]}, image {rows} x {columns} pixels",
+            wanted="one size; nothing is resampled silently",
+        )
+    labels, findings = binarised(array) if binary else whole_labels(array, str(reference))
+    return Picture(labels, picture.spacing_mm, (*picture.findings, *findings))
+
+
+def binarised(values: NDArray[Any]) -> tuple[NDArray[np.int16], tuple[Finding, ...]]:
+    """1 where a value lies above half of the largest one, else 0; grey values are said."""
+    highest = float(values.max(initial=0))
+    cut = values > highest / 2
+    between = int(np.count_nonzero((values != 0) & (values != highest)))
+    findings = []
+    if between:
+        text = f"{between} pixels of the mask lie between 0 and {highest:g}; cut at {highest / 2:g}"
+        findings.append(Finding("mask-binarised", text, "warning"))
+    return cut.astype(np.int16), tuple(findings)
+
+
+def _decoded(reference: ImageReference) -> NDArray[Any]:
+    """Pixels of a picture file in the order red, green, blue (, alpha)."""
+    import cv2
+
+    path = reference.path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        _refuse("unreadable", "The file cannot be read.", path, error.strerror or "")
+    _require_whole(content, path)
+    array = None
+    if path.suffix.lower() in (".tif", ".tiff") and (count := _pages(path)) > 1:
+        if reference.component is None or reference.component >= count:
+            _refuse("not-a-picture", "The file holds several images.", path, f"{count} pages")
+        done, pages = cv2.imreadmulti(
+            str(path), start=reference.component, count=1, flags=cv2.IMREAD_UNCHANGED
+        )
+        array = pages[0] if done and pages else None
+    else:
+        try:
+            array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            _refuse("damaged-file", "The picture cannot be decoded.", path, str(error.err)[:80])
+    if array is None:
+        _refuse("damaged-file", "The picture cannot be decoded.", path, f"{len(content)} bytes")
+    if array.ndim == 3 and array.shape[2] in (3, 4):
+        array = array[..., [2, 1, 0, 3][: array.shape[2]]]
+    return np.asarray(array)
+
+
+def _require_whole(content: bytes, path: Path) -> None:
+    for start, end in ((_PNG_START, _PNG_END), (_JPEG_START, _JPEG_END)):
+        if content.startswith(start) and end not in content[-_END_BYTES:]:
+            _refuse("truncated-file", "The picture breaks off.", path, f"{len(content)} bytes")
+
+
+def _pages(path: Path) -> int:
+    import cv2
+
+    try:
+        return int(cv2.imcount(str(path), cv2.IMREAD_UNCHANGED))
+    except cv2.error:
+        return 1
+
+
+def _without_alpha(array: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[Finding, ...]]:
+    """Grey or colour alone: an opaque alpha channel is dropped and said, another refused."""
+    if array.ndim == 2 or array.shape[2] == 3:
+        return array, ()
+    if array.shape[2] not in (2, 4):
+        _refuse("not-a-picture", "The image is neither grey nor colour.", where,
+                f"{array.shape[2]} channels")  # fmt: skip
+    alpha = array[..., -1]
+    full = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
+    if not np.all(alpha == full):
+        _refuse("transparent", "The image is partly transparent.", where,
+                f"{np.count_nonzero(alpha != full)} pixels")  # fmt: skip
+    rest = array[..., 0] if array.shape[2] == 2 else array[..., :3]
+    finding = Finding("alpha-dropped", "an opaque alpha channel was dropped")
+    return np.ascontiguousarray(rest), (finding,)
+
+
+def _grey(array: NDArray[Any], where: str) -> NDArray[Any]:
+    """A mask that was saved as colour, as one channel; channels that differ are refused."""
+    if array.ndim == 2:
+        return array
+    if np.all(array == array[..., :1]):
+        return np.ascontiguousarray(array[..., 0])
+    _refuse("mask-colour", "The mask is in colour.", where, "channels that differ")
+
+
+def _images(path: Path) -> list[Image]:
+    found = read_images(path)
+    if isinstance(found, Skipped):
+        _refuse(found.code, "The file holds no image that can be read.", path, found.why)
+    return found
+
+
+def _dicom_frame(reference: ImageReference) -> Picture:
+    """One frame in its own values, padding as air."""
+    images = _images(reference.path)
+    if reference.component is None and len(images) > 1:
+        _refuse(
+            "not-a-picture", "The file holds several images.", reference, f"{len(images)} frames"
+        )
+    index = reference.component or 0
+    if index >= len(images):
+        _refuse("not-a-picture", "There is no such frame.", reference, f"{len(images)} frames")
+    image = images[index]
+    for problem in image.problems:
+        _refuse(problem.code, "The image cannot be read truly.", reference, problem.message)
+    check_rescale(image.plane)
+    stored, said = PlaneReader(bytearray()).stored(image.plane)
+    array = np.empty(stored.shape, dtype=np.float32)
+    measured = measure(image.plane, stored, array, is_ct=image.kind.modality == "CT")
+    spacing = image.frame.spacing_mm
+    return Picture(
+        array,
+        (spacing[0], spacing[1]) if len(spacing) == 2 else None,
+        (*said, *measured.findings),
+    )
+
+
+def _refuse(code: str, what: str, where: object, met: str) -> NoReturn:
+    raise CaseRefused(code, what, where=str(where), met=met)
