@@ -17,6 +17,7 @@ import numpy as np
 
 from medtool.core.errors import CaseRefused
 from medtool.core.records import Finding
+from medtool.dicom.cut_streams import codestream_is_cut, jpeg_is_cut
 from medtool.dicom.frames import ENCAPSULATED_NATIVE, EXPLICIT_BIG, NATIVE, RLE, frame_bytes
 from medtool.dicom.series import PixelFormat
 
@@ -36,6 +37,8 @@ _END_OF_IMAGE = b"\xff\xd9"
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 # Start of frame, but for DHT, JPG and DAC that lie among them (T.81, table B.1); FFF7 is JPEG-LS.
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+# Of these the progressive ones (T.81, table B.1).
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _START_OF_SCAN = 0xDA
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _RLE_HEADER_BYTES = 64
@@ -50,6 +53,7 @@ class Stream:
     precision: int
     components: int
     signed: bool | None = None
+    progressive: bool = False
 
 
 def check_pixel_format(pixels: PixelFormat) -> None:
@@ -89,12 +93,15 @@ def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[Findin
     """Stored values (rows, columns) of one frame, and where stream and header disagree."""
     syntax = pixels.transfer_syntax
     if syntax in _JPEG:
-        return _decode_stream(data, pixels, _jpeg_stream(data), _jpeg)
+        stream = _jpeg_stream(data)
+        return _decode_stream(data, pixels, stream, lambda data: _jpeg(data, stream))
     if syntax in _JPEG_LS:
         return _decode_stream(data, pixels, _jpeg_stream(data), _jpeg_ls)
     if syntax in _JPEG_2000 or syntax in _HTJ2K:
         codestream = _codestream(data)
         stream = _jpeg_2000_stream(codestream)
+        if codestream_is_cut(codestream):
+            _refuse("truncated-pixels", "The compressed image is shorter than its parts announce.")
         if syntax in _HTJ2K:
             return _decode_stream(codestream, pixels, stream, lambda data: _htj2k(data, stream))
         return _decode_stream(codestream, pixels, stream, _jpeg_2000)
@@ -203,10 +210,18 @@ def _signed_bits(values: Stored, pixels: PixelFormat, stream: Stream) -> int:
     return stream.precision
 
 
-def _jpeg(data: bytes) -> Stored:
+def _jpeg(data: bytes, stream: Stream) -> Stored:
     import imagecodecs
 
     values: Stored = imagecodecs.jpeg8_decode(data)
+    if jpeg_is_cut(
+        data,
+        values,
+        precision=stream.precision,
+        progressive=stream.progressive,
+        decode=imagecodecs.jpeg8_decode,
+    ):
+        raise ValueError("the compressed data end before the image does")
     return values
 
 
@@ -276,7 +291,8 @@ def _jpeg_stream(data: bytes) -> Stream:
             position += 2
         elif marker in _START_OF_FRAME:
             precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
-            return Stream(rows, columns, precision, components)
+            progressive = marker in _PROGRESSIVE
+            return Stream(rows, columns, precision, components, progressive=progressive)
         elif marker == _START_OF_SCAN:
             break
         else:

@@ -37,7 +37,8 @@ def write_evaluation_report(
     """Write ``report.html`` into ``folder``.
 
     ``evaluated`` has one mapping a model: name, scores, confounders, folders (of predictions),
-    cases (rows of facts), synthetic. Raises MachineError where it cannot be written.
+    cases (rows of facts), metrics (of its preset), synthetic. Raises MachineError where it cannot
+    be written.
     """
     sections = []
     names = [str(one["name"]) for one in evaluated]
@@ -66,7 +67,7 @@ def _view(folder: Path, one: Mapping[str, Any], command: str) -> RunView:
             "synthetic": one.get("synthetic"),
             "command": command,
         },
-        preset={},
+        preset={"metrics": one["metrics"]},
         cases=tuple(one["cases"]),
         history=(),
         checkpoints=(),
@@ -120,5 +121,6 @@ def comparison_html(names: Sequence[str], found: Comparison) -> Markup:
     said = f"The same {found.n} cases of {found.patients} patients, {found.draws} draws."
     if found.delong is None:
         said += " DeLong's test is left out: it assumes one case a patient."
-    columns = {"what": "", "value": "Value", "interval": "95% interval", "p": "p, two-sided"}
+    level = f"{found.confidence:.0%} interval"
+    columns = {"what": "", "value": "Value", "interval": level, "p": "p, two-sided"}
     return table_html(rows, columns) + paragraph_html(said)

@@ -308,7 +308,7 @@ def confounders_html(view: RunView) -> Markup:
             {
                 "fact": "Fact alone",
                 "auroc": "AUROC",
-                "interval": "95% interval",
+                "interval": f"{rows[0].get('confidence', 0.95):.0%} interval",
                 "n": "n",
                 "how": "How",
             },
@@ -316,7 +316,8 @@ def confounders_html(view: RunView) -> Markup:
         )
         + paragraph_html(
             "A number is shown in the better of its two directions, so it is above 0.5 by"
-            " construction; a category is judged by other patients of the same category."
+            " construction; a category is judged by other patients of the same category, and pairs"
+            " tie where those differ by no more than chance."
         )
     )
 

@@ -41,6 +41,7 @@ class Comparison:
     patients: int
     draws: int
     redrawn: int
+    confidence: float
     delong: Difference | None
 
     def lines(self) -> list[str]:
@@ -48,8 +49,8 @@ class Comparison:
         low, high = self.interval
         said = [
             f"AUROC {self.first:.3f} and {self.second:.3f}: difference {self.difference:.3f} "
-            f"({low:.3f} to {high:.3f}; paired bootstrap of {self.patients} patients, "
-            f"{self.draws} draws), p {self.p:.3g}."
+            f"({self.confidence:.0%} interval {low:.3f} to {high:.3f}; paired bootstrap of "
+            f"{self.patients} patients, {self.draws} draws), p {self.p:.3g}."
         ]
         if self.delong is not None:
             z = f"{self.delong.z:.3f}" if isfinite(self.delong.z) else "undefined (no difference)"
@@ -92,5 +93,6 @@ def compare_models(
         patients=len(one.patients),
         draws=draws,
         redrawn=redrawn,
+        confidence=confidence,
         delong=compare_aurocs(variance) if one.one_case_per_patient else None,
     )

@@ -4,7 +4,10 @@ Numbers (slices, thickness, mean HU) are ranked as they are, in the better of th
 above 0.5 by construction, and said so. Categories (scanner, kernel) are scored by the rate of
 positives among other patients of the same category, with both patients of each compared pair left
 out: a category that appears once, or the same one everywhere, gives 0.5. (Leaving out only the
-patient itself would punish each positive for its own absence.)
+patient itself would punish each positive for its own absence.) Where the categories of those others
+differ no more than chance lets them, the pair is a tie: leaving out a positive makes its category
+look poorer by itself, and a sample that is balanced to the last case would read far below 0.5.
+Both rules look at other patients only, so that without an association the mean stays 0.5.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ FEWEST_CASES = 8
 CHUNK_PAIRS = 2_000_000
 
 NUMBER_RULE = "number, better of the two directions"
-CATEGORY_RULE = "category, rate of positives among other patients"
+CATEGORY_RULE = "category, rate of positives among other patients, ties where all are alike"
 CONSTANT_RULE = "the same in every case"
 
 
@@ -49,8 +52,8 @@ def confounder_aurocs(
     """How well each fact alone predicts the label; highest first.
 
     ``facts`` has one mapping a case; lists and tables among the facts are left out, or everything
-    but ``names``. Rows: fact, auroc, low, high, n (cases where it is known), how. AUROC is NaN
-    with one class or fewer than 8 cases.
+    but ``names``. Rows: fact, auroc, low, high, n (cases where it is known), how,
+    confidence (level of low and high). AUROC is NaN with one class or fewer than 8 cases.
     """
     truth = np.asarray(labels, dtype=np.float64)
     rows = []
@@ -60,7 +63,7 @@ def confounder_aurocs(
         ids = [patient for patient, is_known in zip(patients, known, strict=True) if is_known]
         given = [value for value in values if _given(value)]
         row = _row(given, truth[known], ids, confidence, seed)
-        rows.append({"fact": name, **row})
+        rows.append({"fact": name, **row, "confidence": confidence})
     return sorted(rows, key=lambda row: -row["auroc"] if isfinite(row["auroc"]) else 1.0)
 
 
@@ -153,8 +156,31 @@ def _compare(
         return smoothed
 
     difference = rate(category[positive][:, None]) - rate(category[negative][None, :])
-    wins = np.where(np.abs(difference) < 1e-12, 0.5, (difference > 0).astype(np.float64))
+    tied = (np.abs(difference) < 1e-12) | ~_differ(p, q, cases, events)
+    wins = np.where(tied, 0.5, (difference > 0).astype(np.float64))
     return np.where(p == q, np.nan, wins)
+
+
+def _differ(
+    p: NDArray[np.intp], q: NDArray[np.intp], cases: FloatArray, events: FloatArray
+) -> NDArray[np.bool_]:
+    """Whether rates differ more than by chance without patients p (column) and q (row).
+
+    That is Pearson's chi-square above its degrees of freedom, which is its mean under chance.
+    """
+    spread, present = np.zeros((p.size, q.size)), np.zeros((p.size, q.size))
+    n_all, events_all = np.zeros_like(spread), np.zeros_like(spread)
+    for k in range(cases.shape[1]):
+        n = cases[:, k].sum() - cases[p, k] - cases[q, k]
+        positive = events[:, k].sum() - events[p, k] - events[q, k]
+        spread += positive**2 / np.maximum(n, 1.0)
+        present += n > 0
+        n_all += n
+        events_all += positive
+    rate = events_all / np.maximum(n_all, 1.0)
+    excess = spread - events_all * rate
+    enough: NDArray[np.bool_] = excess > (present - 1.0) * rate * (1.0 - rate) + 1e-12
+    return enough
 
 
 def _variance(placements: FloatArray, patient: NDArray[np.intp]) -> float:

@@ -50,6 +50,7 @@ class EvaluateOptions:
     """What is asked of ``evaluate``.
 
     ``subjects`` are predictions, runs, or (with ``data``) checkpoints; one, or two to compare.
+    ``metrics``: how it is measured; None leaves it to the preset of each model.
     """
 
     subjects: tuple[Path, ...]
@@ -64,7 +65,7 @@ class EvaluateOptions:
     seen: Seen = "refuse"
     force: bool = False
     allow_demo: bool = False
-    metrics: MetricsSection = field(default_factory=MetricsSection)
+    metrics: MetricsSection | None = None
     seed: int = 0
     run: RunOptions = field(default_factory=RunOptions)
     command: str = ""
@@ -247,6 +248,7 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
             where=subject.name,
             met=f"{len(subject.rows)} answers, {len(subject.silent)} cases without one",
         )
+    metrics = options.metrics or subject.metrics()
     cases = [row.case for row in rows]
     facts = [_facts(case) for case in cases]
     labels = [float(row.case.label or 0.0) for row in rows]
@@ -256,8 +258,8 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
         [row.probability for row in rows],
         patients,
         threshold=_thresholds(subject, rows, options.threshold),
-        metrics=options.metrics,
-        subgroups=_groups(facts, options),
+        metrics=metrics,
+        subgroups=_groups(facts, metrics, options),
         selection=_selection(subject, rows),
         cases=[case.case_id for case in cases],
         optimistic=subject.optimistic,
@@ -278,7 +280,14 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
         name=subject.name,
         scores=replace(scores, notes=tuple(notes)),
         confounders=tuple(
-            confounder_aurocs(facts, labels, patients, names=names, seed=options.seed)
+            confounder_aurocs(
+                facts,
+                labels,
+                patients,
+                names=names,
+                confidence=metrics.confidence,
+                seed=options.seed,
+            )
         ),
         unlabelled=unlabelled,
         silent=subject.silent,
@@ -291,7 +300,9 @@ def _facts(case: Case) -> dict[str, Any]:
     return {k: v for k, v in {**case.covariates, **case.facts}.items() if k not in hidden}
 
 
-def _groups(facts: Sequence[Mapping[str, Any]], options: EvaluateOptions) -> dict[str, list[Any]]:
+def _groups(
+    facts: Sequence[Mapping[str, Any]], metrics: MetricsSection, options: EvaluateOptions
+) -> dict[str, list[Any]]:
     """Subgroups that were asked for, else those of the preset that are known."""
     known = {name for fact in facts for name, value in fact.items() if value not in (None, "")}
     for name in options.subgroups:
@@ -300,7 +311,7 @@ def _groups(facts: Sequence[Mapping[str, Any]], options: EvaluateOptions) -> dic
                 f"There is no fact '{name}' to make subgroups by.",
                 wanted="one of: " + ", ".join(sorted(known)) if known else "facts of the cases",
             )
-    names = options.subgroups or [n for n in options.metrics.subgroups if n in known]
+    names = options.subgroups or [n for n in metrics.subgroups if n in known]
     return {name: [fact.get(name) for fact in facts] for name in names}
 
 
@@ -337,6 +348,8 @@ def _selection(subject: Subject, rows: Sequence[Row]) -> FoldSelections | None:
 
 
 def _compared(subjects: Sequence[Subject], options: EvaluateOptions) -> Comparison:
+    """Both on the same cases, with the draws and the confidence of the first one's preset."""
+    metrics = options.metrics or subjects[0].metrics()
     first, second = (subject.rows for subject in subjects)
     labels = [row.case.label for row in first]
     if labels != [row.case.label for row in second]:
@@ -346,8 +359,8 @@ def _compared(subjects: Sequence[Subject], options: EvaluateOptions) -> Comparis
         [row.probability for row in first],
         [row.probability for row in second],
         [row.case.patient_id or row.case.case_id for row in first],
-        draws=options.metrics.bootstrap_draws,
-        confidence=options.metrics.confidence,
+        draws=metrics.bootstrap_draws,
+        confidence=metrics.confidence,
         seed=options.seed,
     )
 
@@ -376,6 +389,7 @@ def _written(
                     }
                     for row in subject.rows
                 ],
+                "metrics": (options.metrics or subject.metrics()).model_dump(),
                 "synthetic": bool((subject.header or {}).get("synthetic")),
             }
             for one, subject in zip(result.evaluated, subjects, strict=True)

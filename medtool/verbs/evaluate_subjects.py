@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtool.config.sections import MetricsSection
 from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
 from medtool.core.errors import CheckpointError, LeakageError, UsageError
 from medtool.core.files import file_sha256
@@ -60,18 +61,22 @@ class Subject:
     notes: tuple[str, ...] = ()
     selection: tuple[Row, ...] = ()
 
+    def metrics(self) -> MetricsSection:
+        """How its preset says that answers are measured; the defaults where no preset is known.
+
+        Raises PresetError, UnknownNameError as ``task`` does.
+        """
+        known = self.header is not None or self.preset
+        return self.task().settings.metrics if known else MetricsSection()
+
     def task(self) -> Task:
         """The task that made the answers. Raises UsageError where it is not known."""
         from medtool.config import task_from_document
-        from medtool.core.registry import load_task
 
         if self.header is not None:
             return task_from_document(str(self.header["task"]), self.header["preset"])
         if self.task_name:
-            if self.preset:
-                return task_from_document(self.task_name, self.preset)
-            kind = load_task(self.task_name)
-            return kind(kind.settings_type())
+            return task_from_document(self.task_name, self.preset)
         raise UsageError(
             "It is not known which task made these predictions.",
             where=self.name,
@@ -218,6 +223,7 @@ def predictions_subject(path: Path, known: Mapping[str, Case] | None = None) -> 
         silent=silent,
         folders=(folder,),
         task_name=str(record.get("task", "")),
+        preset=checkpoint.get("preset") or {},
         notes=(NOT_CHECKED,),
     )
 

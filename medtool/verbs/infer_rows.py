@@ -223,6 +223,7 @@ class RowMaker:
                 "sha256": self._checkpoint_hash,
                 "threshold": self._model.threshold,
                 "synthetic": self._model.synthetic,
+                "preset": _without_places(self._model.document["preset"]),
                 "versions": self._model.document.get("versions", {}),
             },
             "device": str(self._model.device),
@@ -251,6 +252,13 @@ class RowMaker:
     def new_key(self) -> Path | None:
         """The key file, when this run made it."""
         return self._options.pseudonymise if self._key_is_new else None
+
+
+def _without_places(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """What scores the answers and pools them, of a preset; not where data and weights were."""
+    kept = {name: values for name, values in preset.items() if name != "data"}
+    model = kept.get("model", {})
+    return {**kept, "model": {name: model[name] for name in model if name != "weights"}}
 
 
 def _join(findings: Sequence[Finding]) -> str:

@@ -101,7 +101,7 @@ def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter
     cases = tuple(case for case in cases if case.case_id in split.parts)
     leakage_gate(cases, split.parts, {}, allow=options.allow_leak)
     tell(split.findings, reporter)
-    confounders = measure_confounders(cases, reporter)
+    confounders = measure_confounders(cases, task.settings.metrics.confidence, reporter)
     return TrainingData(
         task=task,
         cohort=found.cohort,
@@ -153,7 +153,9 @@ def _label(text: str) -> float | None:
     return float(text) if text else None
 
 
-def measure_confounders(cases: Sequence[Case], reporter: Reporter) -> list[dict[str, Any]]:
+def measure_confounders(
+    cases: Sequence[Case], confidence: float, reporter: Reporter
+) -> list[dict[str, Any]]:
     """How well scanner, kernel, thickness or number of slices alone predict the label.
 
     Nothing where cases have no label of two classes.
@@ -168,6 +170,7 @@ def measure_confounders(cases: Sequence[Case], reporter: Reporter) -> list[dict[
         [float(case.label or 0.0) for case in cases],
         [case.patient_id for case in cases],
         names=names,
+        confidence=confidence,
     )
     for row in rows:
         if row["auroc"] == row["auroc"] and row["auroc"] > SUSPICIOUS_AUROC:

@@ -28,12 +28,25 @@ def test_a_scanner_for_each_class_predicts_everything():
 
 
 def test_two_scanners_by_hand():
-    # Positives: A A A B; negatives: A B B B. With both of a pair left out (and the prior pulling
-    # equally), A stays the richer scanner for every pair that differs.
-    values, labels = ["A", "A", "A", "B", "A", "B", "B", "B"], [1, 1, 1, 1, 0, 0, 0, 0]
-    # A positive in A beats a negative in B: 3 x 3 pairs; A with A and B with B tie: 3 + 3;
-    # the positive in B loses to the negative in A: 1.
-    assert _auroc(values, labels)["auroc"] == pytest.approx((9 + 3) / 16)
+    # Positives: 9 in A, 3 in B; negatives: 3 in A, 9 in B. With both of a pair left out (and the
+    # prior pulling equally), A stays the richer scanner for every pair that differs: 8 of 11
+    # against 3 of 11, chi-square 4.5 of 1 degree of freedom.
+    values = ["A"] * 9 + ["B"] * 3 + ["A"] * 3 + ["B"] * 9
+    # A positive in A beats a negative in B: 9 x 9 pairs; A with A and B with B tie: 27 + 27;
+    # the positives in B lose to the negatives in A: 9.
+    assert _auroc(values, [1] * 12 + [0] * 12)["auroc"] == pytest.approx((81 + 27) / 144)
+
+
+@pytest.mark.parametrize(("cases", "scanners"), [(8, 2), (20, 2), (40, 2), (64, 4), (96, 3)])
+def test_a_sample_that_is_balanced_to_the_last_case_reads_one_half(cases, scanners):
+    # As many positives as negatives on every scanner: nothing to learn, and no worse than that.
+    values = [f"k{n // 2 % scanners}" for n in range(cases)]
+    assert _auroc(values, [0, 1] * (cases // 2))["auroc"] == 0.5
+
+
+def test_a_scanner_for_each_class_is_found_among_many_small_ones():
+    # Ten scanners with two patients each: who shares the scanner tells.
+    assert _auroc([f"k{n // 2}" for n in range(20)], [n // 2 % 2 for n in range(20)])["auroc"] == 1
 
 
 def test_chance_gives_one_half_in_the_mean():

@@ -16,6 +16,7 @@ from medtool.core.errors import (
     LabelsError,
     LeakageError,
     OutputExistsError,
+    PresetError,
     UsageError,
 )
 from medtool.data.patient_hashes import hash_patients
@@ -194,6 +195,51 @@ def test_studies_are_pooled_by_patient_as_the_task_says(tmp_path):
     # Studies C00 (-2) and C01 (-1): sigmoid(-1).
     assert per_case[0]["probability"] == pytest.approx(0.2689414214)
     assert per_case[0]["case"] == "P00"
+
+
+PRESET = {"metrics": {"bootstrap_draws": 300, "confidence": 0.8, "subgroups": ["site"]}}
+
+
+def _measured(found):
+    tables = found.evaluated[0].scores.tables
+    levels = {row["confidence"] for row in found.evaluated[0].confounders}
+    drawn = tables["bootstrap"]
+    return drawn["draws"], drawn["confidence"], levels, {row["by"] for row in tables["subgroups"]}
+
+
+def test_a_checkpoint_is_measured_as_its_own_preset_says(tmp_path):
+    options = EvaluateOptions(
+        subjects=(_predictions(tmp_path / "a", MODEL_A), _predictions(tmp_path / "b", MODEL_B)),
+        checkpoints=(_checkpoint(tmp_path / "c.safetensors", ["X"], preset=PRESET),),
+        labels=_labels(tmp_path),
+        output=tmp_path / "out",
+    )
+    found = evaluate(options)
+    assert _measured(found) == (300, 0.8, {0.8}, {"site"})
+    assert (found.comparison.draws, found.comparison.confidence) == (300, 0.8)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    # The second model has no preset beside it: the defaults, and its table says so.
+    assert page.count("80% interval") == 3
+    assert found.evaluated[1].scores.tables["bootstrap"]["draws"] == 2000
+
+
+def test_predictions_remember_the_preset_that_they_were_made_with(tmp_path):
+    folder = _predictions(tmp_path / "a", MODEL_A)
+    record = {"task": "brainmet", "checkpoint": {"preset": PRESET}}
+    (folder / "run.json").write_text(json.dumps(record))
+    options = EvaluateOptions(subjects=(folder,), labels=_labels(tmp_path))
+    assert _measured(evaluate(options)) == (300, 0.8, {0.8}, {"site"})
+
+
+def test_a_checkpoint_whose_preset_holds_no_measure_is_refused(tmp_path):
+    strange = {"metrics": {"bootstrap_draws": 3}}
+    options = EvaluateOptions(
+        subjects=(_predictions(tmp_path / "a", MODEL_A),),
+        checkpoints=(_checkpoint(tmp_path / "c.safetensors", ["X"], preset=strange),),
+        labels=_labels(tmp_path),
+    )
+    with pytest.raises(PresetError, match="bootstrap_draws"):
+        evaluate(options)
 
 
 def test_subgroups_come_from_facts_and_from_columns_of_the_labels(tmp_path):
