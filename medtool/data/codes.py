@@ -46,6 +46,7 @@ DATASET_CODES: Mapping[str, str] = {
     "pairs-rule": "the rule by which a mask was found for each image",
     "patient-by-pattern": "the patient is taken from the case's name, and where that failed",
     "label-by-pattern": "the class is taken from the case's name, and where that failed",
+    "patients-by-folder": "each folder of pairs is taken for a patient",
     "patients-by-case": "patients are not known: every case is taken for a patient of its own",
     "mask-missing": "images without a mask",
     "file-unmatched": "images and masks that belong to no case",
@@ -73,6 +74,7 @@ IMAGE_CODES: Mapping[str, str] = {
     "grids-differ": "image and mask, or two channels, lie on different grids; refused, never "
     "resampled",
     "not-labels": "a mask with values between whole numbers, below 0, or none; refused",
+    "series-chosen": "a folder holds several series that can be read: which one was taken",
     "not-a-picture": "a volume, or a file of several pages or frames, where one 2D image is "
     "needed, or more channels than colour has; refused",
     "transparent": "a picture that is partly transparent; refused",

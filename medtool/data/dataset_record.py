@@ -20,8 +20,8 @@ IGNORE = "ignore"
 class ImageReference:
     """One image: a file (or a folder of DICOM slices), or a part of a file.
 
-    ``component`` is the channel of a 4D file or the frame of a multi-frame DICOM file, counted
-    from 0; None stands for the whole file.
+    ``component`` is the channel of a 4D file or of a colour picture, the page of a TIFF or the
+    frame of a DICOM file, counted from 0; None stands for the whole file.
     """
 
     path: Path

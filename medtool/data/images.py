@@ -50,6 +50,8 @@ class Picture:
 def read_picture(reference: ImageReference) -> Picture:
     """One 2D image; a file of several pages or frames needs the reference's component.
 
+    Of a colour picture a component is one channel.
+
     Raises CaseRefused: ``not-a-picture``, ``transparent``, ``damaged-file``, ``undefined-values``
     and other codes of files.
     """
@@ -59,6 +61,8 @@ def read_picture(reference: ImageReference) -> Picture:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = int(np.count_nonzero(~np.isfinite(array)))
             _refuse("undefined-values", "Pixels hold no number.", reference, f"{count} pixels")
+        if reference.component is not None and _pages(reference.path) == 1:
+            array = _channel(array, reference)
         return Picture(array, findings=findings)
     if ending in NIFTI_ENDINGS:
         plane = read_plane(reference)
@@ -70,9 +74,9 @@ def read_picture(reference: ImageReference) -> Picture:
 def pictures_of(path: Path) -> tuple[ImageReference, ...]:
     """A reference to each 2D image in a file: pages of a TIFF, frames of a DICOM file."""
     ending = image_ending(path).lower()
-    if ending in (".tif", ".tiff"):
+    if ending in PICTURE_ENDINGS:
         count = _pages(path)
-    elif ending in (*PICTURE_ENDINGS, *NIFTI_ENDINGS):
+    elif ending in NIFTI_ENDINGS:
         count = 1
     else:
         count = len(_images(path))
@@ -129,7 +133,7 @@ def _decoded(reference: ImageReference) -> NDArray[Any]:
         _refuse("unreadable", "The file cannot be read.", path, error.strerror or "")
     _require_whole(content, path)
     array = None
-    if path.suffix.lower() in (".tif", ".tiff") and (count := _pages(path)) > 1:
+    if (count := _pages(path)) > 1:
         if reference.component is None or reference.component >= count:
             _refuse("not-a-picture", "The file holds several images.", path, f"{count} pages")
         done, pages = cv2.imreadmulti(
@@ -155,8 +159,11 @@ def _require_whole(content: bytes, path: Path) -> None:
 
 
 def _pages(path: Path) -> int:
+    """How many pages a TIFF has; other pictures have one."""
     import cv2
 
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return 1
     try:
         return int(cv2.imcount(str(path), cv2.IMREAD_UNCHANGED))
     except cv2.error:
@@ -178,6 +185,16 @@ def _without_alpha(array: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple
     rest = array[..., 0] if array.shape[2] == 2 else array[..., :3]
     finding = Finding("alpha-dropped", "an opaque alpha channel was dropped")
     return np.ascontiguousarray(rest), (finding,)
+
+
+def _channel(array: NDArray[Any], reference: ImageReference) -> NDArray[Any]:
+    """One channel of a colour picture, as nnU-Net counts them: 0 is red."""
+    channels = array.reshape(*array.shape[:2], -1)
+    index = reference.component or 0
+    if index >= channels.shape[2]:
+        _refuse("channels-differ", "The picture has fewer channels.", reference,
+                f"{channels.shape[2]} channels")  # fmt: skip
+    return np.ascontiguousarray(channels[..., index])
 
 
 def _grey(array: NDArray[Any], where: str) -> NDArray[Any]:

@@ -18,11 +18,20 @@ from medtool.core.names import nearest_name
 from medtool.core.records import Finding, Part, RefusedStudy
 from medtool.data.dataset_record import ImageReference, SegmentationCase, SegmentationDataset
 from medtool.data.label_scheme import label_scheme
-from medtool.data.layout_files import beside, files_of, image_files, unmatched, without_masks
+from medtool.data.layout_files import (
+    PICTURE_ENDINGS,
+    beside,
+    files_of,
+    image_files,
+    unmatched,
+    without_masks,
+)
 
 TRAINING_IMAGES, TRAINING_MASKS = "imagesTr", "labelsTr"
 TEST_IMAGES, TEST_MASKS = "imagesTs", "labelsTs"
 CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+# Red, green and blue.
+COLOURS = 3
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
 
 
@@ -111,7 +120,8 @@ def _named(
             by_case.setdefault(match["case"], {})[int(match["channel"])] = file
     cases, refused = [], []
     for case_id, files in by_case.items():
-        if sorted(files) != list(range(len(layout.channels))):
+        references = _channel_references(files, layout)
+        if not references:
             refused.append(_channels_refused(case_id, len(files), sorted(files), layout))
             continue
         mask = layout.table.parent / masks / f"{case_id}{layout.ending}"
@@ -120,12 +130,25 @@ def _named(
             SegmentationCase(
                 case_id,
                 case_id,
-                tuple(ImageReference(files[number]) for number in sorted(files)),
+                references,
                 ImageReference(mask) if has_mask else None,
                 part=part if has_mask else None,
             )
         )
     return cases, refused
+
+
+def _channel_references(files: Mapping[int, Path], layout: _Layout) -> tuple[ImageReference, ...]:
+    """A reference a channel; () where the files are not those of the channels.
+
+    Colour pictures hold their channels in the one file 0000, as in nnU-Net.
+    """
+    count = len(layout.channels)
+    if sorted(files) == list(range(count)):
+        return tuple(ImageReference(files[number]) for number in range(count))
+    if sorted(files) == [0] and count == COLOURS and layout.ending.lower() in PICTURE_ENDINGS:
+        return tuple(ImageReference(files[0], number) for number in range(count))
+    return ()
 
 
 def _channels_refused(

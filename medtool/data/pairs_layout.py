@@ -1,5 +1,7 @@
 """Folders of images with masks beside them, matched by a rule about names that is said.
 
+The folder itself holds them, or each folder in it does: those are the patients.
+
 Two rules: folders ``images`` and ``masks`` (or ``labels``) hold files of one name, the mask's
 perhaps with a suffix; or images and masks lie in one folder and the mask has the image's name and
 a suffix (``a.png``, ``a_mask.png``).
@@ -29,7 +31,7 @@ from medtool.data.layout_files import (
 )
 from medtool.data.manifest_layout import ONE_LABEL
 
-IMAGE_FOLDERS = ("images", "image", "imgs")
+IMAGE_FOLDERS = ("images", "image", "imgs", "dicom", "dicoms")
 MASK_FOLDERS = ("masks", "mask", "labels", "segmentations")
 # In order: the first that fits any file is taken for all.
 MASK_SUFFIXES = ("_mask", "-mask", "_seg", "-seg", "_segmentation", "_label", "_gt", "_msk")
@@ -46,28 +48,28 @@ class _Rule:
 
 
 def has_pairs(folder: Path) -> bool:
-    """Whether the folder holds images with masks beside them."""
-    return _rule(folder) is not None
+    """Whether the folder, or folders in it, hold images with masks beside them."""
+    return bool(_rules(folder))
 
 
 def read_pairs(folder: Path, labels: LabelScheme | None) -> SegmentationDataset:
-    """The data set of one folder of pairs. Raises InputError where there is no pair."""
-    rule = _rule(folder)
-    if rule is None:
+    """The data set of a folder of pairs, or of one such folder a patient.
+
+    Raises InputError where there is no pair.
+    """
+    rules = _rules(folder)
+    if not rules:
         raise InputError("There are no pairs of image and mask here.", where=str(folder))
-    masks = _by_stem(rule.masks, rule.suffix)
-    several = {s for s, n in Counter(map(image_stem, rule.images)).items() if n > 1}
-    cases = []
-    for image in rule.images:
-        # a.png beside a.tif: names with endings tell them apart, and neither has the mask.
-        name = image.name if image_stem(image) in several else image_stem(image)
-        mask = masks.get(name)
-        reference = ImageReference(mask) if mask is not None else None
-        cases.append(SegmentationCase(name, name, (ImageReference(image),), reference))
-    findings = [Finding("pairs-rule", rule.text)]
+    cases = [case for patient, rule in rules.items() for case in _cases(rule, patient)]
+    findings = [
+        Finding("pairs-rule", text) for text in dict.fromkeys(r.text for r in rules.values())
+    ]
+    if "" not in rules:
+        text = f"Each of the {len(rules)} folders with pairs is taken for a patient."
+        findings.append(Finding("patients-by-folder", text))
     if labels is None:
         findings.append(Finding("labels-assumed", "Masks are taken for one structure: yes or no."))
-    files = [*rule.images, *rule.masks]
+    files = [file for rule in rules.values() for file in (*rule.images, *rule.masks)]
     return SegmentationDataset(
         layout="pairs",
         root=folder,
@@ -81,6 +83,33 @@ def read_pairs(folder: Path, labels: LabelScheme | None) -> SegmentationDataset:
             *unmatched(files, files_of(cases), folder),
         ),
     )
+
+
+def _rules(folder: Path) -> dict[str, _Rule]:
+    """Patient -> the rule of its folder; "" for a folder that holds pairs itself."""
+    own = _rule(folder)
+    if own is not None:
+        return {"": own}
+    inner = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    found = {entry.name: _rule(entry) for entry in inner if not entry.name.startswith(".")}
+    return {name: rule for name, rule in found.items() if rule is not None}
+
+
+def _cases(rule: _Rule, patient: str) -> list[SegmentationCase]:
+    """The cases of one rule; without a ``patient`` each is its own."""
+    masks = _by_stem(rule.masks, rule.suffix)
+    several = {s for s, n in Counter(map(image_stem, rule.images)).items() if n > 1}
+    cases = []
+    for image in rule.images:
+        # a.png beside a.tif: names with endings tell them apart, and neither has the mask.
+        name = image.name if image_stem(image) in several else image_stem(image)
+        mask = masks.get(name)
+        reference = ImageReference(mask) if mask is not None else None
+        case_id = f"{patient}_{name}" if patient else name
+        cases.append(
+            SegmentationCase(case_id, patient or case_id, (ImageReference(image),), reference)
+        )
+    return cases
 
 
 def _rule(folder: Path) -> _Rule | None:

@@ -21,6 +21,9 @@ from medtool.data.grids import check_grid, require_same_grid
 from medtool.data.layout_files import image_ending
 from medtool.data.nifti import NiftiHeader, read_header, read_voxels
 from medtool.data.nifti_grid import nifti_grid
+from medtool.data.series_volume import series_in
+from medtool.dicom.volume import read_volume as read_series
+from medtool.dicom.volume import series_grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,15 +61,18 @@ class VolumeHeader:
 def read_volume(reference: ImageReference, *, undefined_as: float | None = None) -> Volume:
     """An image as float32 (z, y, x). ``undefined_as`` takes the place of NaN and infinity, said.
 
+    A folder is read as its DICOM series (HU for CT, in true geometry).
+
     Raises CaseRefused: ``not-a-volume`` (2D, 4D without a component), ``undefined-values`` (where
     nothing may take their place), ``broken-header``, ``truncated-file`` and the other codes of
     files and grids.
     """
+    if reference.path.is_dir():
+        return _read_series(reference.path)
     stored, header, scale = _stored(reference)
     array = _scaled(stored, scale)
     findings = list(header.findings)
-    undefined = ~np.isfinite(array)
-    if undefined.any():
+    if stored.dtype.kind == "f" and (undefined := ~np.isfinite(array)).any():
         count = int(undefined.sum())
         if undefined_as is None:
             raise CaseRefused(
@@ -113,6 +119,9 @@ def read_mask(reference: ImageReference) -> Volume:
 
 def read_volume_header(reference: ImageReference) -> VolumeHeader:
     """Grid and number of components, from the header alone. Raises CaseRefused."""
+    if reference.path.is_dir():
+        series, said = series_in(reference.path)
+        return VolumeHeader(series_grid(series), 1, said)
     if image_ending(reference.path).lower() in NIFTI_ENDINGS:
         header = read_header(reference.path)
         _require_volume(len(header.shape), header.components, reference)
@@ -169,6 +178,12 @@ def _no_labels(where: str, met: str) -> CaseRefused:
         wanted=f"whole numbers from 0 on, to within {LABEL_ROUNDING}",
         how="a soft mask has to be cut at a threshold first.",
     )
+
+
+def _read_series(folder: Path) -> Volume:
+    series, said = series_in(folder)
+    volume = read_series(series)
+    return Volume(volume.array, volume.grid, (*said, *volume.findings))
 
 
 # Slope and intercept; None where values are stored as they are.

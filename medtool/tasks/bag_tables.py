@@ -18,6 +18,7 @@ from medtool.core.geometry import Grid
 from medtool.core.names import nearest_name, safe_file_stem
 from medtool.core.records import Case, Finding, RefusedStudy
 from medtool.data.foreign_table import read_foreign_table
+from medtool.data.layout_files import beside
 from medtool.dicom.find import find_files
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -101,10 +102,7 @@ def _manifest_row(
     given = {name: value.strip() for name, value in cells.items() if name}
     if not given["case"] or not given["image"]:
         raise ValueError("case and image must both be there")
-    image = (path.parent / given["image"]).resolve()
-    if not image.exists():
-        # Tables from Windows write folders with backslashes, also for other systems.
-        image = (path.parent / given["image"].replace("\\", "/")).resolve()
+    image = beside(path, given["image"]).resolve()
     if not image.exists():
         raise ValueError(f"there is no '{given['image']}'")
     if not image.is_dir() and not is_nifti(image):

@@ -113,6 +113,14 @@ def test_explicit_entries_come_before_names_of_files(tmp_path: Path) -> None:
     ]
 
 
+def test_colour_pictures_hold_their_channels_in_one_file(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, "imagesTr/a_0000.png", "labelsTr/a.png")
+    colours = {"0": "R", "1": "G", "2": "B"}
+    described(root, {**NNUNET, "channel_names": colours, "file_ending": ".png", "numTraining": 1})
+    file = root / "imagesTr/a_0000.png"
+    assert read_dataset(root).cases[0].images == tuple(ImageReference(file, n) for n in range(3))
+
+
 def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
     root = folder_of(
         nnunet(tmp_path, {"channel_names": {"1": "PT", "0": "CT"}, "numTraining": 7}),
@@ -370,6 +378,19 @@ def test_masks_by_suffix(tmp_path: Path) -> None:
     assert dataset.cases[0].mask is not None
 
 
+def test_one_folder_of_pairs_a_patient(tmp_path: Path) -> None:
+    names = [f"{p}/{f}" for p in ("p1", "p2") for f in ("dicom/1.dcm", "masks/1.png")]
+    dataset = read_dataset(folder_of(tmp_path, *names, "p1/dicom/2.dcm", "papers/x.txt"))
+    assert [(c.case_id, c.patient_id) for c in dataset.cases] == [
+        ("p1_1", "p1"),
+        ("p1_2", "p1"),
+        ("p2_1", "p2"),
+    ]
+    assert said(dataset, "pairs-rule") == "The mask of dicom/NAME is masks/NAME."
+    assert said(dataset, "patients-by-folder").startswith("Each of the 2 folders")
+    assert not said(dataset, "patients-by-case")
+
+
 # --- patients, classes, nothing there ------------------------------------------------------------
 def test_patients_and_classes_from_names(tmp_path: Path) -> None:
     dataset = read_dataset(
@@ -414,6 +435,9 @@ def test_real_data_sets(real_data: Path) -> None:
     assert sum(case.mask is not None for case in hippocampus.cases) == 90
     assert [c.case_id for c in hippocampus.cases if c.mask is None] == ["hippocampus_118"]
     assert hippocampus.labels.foreground == ("Anterior", "Posterior")
+    heart = read_dataset(real_data / "heart_mr")
+    assert len(heart.cases) == 41 and all(case.mask for case in heart.cases)
+    assert sorted({case.patient_id for case in heart.cases})[0] == "SCD0000101"
     pancreas = read_dataset(real_data / "pancreas")
     assert (pancreas.layout, [c.case_id for c in pancreas.cases]) == ("nnunet", ["pancreas_ts"])
     for dataset in (hippocampus, pancreas):

@@ -52,7 +52,11 @@ def test_pixels_keep_their_type(tmp_path: Path, ending: str) -> None:
 
 def test_colour_is_red_green_blue(tmp_path: Path) -> None:
     colour = np.stack([GREY, GREY + 1, GREY + 2], axis=-1)
-    assert np.array_equal(read_picture(written(tmp_path / "a.png", colour)).array, colour)
+    reference = written(tmp_path / "a.png", colour)
+    assert np.array_equal(read_picture(reference).array, colour)
+    green = ImageReference(reference.path, 1)
+    assert np.array_equal(read_picture(green).array, GREY + 1)
+    assert code_of(ImageReference(reference.path, 3)) == "channels-differ"
 
 
 def test_alpha_is_dropped_where_opaque_and_refused_elsewhere(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_builder import build_series
 
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
@@ -22,6 +23,7 @@ from medtool.data.volumes import (
     read_volume_header,
     require_one_grid,
 )
+from medtool.dicom import read_array, scan
 
 # (x, y, z) as nibabel has them; every axis of another length.
 VALUES = np.arange(2 * 3 * 4).reshape(2, 3, 4)
@@ -144,6 +146,18 @@ def test_vectors_are_channels_too(tmp_path: Path) -> None:
     path = tmp_path / "a.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(values, isVector=True), str(path))
     assert np.array_equal(read_volume(ImageReference(path, 1)).array, VALUES + 50)
+
+
+def test_a_folder_of_dicom_slices(tmp_path: Path) -> None:
+    built = build_series(tmp_path / "series")
+    (expected,) = scan([tmp_path / "series"]).series
+    array, grid = read_array(expected)
+    reference = ImageReference(tmp_path / "series")
+    volume = read_volume(reference)
+    assert np.array_equal(volume.array, array) and volume.grid == grid, built
+    assert read_volume_header(reference).grid == grid
+    (tmp_path / "empty").mkdir()
+    assert code_of(ImageReference(tmp_path / "empty")) == "no-usable-series"
 
 
 # --- what is refused -----------------------------------------------------------------------------
