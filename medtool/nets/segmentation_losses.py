@@ -86,7 +86,9 @@ def compare(logits: Tensor, labels: Tensor, meaning: Meaning) -> Comparison:
     references = meaning.references(labels, logits.shape[1])
     if meaning.regions is None:
         logs = F.log_softmax(logits, dim=1)
-        entropy = -torch.where(references, logs, 0).sum(dim=1, keepdim=True)
+        # Unknown voxels get any label: their entropy counts nowhere.
+        some = labels if known is None else torch.where(known[:, 0], labels, 0)
+        entropy = -logs.gather(1, some.long()[:, None])
         return Comparison(logs.exp(), references, known, entropy, exclusive=True)
     entropy = F.binary_cross_entropy_with_logits(
         logits, references.to(logits.dtype), reduction="none"
@@ -111,7 +113,7 @@ def overlap(met: Comparison, *, batch: bool, background: bool) -> Overlap:
     found, wanted = met.probabilities[:, first:], met.references[:, first:]
     if met.known is not None:
         found, wanted = torch.where(met.known, found, 0), wanted & met.known
-    both = torch.where(wanted, found, 0).sum(dim=axes)
+    both = (found * wanted).sum(dim=axes)
     return Overlap(both, found.sum(dim=axes) - both, wanted.sum(dim=axes, dtype=both.dtype) - both)
 
 

@@ -1,0 +1,1 @@
+"""Random changes of training images: parameters are drawn first, then applied."""
