@@ -14,7 +14,13 @@ from collections.abc import Sequence
 from medtool.cli.console import Console
 from medtool.cli.table import HELP, QUIET, VERBS, Verb
 from medtool.cli.words import remember
-from medtool.core.errors import ExitStatus, Interrupted, MedtoolError, UnknownNameError
+from medtool.core.errors import (
+    EndedElsewhere,
+    ExitStatus,
+    Interrupted,
+    MedtoolError,
+    UnknownNameError,
+)
 from medtool.core.processes import quiet_libraries
 
 # What a shell expects of a program whose reader went away (128 + SIGPIPE).
@@ -41,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(words, verb)
         sys.stdout.flush()
         return status
+    except EndedElsewhere as error:
+        return int(error.exit_status)
     except MedtoolError as error:
         Console().refuse(error)
         return int(error.exit_status)

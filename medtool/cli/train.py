@@ -95,9 +95,9 @@ def command(
         ),
         console,
     )
-    if as_json:
+    if result.first and as_json:
         console.json(result.as_dict())
-    else:
+    elif result.first:
         console.say(f"Report: {result.report}")
         console.result(result.infer_line)
     return int(ExitStatus.SOME_CASES_FAILED if result.failures else ExitStatus.DONE)

@@ -12,7 +12,8 @@ MedtoolError                    2
 ├── GateError                   4   a gate refused
 │   └── LeakageError            4   patients or pixels on both sides of a split
 ├── MachineError                5   no such device, disk full, missing package
-└── Interrupted               130   the user stopped it
+├── Interrupted               130   the user stopped it
+└── EndedElsewhere              2   another process said why; its status
 
 Anything else that escapes is a bug, is shown as one, and ends with 70.
 """
@@ -184,3 +185,11 @@ class Interrupted(MedtoolError):
     """The user stopped it; what was done is kept."""
 
     exit_status = ExitStatus.INTERRUPTED
+
+
+class EndedElsewhere(MedtoolError):
+    """Another process of this run ended, and said why; this one ends with the same status."""
+
+    def __init__(self, status: ExitStatus) -> None:
+        super().__init__("Another process of this run ended, and said why.")
+        self.exit_status = status

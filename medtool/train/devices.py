@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
 from medtool.core.errors import MachineError
@@ -24,7 +25,9 @@ def make_fabric(
 ) -> Fabric:
     """A Fabric for these choices, not yet launched.
 
-    Raises MachineError where there are fewer devices than asked for.
+    Processes of one machine are ours; on several ``nodes`` torch or SLURM started them, and Fabric
+    reads from their environment which one this is. Raises MachineError where there are fewer
+    devices than asked for.
     """
     chosen = choose_device(device)
     kind = chosen.type
@@ -47,6 +50,8 @@ def make_fabric(
         # Processes are spawned on one machine and come from the scheduler on several.
         strategy="auto" if not several else "ddp" if nodes > 1 else "ddp_spawn",
         precision=_precision(precision, chosen),
+        # Else a job of SLURM, or one rank of torch, would say who each of our own processes is.
+        plugins=[LightningEnvironment()] if nodes == 1 else None,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from medtool.verbs.train_options import TrainOptions, TrainResult
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
+    from medtool.train.nodes import Link
 
 __all__ = ["TrainOptions", "TrainResult", "train"]
 
@@ -32,25 +32,34 @@ def train(options: TrainOptions, reporter: Reporter | None = None) -> TrainResul
     to learn from), LeakageError, MachineError (device, disk), Interrupted (stopped; can resume).
     """
     reporter = reporter or Silent()
+    if options.run.nodes == 1:
+        return _whole(options, reporter, None)
+    from medtool.verbs.train_nodes import train_on_nodes
+
+    return train_on_nodes(options, lambda link: _whole(options, reporter, link))
+
+
+def _whole(options: TrainOptions, reporter: Reporter, link: Link | None) -> TrainResult:
+    """All that one command asks for; ``link`` leads to the processes of other nodes."""
     if options.run.folds is not None and options.run.fold is None and options.resume is None:
-        return _every_fold(options, reporter)
-    return _one_run(options, reporter)
+        return _every_fold(options, reporter, link)
+    return _one_run(options, reporter, link)
 
 
-def _every_fold(options: TrainOptions, reporter: Reporter) -> TrainResult:
+def _every_fold(options: TrainOptions, reporter: Reporter, link: Link | None) -> TrainResult:
     """One fold after another, into one folder; the last one joins their scores."""
     name = options.run.run or _time_name()
     result = None
     for fold in range(options.run.folds or 0):
         reporter.say(f"Fold {fold} of {options.run.folds}, counted from 0.")
         run = replace(options.run, run=name, fold=fold)
-        result = _one_run(replace(options, run=run), reporter)
+        result = _one_run(replace(options, run=run), reporter, link)
     if result is None:
         raise UsageError("There are no folds.", met=f"--folds {options.run.folds}")
     return result
 
 
-def _one_run(options: TrainOptions, reporter: Reporter) -> TrainResult:
+def _one_run(options: TrainOptions, reporter: Reporter, link: Link | None) -> TrainResult:
     started, clock = datetime.now(UTC), time.perf_counter()
     task_class = load_task(options.task) if isinstance(options.task, str) else options.task
     resolved = resolve(
@@ -62,9 +71,8 @@ def _one_run(options: TrainOptions, reporter: Reporter) -> TrainResult:
         reporter.say(f"Resuming {run.path} from {resume.name}.")
     task = task_class(resolved.settings)
     try:
-        # The processes of several nodes share one run.
-        with alone(run.path) if options.run.nodes == 1 else nullcontext():
-            return _learned(task, resolved, options, run, resume, reporter, started, clock)
+        with alone(run.path):
+            return _learned(task, resolved, options, run, resume, reporter, started, clock, link)
     except KeyboardInterrupt:
         raise Interrupted(
             "Interrupted; what was finished is kept.",
@@ -90,6 +98,7 @@ def _learned(
     reporter: Reporter,
     started: datetime,
     clock: float,
+    link: Link | None,
 ) -> TrainResult:
     if options.fetch:
         from medtool.verbs.fetch import FetchOptions, fetch
@@ -109,7 +118,7 @@ def _learned(
     ready = make_ready(task, resolved, options, run, resume, reporter, started=started)
     from medtool.verbs.train_learn import start_learning
 
-    learned = start_learning(ready, options, run, reporter)
+    learned = start_learning(ready, options, run, reporter, link)
     if learned.stopped:
         raise Interrupted(
             "Stopped; everything learned so far is saved.",

@@ -41,7 +41,10 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run is, its checkpoint, its headline number and how to use it."""
+    """Where the run is, its checkpoint, its headline number and how to use it.
+
+    ``first`` is False in every process of several nodes but the one that speaks for all.
+    """
 
     run: Path
     checkpoint: Path
@@ -49,6 +52,7 @@ class TrainResult:
     scores: dict[str, Any]
     infer_line: str
     failures: int = 0
+    first: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; of the scores the metrics."""

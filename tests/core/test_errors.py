@@ -30,6 +30,7 @@ STATUSES = {
     "LeakageError": 4,
     "MachineError": 5,
     "Interrupted": 130,
+    "EndedElsewhere": 2,
 }
 
 
