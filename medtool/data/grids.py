@@ -31,7 +31,9 @@ def same_grid(a: Grid, b: Grid) -> str | None:
     if a.size != b.size:
         return f"sizes differ: {_size(a)} and {_size(b)} voxels"
     corners = np.array([[*index, 1.0] for index in product(*((0.0, float(n - 1)) for n in a.size))])
-    apart_mm = np.linalg.norm((a.affine_lps() - b.affine_lps())[:3] @ corners.T, axis=0)
+    # An origin at the end of all numbers is far away, whatever its square.
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart_mm = np.linalg.norm((a.affine_lps() - b.affine_lps())[:3] @ corners.T, axis=0)
     largest_mm = float(apart_mm.max())
     if largest_mm <= GRID_TOLERANCE_VOX * min(*a.spacing_mm, *b.spacing_mm):
         return None

@@ -31,14 +31,16 @@ def nifti_grid(header: NiftiHeader, path: Path) -> tuple[Grid, tuple[Finding, ..
     CaseRefused: ``forms-conflict`` and those of ``check_grid``.
     """
     where = str(path)
-    forms = {
-        name: _grid(header, affine(header))
-        for name, code, affine in (
-            ("sform", header.sform_code, _sform),
-            ("qform", header.qform_code, _qform),
-        )
-        if code > 0
-    }
+    # Headers hold anything; what makes no numbers is refused by ``check_grid``.
+    with np.errstate(all="ignore"):
+        forms = {
+            name: _grid(header, affine(header))
+            for name, code, affine in (
+                ("sform", header.sform_code, _sform),
+                ("qform", header.qform_code, _qform),
+            )
+            if code > 0
+        }
     for grid in forms.values():
         check_grid(grid, where)
     if not forms:
@@ -63,9 +65,7 @@ def _grid(header: NiftiHeader, affine_ras: Matrix) -> Grid:
     """The grid of a 3 x 4 matrix from voxel indices to RAS in the file's unit."""
     affine = affine_ras * _LPS_FROM_RAS * header.unit_mm
     spacing = np.linalg.norm(affine[:, :3], axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        direction = affine[:, :3] / spacing
-    return _as_grid(header, spacing, affine[:, 3], direction)
+    return _as_grid(header, spacing, affine[:, 3], affine[:, :3] / spacing)
 
 
 def _without_orientation(header: NiftiHeader) -> Grid:

@@ -72,7 +72,8 @@ def read_volume(reference: ImageReference, *, undefined_as: float | None = None)
     stored, header, scale = _stored(reference)
     array = _scaled(stored, scale)
     findings = list(header.findings)
-    if stored.dtype.kind == "f" and (undefined := ~np.isfinite(array)).any():
+    may_lack_numbers = stored.dtype.kind == "f" or scale is not None
+    if may_lack_numbers and (undefined := ~np.isfinite(array)).any():
         count = int(undefined.sum())
         if undefined_as is None:
             raise CaseRefused(
@@ -211,17 +212,19 @@ def _scale(header: NiftiHeader) -> _Scale:
 
 def _scaled(stored: NDArray[Any], scale: _Scale) -> NDArray[np.float32]:
     """Values in float32, computed in float64; slice by slice, so that memory stays small."""
-    if scale is None:
-        return np.ascontiguousarray(stored, dtype=np.float32)
     array = np.empty(stored.shape, dtype=np.float32)
-    for index, plane in enumerate(stored):
-        array[index] = plane * np.float64(scale[0]) + scale[1]
+    slope, intercept = scale or (1.0, 0.0)
+    # What is larger than float32 holds becomes infinite, and is then told as such.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for index, plane in enumerate(stored):
+            array[index] = plane if scale is None else plane * np.float64(slope) + intercept
     return array
 
 
 def _scaled64(stored: NDArray[Any], scale: _Scale) -> NDArray[np.float64]:
-    values = stored.astype(np.float64)
-    return values if scale is None else values * scale[0] + scale[1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = stored.astype(np.float64)
+        return values if scale is None else values * scale[0] + scale[1]
 
 
 def _require_volume(

@@ -274,6 +274,28 @@ def test_other_formats_that_are_broken(tmp_path: Path) -> None:
     assert code_of(ImageReference(path)) == "damaged-file"
 
 
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_any_header_is_read_or_refused(tmp_path: Path, kind: type) -> None:
+    """Warnings are errors here, so that arithmetic on nonsense shows as well."""
+    image = kind(np.random.default_rng(0).normal(size=(5, 6, 7)), np.diag([1, 2, 3, 1]))
+    image.set_qform(np.diag([1, 2, 3, 1]), 1)
+    nibabel.save(image, tmp_path / "a.nii")
+    base, draw = (tmp_path / "a.nii").read_bytes(), np.random.default_rng(1)
+    words = [bytes.fromhex(h) for h in ("ffffffff", "0000807f", "0000c07f", "ffffff7f", "00000080")]
+    outcomes = set()
+    for _ in range(500):
+        data = bytearray(base)
+        for at in draw.integers(0, image.header.sizeof_hdr // 4, size=draw.integers(1, 4)):
+            data[4 * at : 4 * at + 4] = words[draw.integers(len(words))]
+        (tmp_path / "b.nii").write_bytes(data)
+        for reader in (read_volume, read_mask):
+            try:
+                reader(ImageReference(tmp_path / "b.nii"))
+            except CaseRefused as refusal:
+                outcomes.add(refusal.code)
+    assert {"broken-header", "invalid-spacing", "not-labels"} <= outcomes
+
+
 # --- masks ---------------------------------------------------------------------------------------
 def test_masks(tmp_path: Path) -> None:
     mask = read_mask(nifti(tmp_path / "a.nii", VALUES.astype("u1")))
