@@ -135,6 +135,12 @@ CODES: dict[str, Code] = {
     "pixel-sign": Code(
         "warning", "The compressed image and its header disagree about signed values."
     ),
+    "segmentation-elsewhere": Code(
+        "refusal", "A DICOM SEG object of which no frame lies on a slice of the series."
+    ),
+    "frames-without-slice": Code(
+        "warning", "Frames of a DICOM SEG object that lie on no slice of the series: left out."
+    ),
     # --- files that belong to no series ---------------------------------------------------------
     "not-dicom": Code("skip", "Not a DICOM file."),
     "empty-file": Code("skip", "A file of no bytes."),

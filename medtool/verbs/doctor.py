@@ -22,6 +22,7 @@ PURPOSES: Mapping[str, str] = {
     "lightning-fabric": "devices, precision, several processes",
     "pydicom": "reading DICOM",
     "imagecodecs": "compressed DICOM: JPEG, JPEG-LS, JPEG 2000, HTJ2K",
+    "highdicom": "masks as DICOM SEG",
     "simpleitk": "images in true geometry, NIfTI",
     "blosc2": "the cache",
     "safetensors": "checkpoints",

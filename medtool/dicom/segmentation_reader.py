@@ -1,0 +1,176 @@
+"""DICOM SEG objects brought onto the image that they belong to.
+
+Every frame is placed by its own position and orientation; that it says which image it was drawn on
+is not relied upon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medtool.core.errors import CaseRefused
+from medtool.core.records import Finding
+from medtool.dicom.provenance import mask_from_source
+from medtool.dicom.series import Series, StackGeometry
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pydicom.dataset import Dataset
+
+# A frame lies on a plane where no corner is farther off than this share of a pixel, or of a step.
+TOLERANCE = 0.05
+SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
+
+
+@dataclass(frozen=True)
+class ReadSegmentation:
+    """``mask`` (z, y, x) of segment numbers on the grid of ``read(series)``, and their names.
+
+    Where segments overlap, the one with the higher number stands.
+    """
+
+    mask: NDArray[np.uint16]
+    names: Mapping[int, str]
+    findings: tuple[Finding, ...] = ()
+
+
+def read_segmentation(path: Path, series: Series) -> ReadSegmentation:
+    """The binary segments in ``path`` on the grid of ``read(series)``.
+
+    Raises CaseRefused: ``not-an-image`` (no DICOM SEG), ``unsupported-pixels`` (not binary),
+    ``segmentation-elsewhere`` (no frame lies on a plane of the series).
+    """
+    from pydicom.pixels.utils import iter_pixels
+
+    data = _segmentation_object(path)
+    geometry = _geometry_of(series)
+    on_planes = np.zeros((len(series.planes), geometry.rows, geometry.columns), np.uint16)
+    lost = 0
+    for frame, pixels in zip(_frames(data), iter_pixels(data), strict=True):
+        plane = _plane_of(frame, data, series, geometry)
+        if plane is None:
+            lost += 1
+            continue
+        shown = np.where(pixels != 0, np.uint16(frame.segment), np.uint16(0))
+        np.maximum(on_planes[plane], shown, out=on_planes[plane])
+    findings = _said_of(lost, int(data.NumberOfFrames), path)
+    names = {int(s.SegmentNumber): str(s.SegmentLabel) for s in data.SegmentSequence}
+    mask = mask_from_source(series, on_planes).astype(np.uint16, copy=False)
+    return ReadSegmentation(mask, names, findings)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Segment number and place of one frame, from its own functional groups or the shared ones."""
+
+    segment: int
+    position_mm: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    pixel_spacing_mm: NDArray[np.float64]
+
+
+def _segmentation_object(path: Path) -> Dataset:
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        data = dcmread(path)
+    except InvalidDicomError:
+        data = None
+    if data is None or data.get("SOPClassUID") != SEGMENTATION_STORAGE:
+        raise CaseRefused(
+            "not-an-image",
+            "This file is no DICOM SEG object.",
+            where=str(path),
+            wanted="a Segmentation Storage object",
+        )
+    kind = str(data.get("SegmentationType", ""))
+    if kind != "BINARY":
+        raise CaseRefused(
+            "unsupported-pixels",
+            "This DICOM SEG object holds no binary segments.",
+            where=str(path),
+            met=kind or "no SegmentationType",
+            wanted="BINARY",
+        )
+    return data
+
+
+def _geometry_of(series: Series) -> StackGeometry:
+    if series.geometry is None:
+        raise CaseRefused(
+            "invalid-geometry", "The series does not make a volume.", where=str(series.folder)
+        )
+    return series.geometry
+
+
+def _frames(data: Dataset) -> Iterator[_Frame]:
+    shared = data.SharedFunctionalGroupsSequence[0]
+    for own in data.PerFrameFunctionalGroupsSequence:
+
+        def group(name: str, own: Dataset = own) -> Any:
+            return (own.get(name) or shared.get(name))[0]
+
+        yield _Frame(
+            int(group("SegmentIdentificationSequence").ReferencedSegmentNumber),
+            np.asarray(group("PlanePositionSequence").ImagePositionPatient, float),
+            np.asarray(group("PlaneOrientationSequence").ImageOrientationPatient, float),
+            np.asarray(group("PixelMeasuresSequence").PixelSpacing, float),
+        )
+
+
+def _plane_of(frame: _Frame, data: Dataset, series: Series, geometry: StackGeometry) -> int | None:
+    """The index of the plane that every corner of the frame lies on; None where there is none."""
+    if (int(data.Rows), int(data.Columns)) != (geometry.rows, geometry.columns):
+        return None
+    heights = [
+        abs(np.dot(geometry.normal, frame.position_mm - plane.position_mm))
+        for plane in series.planes
+    ]
+    nearest = int(np.argmin(heights))
+    theirs = _corners(frame.position_mm, frame.orientation, frame.pixel_spacing_mm, geometry)
+    ours = _corners(
+        np.asarray(series.planes[nearest].position_mm),
+        np.asarray([*geometry.row_direction, *geometry.column_direction]),
+        np.asarray([geometry.row_spacing_mm, geometry.column_spacing_mm]),
+        geometry,
+    )
+    smallest_mm = min(
+        geometry.row_spacing_mm, geometry.column_spacing_mm, geometry.slice_spacing_mm
+    )
+    apart_mm = np.linalg.norm(theirs - ours, axis=1).max()
+    return nearest if apart_mm <= TOLERANCE * smallest_mm else None
+
+
+def _corners(
+    position_mm: NDArray[np.float64],
+    orientation: NDArray[np.float64],
+    pixel_spacing_mm: NDArray[np.float64],
+    geometry: StackGeometry,
+) -> NDArray[np.float64]:
+    """Centres of the four corner pixels; ``pixel_spacing_mm`` is (rows, columns) as in DICOM."""
+    along_row = orientation[:3] * pixel_spacing_mm[1] * (geometry.columns - 1)
+    along_column = orientation[3:] * pixel_spacing_mm[0] * (geometry.rows - 1)
+    moves = [along_row * x + along_column * y for x in (0, 1) for y in (0, 1)]
+    corners: NDArray[np.float64] = position_mm + np.array(moves)
+    return corners
+
+
+def _said_of(lost: int, frames: int, path: Path) -> tuple[Finding, ...]:
+    if not lost:
+        return ()
+    if lost == frames:
+        raise CaseRefused(
+            "segmentation-elsewhere",
+            "No frame of this DICOM SEG object lies on a slice of the series.",
+            where=str(path),
+            met=f"{frames} frames elsewhere",
+            wanted="frames on the slices of the series; nothing is resampled silently",
+        )
+    text = f"{lost} of {frames} frames of {path.name} lie on no slice of the series: left out."
+    return (Finding("frames-without-slice", text, "warning"),)
