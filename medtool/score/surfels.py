@@ -12,6 +12,7 @@ so its area is a short formula in the spacing. The formulas give the areas of su
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 from math import hypot
 
@@ -31,7 +32,8 @@ def corners_of(code: int, axes: int) -> list[Corner]:
     return [place for bit, place in enumerate(reversed(places)) if code >> bit & 1]
 
 
-def surface_sizes(spacing_mm: Sequence[float]) -> FloatArray:
+@lru_cache(maxsize=256)
+def surface_sizes(spacing_mm: tuple[float, ...]) -> FloatArray:
     """Area in mm^2 of every code of 2 x 2 x 2 voxels, (256,); length in mm in 2D, (16,).
 
     ``spacing_mm`` is in the order of the array's axes, three of them or two.
@@ -45,6 +47,8 @@ def surface_sizes(spacing_mm: Sequence[float]) -> FloatArray:
         if len(corners) * 2 > full:
             corners = corners_of(len(sizes) - 1 - code, axes)
         sizes[code] = sum(piece_size(piece, spacing_mm) for piece in _pieces(corners))
+    # Many cases share one table.
+    sizes.flags.writeable = False
     return sizes
 
 

@@ -86,6 +86,14 @@ def test_voxels_at_the_border_of_the_image_are_surface():
     assert surfel_pair(whole, whole, (1, 1, 1)).prediction.sizes.size == 4**3 - 2**3
 
 
+def test_a_tolerance_of_just_the_distance_is_kept_wherever_the_masks_lie():
+    """0.7 mm times (9 - 7) is 1.4, but 9 times 0.7 minus 7 times 0.7 is 1.3999999999999995."""
+    for at in range(12):
+        one, two = box((20, 1, 1), (at, at + 1)), box((20, 1, 1), (at + 3, at + 4))
+        pair = surfel_pair(one, two, (0.7, 1.0, 1.0))
+        assert sorted(set(pair.prediction.distances_mm)) == [2 * 0.7, 3 * 0.7]
+
+
 # --- empty masks --------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5)])
 def test_empty_masks(shape):
@@ -140,7 +148,7 @@ def test_a_hole_has_the_surface_of_what_would_fill_it(spacing_mm):
 @given(SPACINGS, st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
 def test_areas_do_not_depend_on_how_the_grid_is_turned(spacing_mm, order, flips):
     sizes = surface_sizes(spacing_mm)
-    turned = surface_sizes([spacing_mm[axis] for axis in order])
+    turned = surface_sizes(tuple(spacing_mm[axis] for axis in order))
     codes = np.array([_turned(code, order, flips) for code in range(256)])
     np.testing.assert_allclose(sizes, turned[codes], rtol=1e-12)
 
