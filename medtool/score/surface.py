@@ -29,6 +29,10 @@ from medtool.score.surfels import surface_sizes
 
 # Voxels that are looked at together: few enough to stay in a processor's cache.
 BLOCK_VOX = 2**18
+# Points of the k-d tree that are compared one by one: the fastest of 16 to 96 on an organ.
+LEAF_POINTS = 48
+# Many points are looked up by several threads; the answers are the same.
+THREADS, MANY_POINTS = 4, 20_000
 # The share of a surface is a sum of rounded areas: 95 % may come out as 0.95 - 1e-16.
 SHARE_SLACK = 1e-12
 
@@ -106,11 +110,13 @@ def edge_pair(prediction: Mask, reference: Mask, spacing_mm: Sequence[float]) ->
 
 def joint_box(*masks: Mask) -> tuple[slice, ...]:
     """The smallest box that holds every voxel of the masks; empty slices where there is none."""
-    box = []
-    for axis in range(masks[0].ndim):
-        others = tuple(other for other in range(masks[0].ndim) if other != axis)
-        seen = np.flatnonzero(np.logical_or.reduce([mask.any(axis=others) for mask in masks]))
-        box.append(slice(int(seen[0]), int(seen[-1]) + 1) if seen.size else slice(0, 0))
+    box = [slice(0, length) for length in masks[0].shape]
+    for axis in range(len(box)):
+        others = tuple(other for other in range(len(box)) if other != axis)
+        # What one axis leaves out, the next need not look at.
+        rows = [mask[tuple(box)].any(axis=others) for mask in masks]
+        seen = np.flatnonzero(np.logical_or.reduce(rows))
+        box[axis] = slice(int(seen[0]), int(seen[-1]) + 1) if seen.size else slice(0, 0)
     return tuple(box)
 
 
@@ -212,8 +218,11 @@ def _distances_mm(
         there = np.stack(np.unravel_index(others.places, shape))
         scale = np.asarray(spacing_mm, dtype=np.float64)[:, None]
         # A tree that is split at the middle, not the median, is built in a third of the time.
-        tree = cKDTree((there * scale).T, balanced_tree=False, compact_nodes=False)
-        nearest = tree.query((here * scale).T)[1]
+        tree = cKDTree(
+            (there * scale).T, leafsize=LEAF_POINTS, balanced_tree=False, compact_nodes=False
+        )
+        threads = THREADS if here.shape[1] >= MANY_POINTS else 1
+        nearest = tree.query((here * scale).T, workers=threads)[1]
         # From whole steps, as a distance transform has it: positions are rounded, and whether a
         # distance is within a tolerance of just as much would hang on that.
         steps = (there[:, nearest] - here) * scale
