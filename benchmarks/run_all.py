@@ -1,11 +1,12 @@
 """Every benchmark one after the other, then docs/benchmarks.md: this is ``make bench``.
 
     python benchmarks/run_all.py [--quick] [--only NAME ...] [--peers DIR] [--plugins DIR]
+                                 [--metric-peers DIR]
 
 A benchmark that fails stops no other: which ones failed, and which targets were missed, is said at
 the end. Takes under an hour on two cores. The peers live in environments of their own
-(benchmarks/requirements.txt, benchmarks/requirements-dicom.txt); what is not installed is not
-compared, and the page says so.
+(benchmarks/requirements.txt, requirements-dicom.txt, requirements-metrics.txt); what is not
+installed is not compared, and the page says so.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def words_for(name: str, options: argparse.Namespace) -> list[str]:
         words += ["--peers", str(options.peers)]
     if name == "read_series" and options.plugins is not None:
         words += ["--plugins", str(options.plugins)]
+    if name == "surface_metrics" and options.metric_peers is not None:
+        words += ["--peers", str(options.metric_peers)]
     return words
 
 
@@ -66,6 +69,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--peers", type=Path, help="environment with nnunetv2, TotalSegmentator")
     parser.add_argument("--plugins", type=Path, help="folder with pydicom's decoder plugins")
+    parser.add_argument(
+        "--metric-peers", type=Path, help="environment with surface-distance, MONAI"
+    )
     options = parser.parse_args()
     said = [run_one(name, options) for name in options.only]
     if not options.quick:
