@@ -94,6 +94,8 @@ class TrainSection(Section):
     """Epochs."""
     batch_cases: Annotated[int, Field(ge=1)] = 4
     """Cases of one step on each device."""
+    examples_per_case: Annotated[int, Field(ge=1)] = 1
+    """How often an epoch shows each case, changed at random anew each time."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Steps whose gradients are added before the weights move."""
     optimiser: Literal["adam", "adamw", "sgd"] = "adamw"

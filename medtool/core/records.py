@@ -149,6 +149,7 @@ class Truth:
     patient_id: str
     label: float | None = None
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,13 +157,14 @@ class Prediction:
     """What a model says of one case.
 
     ``scalars`` are the task's columns of the CSV; ``elements`` the rows of slices.csv; ``arrays``
-    lie on the input's own grid.
+    lie on the input's own grid, that ``grids`` has by the same name.
     """
 
     case_id: str
     patient_id: str
     scalars: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    grids: Mapping[str, Grid] = field(default_factory=dict)
     elements: tuple[Mapping[str, Any], ...] = ()
     findings: tuple[Finding, ...] = ()
 

@@ -47,7 +47,8 @@ class Task(ABC):
     # Raised whenever ``prepare`` gives other arrays for the same settings: part of the cache key.
     preparation_version: ClassVar[int] = 1
     # The task's columns of predictions.csv, in order: name -> (type, unit, one line of meaning).
-    columns: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
+    # The kind "file" is a path below the folder of the predictions. An instance may have more.
+    columns: Mapping[str, tuple[str, str, str]] = {}
     # What a case needs so that something can be learned from it: one word, for refusals.
     reference: ClassVar[str] = "label"
 
@@ -75,19 +76,27 @@ class Task(ABC):
         """Whether something can be learned from ``case``, and its answer scored."""
         return case.label is not None
 
+    def informed(self, intake: Mapping[str, Any]) -> Task:
+        """The task with what the data say of themselves, such as names of labels; by default
+        itself. ``intake`` is that of their cohort.
+        """
+        return self
+
     def planned(
         self,
         cases: Sequence[Case],
         *,
+        intake: Mapping[str, Any],
         folder: Path,
         workers: int | None = None,
         reporter: Reporter | None = None,
     ) -> Task:
         """The task with everything settled that its settings leave to the data; itself by default.
 
-        ``cases`` are those that may have a say (never the held-out part). What was measured of
-        them is kept in ``folder``, of the cache, so that it is measured once. The new settings go
-        into the run's preset and its checkpoints, and plan nothing anew when they come back.
+        ``cases`` are those that may have a say (never the held-out part), ``intake`` is that of
+        their cohort. What was measured of them is kept in ``folder``, of the cache, so that it is
+        measured once. The new settings go into the run's preset and its checkpoints, and plan
+        nothing anew when they come back.
         """
         return self
 

@@ -72,6 +72,12 @@ def input_files(case: Case) -> list[tuple[Path, int]]:
     return sorted(files)
 
 
+def _reference_files(case: Case) -> list[tuple[Path, int]]:
+    """Files of the references: what was prepared of a mask is another once the mask was edited."""
+    named = (Path(value) for value in case.references.values())
+    return [(path, 0) for path in named if path.is_file()]
+
+
 def input_bytes(case: Case) -> int:
     """Size on disk of the files that the case is read from; missing ones count nothing."""
     total = 0
@@ -83,7 +89,7 @@ def input_bytes(case: Case) -> int:
 
 def _identity(case: Case) -> str:
     """Hash of the case id and of names, sizes and times of the files it is read from."""
-    files = input_files(case)
+    files = [*input_files(case), *_reference_files(case)]
     folders = {path.parent.absolute() for path, _ in files}
     try:
         common = os.path.commonpath(folders) if folders else ""
@@ -103,6 +109,11 @@ def _identity(case: Case) -> str:
     return digest.hexdigest()
 
 
+def case_stem(case: Case) -> str:
+    """A file name for what is kept of a case: another one once its files changed."""
+    return f"{safe_file_stem(case.case_id)}-{_identity(case)}"
+
+
 class Cache:
     """The prepared cases of one task under one preparation."""
 
@@ -118,17 +129,17 @@ class Cache:
         self.folder = root / safe_file_stem(task.name) / self.key
         self._key_text = text
         # By object, with the object itself so that its number cannot pass to another one.
-        self._identities: dict[int, tuple[Case, str]] = {}
+        self._stems: dict[int, tuple[Case, str]] = {}
 
     def _stem(self, case: Case) -> str:
         # Asking the file system for a thousand slices twice costs; one case object, one answer.
-        if id(case) not in self._identities:
-            self._identities[id(case)] = (case, _identity(case))
-        return f"{safe_file_stem(case.case_id)}-{self._identities[id(case)][1]}"
+        if id(case) not in self._stems:
+            self._stems[id(case)] = (case, case_stem(case))
+        return self._stems[id(case)][1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Identities go by object; another process has other objects.
-        return {**self.__dict__, "_identities": {}}
+        # Stems go by object; another process has other objects.
+        return {**self.__dict__, "_stems": {}}
 
     def path(self, case: Case) -> Path:
         """The file of the case, whether it exists or not."""

@@ -84,6 +84,7 @@ class SegmentationDataset:
     """A data set as it was found. ``channels`` are names such as CT; cases are in order of id.
 
     ``refused`` are cases that lack an image; ``file_ending`` is "" where files have several.
+    ``synthetic``: nobody was scanned (the description has a key of that name).
     """
 
     layout: Layout
@@ -95,3 +96,4 @@ class SegmentationDataset:
     findings: tuple[Finding, ...] = ()
     refused: tuple[RefusedStudy, ...] = ()
     file_ending: str = ""
+    synthetic: bool = False

@@ -68,6 +68,16 @@ def read_dataset(
     return replace(dataset, cases=tuple(cases), findings=tuple(findings))
 
 
+def is_dataset(source: Path) -> bool:
+    """Whether a file or folder is meant as a data set: it has a description, a manifest, masks."""
+    if source.is_file():
+        return source.name == DESCRIPTION or (
+            source.suffix.lower() in TABLE_ENDINGS and _is_manifest(source)
+        )
+    described = (source / DESCRIPTION).is_file() or any(source.glob(NNUNET_FOLDERS))
+    return described or bool(_manifests(source)) or has_pairs(source)
+
+
 def _existing(source: Path) -> Path:
     if not source.exists():
         raise InputError(
@@ -131,7 +141,8 @@ def _described(path: Path) -> SegmentationDataset:
     if not isinstance(document, Mapping):
         raise LabelsError("The description of the data set is no table.", where=str(path))
     dataset = _read_described(path, document)
-    return replace(dataset, findings=(*findings, *dataset.findings))
+    synthetic = document.get("synthetic") is True
+    return replace(dataset, findings=(*findings, *dataset.findings), synthetic=synthetic)
 
 
 def _read_described(path: Path, document: Mapping[str, Any]) -> SegmentationDataset:

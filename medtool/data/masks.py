@@ -28,14 +28,18 @@ def write_mask(path: Path, mask: NDArray[np.unsignedinteger[Any]], grid: Grid) -
     write_nifti(path, mask.astype(kind, copy=False), grid)
 
 
+def voxel_ml(grid: Grid) -> float:
+    """Millilitres of one voxel."""
+    return float(np.prod(grid.spacing_mm)) / MM3_PER_ML
+
+
 def label_volumes_ml(
     mask: NDArray[np.unsignedinteger[Any]], grid: Grid, labels: Mapping[str, Collection[int]]
 ) -> dict[str, float]:
     """Millilitres of each named structure in ``mask`` (z, y, x); a region has several labels."""
-    counts = label_counts(mask)
-    voxel_ml = float(np.prod(grid.spacing_mm)) / MM3_PER_ML
+    counts, each_ml = label_counts(mask), voxel_ml(grid)
     return {
-        name: sum(int(counts[label]) for label in set(values) if label < len(counts)) * voxel_ml
+        name: sum(int(counts[label]) for label in set(values) if label < len(counts)) * each_ml
         for name, values in labels.items()
     }
 

@@ -43,6 +43,11 @@ _LARGEST_INFLATION = 1032
 # Millimetres of the units of xyzt_units; 0 says nothing, and everybody means mm.
 _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _PIECE_BYTES = 1 << 24
+# Where the description stands, by the length of the header, and the word that medtool's own
+# generators write there.
+_DESCRIPTIONS, _DESCRIPTION_BYTES = {348: 148, 540: 240}, 80
+_SYNTHETIC_WITHIN_BYTES = 540
+SYNTHETIC = b"synthetic"
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,18 @@ def read_voxels(path: Path, header: NiftiHeader, component: int = 0) -> NDArray[
             while file.read(_PIECE_BYTES):
                 pass
     return values.view(header.dtype).reshape(shape)
+
+
+def is_synthetic(path: Path) -> bool:
+    """Whether the file's description says that nobody was scanned: it holds the word synthetic."""
+    try:
+        with _opened(path) as file:
+            start = file.read(_SYNTHETIC_WITHIN_BYTES)
+    except (CaseRefused, OSError, EOFError, zlib.error):
+        return False
+    (length,) = struct.unpack_from("<i", start.ljust(4, b"\0"))
+    at = _DESCRIPTIONS.get(length)
+    return at is not None and SYNTHETIC in start[at : at + _DESCRIPTION_BYTES]
 
 
 def undefined_voxels(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:

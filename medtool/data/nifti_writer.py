@@ -33,18 +33,19 @@ _ORTHONORMAL_TOLERANCE = 1e-3
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def write_nifti(path: Path, values: NDArray[Any], grid: Grid) -> None:
+def write_nifti(path: Path, values: NDArray[Any], grid: Grid, *, description: str = "") -> None:
     """Write ``values`` (z, y, x), uint8, int16, uint16 or float32, as ``path`` (.nii or .nii.gz).
 
-    qform and sform say the same, and are orthonormal. Raises ValueError where values and grid do
-    not fit or the type is another, MachineError where the file cannot be written.
+    qform and sform say the same, and are orthonormal; ``description`` is cut to what the header has
+    room for. Raises ValueError where values and grid do not fit or the type is another,
+    MachineError where the file cannot be written.
     """
     if values.shape != grid.size[::-1]:
         raise ValueError(f"values have shape {values.shape}, the grid {grid.size[::-1]}")
     kind = values.dtype.str[1:]
     if kind not in _DATATYPES:
         raise ValueError(f"values are {values.dtype}, wanted one of {', '.join(_DATATYPES)}")
-    header = _header(grid, _DATATYPES[kind], values.dtype.itemsize)
+    header = _header(grid, _DATATYPES[kind], values.dtype.itemsize, description)
     little_endian = values.dtype.newbyteorder("<")
     with replacing(path) as file:
         if not path.name.lower().endswith(".gz"):
@@ -62,7 +63,7 @@ def _write_slices(file: Any, values: NDArray[Any], dtype: np.dtype[Any]) -> None
         file.write(np.ascontiguousarray(plane, dtype=dtype).data)
 
 
-def _header(grid: Grid, datatype: int, itemsize: int) -> bytes:
+def _header(grid: Grid, datatype: int, itemsize: int, description: str) -> bytes:
     rotation, origin = _ras(grid)
     handedness = 1.0 if np.linalg.det(rotation) > 0 else -1.0
     quaternion = _quaternion(rotation * [1.0, 1.0, handedness])
@@ -73,6 +74,7 @@ def _header(grid: Grid, datatype: int, itemsize: int) -> bytes:
     struct.pack_into("<8f", header, 76, handedness, *grid.spacing_mm, 0, 0, 0, 0)
     struct.pack_into("<3f", header, 108, _DATA_AT, 1.0, 0.0)
     header[123] = _MILLIMETRES
+    struct.pack_into("<80s", header, 148, description.encode("ascii", "replace")[:79])
     struct.pack_into("<2h", header, 252, _SCANNER_ANATOMICAL, _SCANNER_ANATOMICAL)
     struct.pack_into("<6f", header, 256, *quaternion, *origin)
     rows = np.column_stack([rotation * grid.spacing_mm, origin])

@@ -38,6 +38,9 @@ def worst_cases_html(view: RunView) -> Markup:
         return paragraph_html("No scored case is recorded.")
     count = int(view.preset.get("report", {}).get("worst_cases", DEFAULT_WORST_CASES))
     worst = sorted(rows, key=lambda row: -float(row["error"]))[:count]
+    if "outcome" not in rows[0]:
+        said = f"The {len(worst)} of {len(rows)} cases that went most wrong, worst first."
+        return paragraph_html(said) + Markup("").join(_case(view, part, row) for row in worst)
     wrong = sum(row["outcome"] in ("FP", "FN") for row in rows)
     intro = paragraph_html(
         f"{wrong} of {len(rows)} cases of the {PART_TITLES.get(part, part)} are called wrongly."
@@ -52,15 +55,24 @@ def _case(view: RunView, part: str, row: Mapping[str, Any]) -> Markup:
     shown = Markup("").join(picture_html(file, f"{case}, {file.stem}") for file in pictures)
     gallery = Markup('<div class="pictures">{}</div>').format(shown) if shown else Markup("")
     facts = [
-        f"label {'positive' if row['label'] else 'negative'}",
-        f"probability {number_text(row['probability'])}",
-        OUTCOMES.get(str(row["outcome"]), ""),
+        *_answer(row),
         f"patient {row['patient']}",
         *_described(view, case),
     ]
     return Markup('<div class="case"><h3>{}</h3><p>{}</p>{}{}</div>').format(
         case, "; ".join(fact for fact in facts if fact), gallery, _slices(view, part, case)
     )
+
+
+def _answer(row: Mapping[str, Any]) -> list[str]:
+    """What was answered and what is true; ``said`` are a task's own words for it."""
+    if "outcome" not in row:
+        return [str(words) for words in row.get("said", ())]
+    return [
+        f"label {'positive' if row['label'] else 'negative'}",
+        f"probability {number_text(row['probability'])}",
+        OUTCOMES.get(str(row["outcome"]), ""),
+    ]
 
 
 def _described(view: RunView, case: str) -> list[str]:
@@ -101,7 +113,10 @@ def label_errors_html(view: RunView) -> Markup:
         return paragraph_html(
             "No held-out predictions: a model cannot question labels that it was chosen by."
         )
-    suspected = suspected_label_errors(view.scores[part].per_case)
+    scored = view.scores[part].per_case
+    if not scored or "probability" not in scored[0]:
+        return paragraph_html("Answers are no probabilities: see the worst cases for references.")
+    suspected = suspected_label_errors(scored)
     if not suspected:
         return paragraph_html("No label is contradicted with confidence.")
     rows = [

@@ -110,7 +110,7 @@ def _left_after_intake(view: RunView, usable: set[str], used: set[str]) -> list[
         row = rows.get(name, {})
         code = str(failed.get(name, {}).get("code", "") or row.get("code", ""))
         if not code:
-            code = "no-label" if row and not row.get("label") else "not recorded"
+            code = "no-reference" if row and not row.get("part") else "not recorded"
         found.append((name, code))
     return found
 
@@ -125,8 +125,14 @@ def _part_lines(view: RunView, part: str, rows: Sequence[Mapping[str, str]]) -> 
 
 
 def composition(rows: Sequence[Mapping[str, str]]) -> str:
-    """How many patients and positive studies."""
-    return f"{len({row['patient'] for row in rows})} patients, {positives(rows)} studies positive"
+    """How many patients, and positive studies where studies have labels."""
+    patients = f"{len({row['patient'] for row in rows})} patients"
+    return f"{patients}, {positives(rows)} studies positive" if has_labels(rows) else patients
+
+
+def has_labels(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether studies are called positive or negative: masks are no labels."""
+    return any(row.get("label") not in (None, "") for row in rows)
 
 
 def positives(rows: Sequence[Mapping[str, str]]) -> int:
@@ -158,8 +164,10 @@ def cohort_html(view: RunView) -> Markup:
             "fact": "Patients",
             **{t: str(len({row["patient"] for row in rows})) for t, rows in columns.items()},
         },
-        {"fact": "Positive studies", **{t: _share(rows) for t, rows in columns.items()}},
     ]
+    if has_labels(every):
+        shares = {title: _share(rows) for title, rows in columns.items()}
+        table.append({"fact": "Positive studies", **shares})
     first = [name for name in READ_FIRST if name in every[0]]
     others = [name for name in every[0] if name not in IDENTITY and name not in READ_FIRST]
     titles = {"fact": "", **{title: title for title in columns}}

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from medtool.core.records import SELECTION_OPTIMISTIC
-from medtool.report.cohort import PARTS, positives
+from medtool.report.cohort import PARTS, has_labels, positives
 from medtool.report.run_view import RunView
 from medtool.report.templates import list_html, number_text, paragraph_html
 
@@ -38,19 +38,25 @@ def _model(view: RunView) -> str:
     run, train = view.run, view.preset.get("train", {})
     preset = f"preset {run['preset']}" if run.get("preset") else "default settings"
     return (
-        f"{view.preset.get('model', {}).get('backbone', 'neural network')} for the task"
+        f"{_architecture(view.preset.get('model', {}))} for the task"
         f" {run.get('task', '')} (medtool {run.get('versions', {}).get('medtool', '')}, {preset},"
         f" seed {train.get('seed', 0)})"
     )
+
+
+def _architecture(model: Mapping[str, Any]) -> str:
+    if "backbone" in model:
+        return str(model["backbone"])
+    if features := model.get("features"):
+        return f"{model.get('kind', '')} U-Net of {len(features)} stages".strip()
+    return "neural network"
 
 
 def _parts(view: RunView) -> list[str]:
     rows = {part: [c for c in view.cases if c.get("part") == part] for part in PARTS}
     said = [f"We trained a {_model(view)} on {_of(rows['train'])}."]
     if rows["selection"]:
-        said.append(
-            f"Another {_of(rows['selection'])} chose the checkpoint and the decision threshold."
-        )
+        said.append(f"Another {_of(rows['selection'])} chose the checkpoint{_and_threshold(view)}.")
     if rows["test"]:
         said.append(f"The remaining {_of(rows['test'])} only scored.")
     else:
@@ -73,13 +79,18 @@ def _folds(view: RunView) -> list[str]:
         f"We trained {len(view.run['folds'])} models, one for each fold, each a {_model(view)}.",
         f"Each of {_of(answered)} was answered by the one model that had seen none of that"
         " patient's studies; within each fold an inner part of the training patients chose the"
-        " checkpoint and the decision threshold.",
+        f" checkpoint{_and_threshold(view)}.",
     ]
+
+
+def _and_threshold(view: RunView) -> str:
+    return " and the decision threshold" if has_labels(view.cases) else ""
 
 
 def _of(rows: Rows) -> str:
     patients = len({row["patient"] for row in rows})
-    return f"{len(rows)} studies of {patients} patients ({positives(rows)} studies positive)"
+    positive = f" ({positives(rows)} studies positive)" if has_labels(rows) else ""
+    return f"{len(rows)} studies of {patients} patients{positive}"
 
 
 def _training(view: RunView) -> list[str]:
@@ -103,7 +114,7 @@ def _choice(view: RunView) -> list[str]:
         f" {best.get('metric')} on the selection part ({number_text(best.get('value'))}:"
         f" {SELECTION_OPTIMISTIC})"
     )
-    if best.get("threshold") is None:
+    if best.get("threshold") is None or not has_labels(view.cases):
         return [said + "."]
     rule = view.preset.get("metrics", {}).get("threshold_rule", "f1")
     return [

@@ -186,7 +186,7 @@ def score_figures(scores: Scores, whose: str, optimistic: str = "") -> Markup:
             f"What other thresholds would give on the {whose}{label}; not a way to choose one."
         )
         drawn.append(figure_html(figure, caption))
-    if scores.per_case:
+    if scores.per_case and "probability" in scores.per_case[0]:
         figure = figures.histogram_figure(scores.per_case, threshold)
         drawn.append(figure_html(figure, f"Probabilities of the {whose}{label} by label."))
     return figures_html(drawn)

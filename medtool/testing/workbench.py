@@ -32,7 +32,18 @@ class Workbench:
 
     @cached_property
     def task(self) -> Task:
-        """Built from its preset ``demo`` where it has one, else from the defaults."""
+        """Built from its preset ``demo`` where it has one, else from the defaults, and planned."""
+        from medtool.data.cohort import build_cohort
+
+        found = build_cohort(self.unplanned, Source((self.demo,)))
+        known = [case for case in found.cases if self.unplanned.has_reference(case)]
+        return self.unplanned.planned(
+            known, intake=found.cohort.intake, folder=self.folder / "fingerprints"
+        )
+
+    @cached_property
+    def unplanned(self) -> Task:
+        """The task as its preset has it, before it saw any data."""
         from medtool.config import presets_of, resolve
 
         has_demo = any(
@@ -46,7 +57,7 @@ class Workbench:
     def demo(self) -> Path:
         """The folder of the synthetic cohort."""
         demo = self.folder / "demo"
-        self.task.write_demo(demo, self.seed)
+        self.unplanned.write_demo(demo, self.seed)
         return demo
 
     @cached_property

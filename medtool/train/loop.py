@@ -147,6 +147,7 @@ def steps_of_epoch(job: Job, live: Live) -> list[Step]:
         sampling=train.sampling,
         seed=train.seed,
         epoch=live.epoch,
+        examples_per_case=train.examples_per_case,
     )
     return epoch_steps(
         keys,

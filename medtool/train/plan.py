@@ -110,7 +110,7 @@ def make_plan(train: TrainSection, groups: Sequence[str], *, cases: int, devices
     cases_per_step = train.batch_cases * train.accumulate * devices
     return Plan(
         epochs=train.epochs,
-        steps_per_epoch=-(-cases // cases_per_step),
+        steps_per_epoch=-(-cases * train.examples_per_case // cases_per_step),
         cases_per_step=cases_per_step,
         stages=stages,
         schedule=train.schedule,

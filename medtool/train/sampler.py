@@ -28,17 +28,26 @@ class Step:
 
 
 def epoch_keys(
-    labels: Sequence[float | None], *, sampling: str, seed: int, epoch: int
+    labels: Sequence[float | None],
+    *,
+    sampling: str,
+    seed: int,
+    epoch: int,
+    examples_per_case: int = 1,
 ) -> list[ExampleKey]:
-    """The keys of one epoch in order, as many as there are cases.
+    """The keys of one epoch in order, ``examples_per_case`` times as many as there are cases.
 
-    ``natural``: every case once. ``balanced``: every class alike; a class that is drawn more often
-    than it has cases begins anew, with another ``copy``. Raises UsageError where balanced sampling
-    meets cases without labels or a single class.
+    ``natural``: every case as often, each time as another ``copy``. ``balanced``: every class
+    alike; a class that is drawn more often than it has cases begins anew, with another ``copy``.
+    Raises UsageError where balanced sampling meets cases without labels or a single class.
     """
     draw = generator("order", seed, epoch)
     if sampling == "natural":
-        return [ExampleKey(seed, epoch, int(i)) for i in draw.permutation(len(labels))]
+        return [
+            ExampleKey(seed, epoch, int(i), copy)
+            for copy in range(examples_per_case)
+            for i in draw.permutation(len(labels))
+        ]
     classes = sorted({label for label in labels if label is not None})
     if len(classes) < 2 or None in labels:
         raise UsageError(
@@ -52,7 +61,8 @@ def epoch_keys(
         members = np.flatnonzero([other == label for other in labels])
         # Classes differ by at most one; which gets more turns with the epochs.
         turn = (number + epoch) % len(classes)
-        wanted = len(labels) // len(classes) + (turn < len(labels) % len(classes))
+        examples = len(labels) * examples_per_case
+        wanted = examples // len(classes) + (turn < examples % len(classes))
         copies = -(-wanted // len(members))
         chosen = [(int(i), c) for c in range(copies) for i in draw.permutation(members)]
         keys += [ExampleKey(seed, epoch, index, copy) for index, copy in chosen[:wanted]]

@@ -71,7 +71,7 @@ def check(
     found = build_cohort(task, source)
     warn_of_timeout(workers, case_timeout_s, reporter)
     seen = check_cases(
-        task,
+        task.informed(found.cohort.intake),
         found.cases,
         workers=workers_for(found.cases, workers),
         case_timeout_s=case_timeout_s or task.settings.infer.case_timeout_s,

@@ -24,6 +24,7 @@ from medtool.data.run_folder import write_json
 from medtool.score.classification import FoldSelections, SelectionPart, binary_scores
 from medtool.score.compare import Comparison, compare_models
 from medtool.score.confounders import SCAN_FACTS, confounder_aurocs
+from medtool.verbs.evaluate_masks import evaluate_masks, evaluates_masks
 from medtool.verbs.evaluate_result import Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
     Row,
@@ -112,6 +113,8 @@ def evaluate(options: EvaluateOptions, reporter: Reporter | None = None) -> Eval
     """
     reporter = reporter or Silent()
     _check(options)
+    if evaluates_masks(options):
+        return evaluate_masks(options, reporter)
     findings: list[Finding] = []
     subjects = []
     for subject in _subjects(options, reporter):

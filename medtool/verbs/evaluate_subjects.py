@@ -195,7 +195,7 @@ def predictions_subject(path: Path, known: Mapping[str, Case] | None = None) -> 
     """A predictions folder or table; ``known`` says more of the cases than the table does."""
     table = read_predictions(path)
     folder = path if path.is_dir() else path.with_suffix("")
-    record = _record(folder if folder.is_dir() else path.parent)
+    record = predictions_record(path)
     checkpoint = record.get("checkpoint") or {}
     recorded = checkpoint.get("threshold")
     elements = _elements(folder)
@@ -242,6 +242,12 @@ def _probability(line: Mapping[str, str], path: Path) -> float:
             met=repr(line.get("probability", "no such column")),
             wanted="a number in the column 'probability'",
         ) from error
+
+
+def predictions_record(path: Path) -> Mapping[str, Any]:
+    """The run.json of a folder or table of predictions; empty where there is none."""
+    folder = path if path.is_dir() else path.with_suffix("")
+    return _record(folder if folder.is_dir() else path.parent)
 
 
 def _record(folder: Path) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medtool.config import task_from_document
 from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.errors import (
     CaseRefused,
@@ -19,7 +20,6 @@ from medtool.core.errors import (
 from medtool.core.files import nearest_path
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, Cohort, RefusedStudy
-from medtool.core.registry import load_task
 from medtool.data.archive import is_archive, unpack
 from medtool.data.locks import alone
 from medtool.data.predictions import typed_rows
@@ -92,7 +92,9 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     whole = whole_rows(place, file) if options.resume and not options.force else None
     if whole is not None:
         reporter.say(f"{place.table} is whole already: nothing to do.")
-        return _result(typed_rows(whole, load_task(task_name).columns), place, place.table)
+        document = read_header(file).document
+        columns = task_from_document(task_name, document["preset"]).columns
+        return _result(typed_rows(whole, columns), place, place.table)
     guard(place, force=options.force, resume=options.resume)
     reporter.say(f"Model: {found}; task {task_name}.")
 
@@ -217,7 +219,9 @@ def _answer_all(
     many = len(order) > ANSWERS_SAID
     try:
         with reporter.progress("Studies", len(waiting)) as advance:
-            for outcome in _outcomes(run, waiting, reporter):
+            # References have no say in an answer, and a bad one must not stop it.
+            asked = [replace(case, references={}) for case in waiting]
+            for outcome in _outcomes(run, asked, reporter):
                 entry = maker.entry(outcome)
                 output.add(entry)
                 say_study(entry["row"], maker.columns, reporter, many=many)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class RowMaker:
 
     def __init__(self, model: Model, options: InferOptions, place: OutputPlace) -> None:
         self.columns = list(model.task.columns)
+        self._files = [name for name, (kind, _, _) in model.task.columns.items() if kind == "file"]
         self._model = model
         self._options = options
         self._place = place
@@ -105,10 +107,11 @@ class RowMaker:
             prediction = self._renamed(outcome.prediction)
             folder = self._place.folder
             row |= _plain(self._model.task.write(prediction, case, folder))
+            outputs += [folder / row[name] for name in self._files if row.get(name)]
             elements = [_plain(element) for element in prediction.elements]
             if self._options.overlays and outcome.prepared is not None:
                 pictures = folder / "overlays" / safe_file_stem(self.key(case.case_id))
-                outputs = self._model.task.picture(prediction, outcome.prepared, case, pictures)
+                outputs += self._model.task.picture(prediction, outcome.prepared, case, pictures)
         inputs_sha256 = files_sha256({path for path, _ in input_files(case)})
         outputs_sha256 = {
             path.relative_to(self._place.folder).as_posix(): file_sha256(path) for path in outputs
@@ -143,11 +146,11 @@ class RowMaker:
                 for name, value in values.items()
             }
 
-        return Prediction(
+        return replace(
+            prediction,
             case_id=self.key(prediction.case_id),
             patient_id=self._patient(prediction.patient_id),
             scalars=rename(prediction.scalars),
-            arrays=prediction.arrays,
             elements=tuple(rename(element) for element in prediction.elements),
         )
 

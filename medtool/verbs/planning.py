@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medtool.core.records import Case
 
@@ -21,9 +21,13 @@ def planned_task(
     cases: Sequence[Case],
     root: Path,
     *,
+    intake: Mapping[str, Any],
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Task:
-    """The task as planned from ``cases``; ``root`` is the folder of all caches."""
+    """The task as planned from ``cases`` of the cohort with this ``intake``.
+
+    ``root`` is the folder of all caches.
+    """
     folder = root / task.name / FINGERPRINTS_FOLDER
-    return task.planned(cases, folder=folder, workers=workers, reporter=reporter)
+    return task.planned(cases, intake=intake, folder=folder, workers=workers, reporter=reporter)

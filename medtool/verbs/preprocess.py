@@ -12,7 +12,7 @@ from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, RefusedStudy
 from medtool.core.task import Task
 from medtool.data.cache import Cache
-from medtool.data.cohort import build_cohort
+from medtool.data.cohort import LabelledCohort, build_cohort
 from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
 from medtool.data.splits import make_split
 from medtool.verbs.planning import planned_task
@@ -91,7 +91,7 @@ def preprocess(
     if refusal is not None:
         raise refusal
     root = cache or resolved.paths.cache
-    task = _planned(task, found.cases, root, workers, reporter)
+    task = _planned(task, found, root, workers, reporter)
     place = Cache(root, task)
     if preview is not None:
         pictures = _preview(task, found.cases, preview, force=force)
@@ -111,17 +111,19 @@ def preprocess(
 
 
 def _planned(
-    task: Task, cases: Sequence[Case], root: Path, workers: int | None, reporter: Reporter
+    task: Task, found: LabelledCohort, root: Path, workers: int | None, reporter: Reporter
 ) -> Task:
     """The task as ``train`` would plan it: from the cases that it would not hold out."""
-    known = [case for case in cases if task.has_reference(case)]
+    known = [case for case in found.cases if task.has_reference(case)]
     try:
         split = make_split(known, task.settings.train, task.settings.data, fold=None)
+        learners = [case for case in known if split.parts.get(case.case_id) != "test"]
     except UsageError:
         # Too few to train on, or patients that cannot be told apart: nothing is held out then.
-        return planned_task(task, known, root, workers=workers, reporter=reporter)
-    learners = [case for case in known if split.parts.get(case.case_id) in ("train", "selection")]
-    return planned_task(task, learners, root, workers=workers, reporter=reporter)
+        learners = known
+    return planned_task(
+        task, learners, root, intake=found.cohort.intake, workers=workers, reporter=reporter
+    )
 
 
 def _preview(task: Task, cases: Sequence[Case], folder: Path, *, force: bool) -> tuple[Path, ...]:

@@ -84,12 +84,8 @@ def make_ready(
     Raises what ``train`` raises.
     """
     options = _same_data(options, run) if run.exists() else options
-    data = gather(task, options, run, reporter)
-    root = options.run.cache or resolved.paths.cache
-    task = planned_task(task, data.learners, root, workers=options.run.workers, reporter=reporter)
-    data = replace(data, task=task)
-    resolved = replace(resolved, settings=task.settings)
-    cache = Cache(root, task)
+    data, cache = _planned(task, resolved, options, run, reporter)
+    task, resolved = data.task, replace(resolved, settings=data.task.settings)
     start = _start(task, resolved.preset_name, resume, reporter)
     plan = _plan(task, start, data, options, resume)
     if resume is not None and options.run.minutes is not None:
@@ -118,9 +114,11 @@ def make_ready(
     data, report, facts = _prepare(data, cache, options, reporter)
     hashes = _gate(data, facts, options, reporter)
     if resume is None:
-        plan = replace(plan, steps_per_epoch=_steps(plan, len(data.part("train"))))
+        examples = len(data.part("train")) * task.settings.train.examples_per_case
+        plan = replace(plan, steps_per_epoch=_steps(plan, examples))
     document |= _after_preparation(data, report, hashes, plan, start)
-    document["audit"] = audit = task.audit(data.part("train"), report.paths)
+    audit = task.audit(data.part("train"), report.paths)
+    document["audit"] = audit = audit or document.get("audit", {})
     if "summary" in audit:
         reporter.say(str(audit["summary"]))
     write_json(run.run_file, document)
@@ -149,6 +147,23 @@ def make_ready(
         workers=_workers(options),
     )
     return Ready(order, data, cache, report.failures)
+
+
+def _planned(
+    task: Task, resolved: Resolved, options: TrainOptions, run: RunFolder, reporter: Reporter
+) -> tuple[TrainingData, Cache]:
+    """The data with their task as planned from all but the held-out part, and its cache."""
+    data = gather(task, options, run, reporter)
+    root = options.run.cache or resolved.paths.cache
+    task = planned_task(
+        task,
+        data.learners,
+        root,
+        intake=data.cohort.intake,
+        workers=options.run.workers,
+        reporter=reporter,
+    )
+    return replace(data, task=task), Cache(root, task)
 
 
 def _same_data(options: TrainOptions, run: RunFolder) -> TrainOptions:
@@ -206,9 +221,9 @@ def _plan(
     )
 
 
-def _steps(plan: Plan, cases: int) -> int:
+def _steps(plan: Plan, examples: int) -> int:
     """Steps of an epoch when fewer cases could be prepared than were there."""
-    return min(plan.steps_per_epoch, -(-cases // plan.cases_per_step))
+    return min(plan.steps_per_epoch, -(-examples // plan.cases_per_step))
 
 
 def _run_document(
@@ -249,7 +264,8 @@ def _begin_run(run: RunFolder, resolved: Resolved, document: dict[str, Any]) -> 
 
 def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:
     """What a resumed run keeps of its begin."""
-    return {key: earlier[key] for key in ("started_utc", "estimate", "split") if key in earlier}
+    kept = ("started_utc", "estimate", "split", "audit")
+    return {key: earlier[key] for key in kept if key in earlier}
 
 
 def _prepare(
@@ -349,6 +365,7 @@ def _base(
         "fingerprint": document["fingerprint"],
         "training_range": training_range(training, {c.case_id: facts[c.case_id] for c in training}),
         "weights": dict(start.provenance),
+        "planned": document["audit"].get("plan", {}),
         "versions": versions(),
         "synthetic": data.synthetic,
         "patients": patients,

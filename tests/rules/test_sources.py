@@ -128,7 +128,8 @@ def test_no_task_is_named_in_the_core(file):
     text = file.read_text(encoding="utf-8").lower()
     assert task_names()
     for name in task_names():
-        assert name not in text
+        # As a value, a plugin or a folder of presets: a name may be a word of the field as well.
+        assert not re.search(rf"[\"'`]{name}[\"'`]|medtool_{name}|presets/{name}", text), name
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=relative)

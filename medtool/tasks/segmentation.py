@@ -1,0 +1,222 @@
+"""The family of tasks that outline structures in images, on nnU-Net's recipe.
+
+A subclass names its presets' defaults and, where its data have a form of their own, says how they
+are found; everything else is here and in the modules beside it (``segmentation_find``,
+``segmentation_planning``, ``segmentation_reading``, ``segmentation_examples``,
+``segmentation_learning``, ``segmentation_predict``, ``segmentation_scores``).
+
+What ``prepare`` gives is that of ``medtool.data.segmentation_preparation`` (image, label where a
+mask is known, places of each label), facts that lead back to the input, and ``grids["image"]``: the
+grid of the input, on which masks are written.
+
+torch is imported inside methods only: listing tasks and preparing cases do without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.errors import CaseRefused
+from medtool.core.records import (
+    Batch,
+    Case,
+    Cohort,
+    DeploymentSpec,
+    Finding,
+    Prediction,
+    Prepared,
+    Scores,
+    Source,
+    Truth,
+)
+from medtool.core.task import Task
+from medtool.tasks.segmentation_settings import SegmentationSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from medtool.core.plan import Plan
+    from medtool.core.progress import Reporter
+    from medtool.tasks.segmentation_examples import PatchExamples
+
+MASK = "mask"
+# name -> (type, unit, meaning); the volumes of the single labels stand behind these.
+SEGMENTATION_COLUMNS: Mapping[str, tuple[str, str, str]] = {
+    "mask": ("file", "", "the mask on the input's own grid, below the folder of the predictions"),
+    "volume_ml": ("float", "mL", "volume of all labels together"),
+}
+
+
+class SegmentationTask(Task):
+    """Images in, a mask on the image's own grid out."""
+
+    settings_type = SegmentationSettings
+    layout = (
+        "an nnU-Net or MSD data set (a folder with dataset.json), or a table manifest.csv with "
+        "columns case, patient, image and mask"
+    )
+    columns = SEGMENTATION_COLUMNS
+    reference = "mask"
+
+    settings: SegmentationSettings
+
+    def __init__(self, settings: SegmentationSettings) -> None:
+        super().__init__(settings)
+        self.columns = {**SEGMENTATION_COLUMNS, **self._volume_columns()}
+        # What ``planned`` decided, with reasons; None where the preset held the plan already.
+        self.plan: Plan | None = None
+
+    def _volume_columns(self) -> dict[str, tuple[str, str, str]]:
+        from medtool.tasks.segmentation_labels import structures, volume_column
+
+        return {
+            volume_column(name): ("float", "mL", f"volume of {name}")
+            for name in structures(self.settings.data)
+        }
+
+    # --- data -----------------------------------------------------------------------------
+    def find(self, source: Source) -> Cohort:
+        """Data sets, manifests, DICOM studies and NIfTI files below ``source``."""
+        from medtool.tasks.segmentation_find import find_images
+
+        return find_images(source, self.settings.data)
+
+    def has_reference(self, case: Case) -> bool:
+        """Whether a mask is known."""
+        return MASK in case.references
+
+    def informed(self, intake: Mapping[str, Any]) -> SegmentationTask:
+        """The task with the channels and labels that the data set declares."""
+        from medtool.tasks.segmentation_planning import with_labels
+
+        dataset = intake.get("dataset")
+        if dataset is None:
+            return self
+        data = with_labels(self.settings.data, dataset)
+        return type(self)(self.settings.model_copy(update={"data": data}))
+
+    def planned(
+        self,
+        cases: Sequence[Case],
+        *,
+        intake: Mapping[str, Any],
+        folder: Path,
+        workers: int | None = None,
+        reporter: Reporter | None = None,
+    ) -> SegmentationTask:
+        """The task with channels, labels, grid, patch and network settled by the data."""
+        from medtool.tasks.segmentation_planning import planned_settings
+
+        settings, plan = planned_settings(
+            self.settings, cases, intake=intake, folder=folder, reporter=reporter
+        )
+        task = type(self)(settings)
+        task.plan = plan
+        return task
+
+    def check(self, case: Case) -> list[Finding]:
+        """What only voxels show: grids that differ, labels undeclared, empty masks, no HU."""
+        from medtool.tasks.segmentation_reading import check_images
+
+        return check_images(case, self.settings.data)
+
+    def prepare(self, case: Case) -> Prepared:
+        """The case on the planned grid. Raises CaseRefused."""
+        from medtool.tasks.segmentation_reading import prepare_images
+
+        if not case.inputs:
+            raise CaseRefused("channels-differ", "The case has no image.", wanted="one a channel")
+        return prepare_images(case, self.settings)
+
+    def truth(self, case: Case) -> Truth:
+        """The mask as it lies on the disk, on its own grid."""
+        from medtool.tasks.segmentation_reading import read_truth
+
+        return read_truth(case, self.settings.data)
+
+    # --- learning -------------------------------------------------------------------------
+    def network(self) -> nn.Module:
+        """The planned U-Net, with random weights. Raises UsageError before it is planned."""
+        from medtool.tasks.segmentation_learning import build_network
+
+        return build_network(self.settings)
+
+    def groups(self, network: nn.Module) -> dict[str, list[nn.Module]]:
+        """Encoder and decoder."""
+        parts: Any = network
+        return {"encoder": [parts.encoder], "decoder": [parts.decoder]}
+
+    def examples(
+        self, cases: Sequence[Case], prepared: Mapping[str, Path], *, training: bool
+    ) -> PatchExamples:
+        """Patches from the cache; in training drawn and changed at random."""
+        from medtool.tasks.segmentation_examples import PatchExamples
+
+        return PatchExamples(self.settings, cases, prepared, training=training)
+
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """``loss``: cross-entropy and Dice over all resolutions."""
+        from medtool.tasks.segmentation_learning import patch_losses
+
+        return patch_losses(self.settings, network, batch)
+
+    def validate(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
+        """Per case: voxels that are right, too many and missing, by label."""
+        from medtool.tasks.segmentation_learning import patch_facts
+
+        return patch_facts(self.settings, network, batch)
+
+    def summarise(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """loss, dice (mean over labels of all patches together), dice_<label>."""
+        from medtool.tasks.segmentation_learning import summarise_facts
+
+        return summarise_facts(self.settings.data, facts)
+
+    # --- answering ------------------------------------------------------------------------
+    def predict(self, model: Any, prepared: Prepared, case: Case) -> Prediction:
+        """The mask on the input's own grid, window by window and slab by slab."""
+        from medtool.tasks.segmentation_predict import predict_mask
+
+        return predict_mask(self.settings, model, prepared, case)
+
+    def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
+        """The mask as NIfTI, and the volumes."""
+        from medtool.tasks.segmentation_predict import write_prediction
+
+        return write_prediction(self.settings.data, prediction, case, folder)
+
+    def restored(self, row: Mapping[str, Any], folder: Path) -> Prediction:
+        """The prediction with its mask read back."""
+        from medtool.tasks.segmentation_predict import read_prediction
+
+        return read_prediction(row, folder)
+
+    def decide(
+        self, predictions: Sequence[Prediction], truths: Sequence[Truth]
+    ) -> Mapping[str, Any]:
+        """Whether keeping the largest piece only helped, over all labels and for each."""
+        from medtool.tasks.segmentation_predict import decide_postprocessing
+
+        return decide_postprocessing(self.settings, predictions, truths)
+
+    def score(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> Scores:
+        """Overlap, distances and volumes of every label, by case and in total."""
+        from medtool.tasks.segmentation_scores import score_masks
+
+        return score_masks(self.settings, predictions, truths)
+
+    def deployment(self) -> DeploymentSpec:
+        """A small normalised patch in, logits out."""
+        from medtool.tasks.segmentation_learning import probe_shape
+
+        return DeploymentSpec(
+            inputs={"image": probe_shape(self.settings)},
+            outputs=("logits",),
+            inside=("encoder", "decoder"),
+        )
+
+    def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
+        """What was planned from the data, each decision with its reason."""
+        return {} if self.plan is None else {"plan": self.plan.as_dict()}

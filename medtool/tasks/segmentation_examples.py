@@ -1,0 +1,130 @@
+"""Patches as training and validation examples, read from the cache without the whole volume.
+
+Every random choice (where a patch lies, how it is changed) derives from (seed, epoch, case, copy),
+so neither order nor number of workers matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medtool.core.randomness import generator
+from medtool.core.records import Batch, Case, ExampleKey
+from medtool.data.cache import read_prepared
+from medtool.data.patches import patch_start, read_patch
+from medtool.data.segmentation_preparation import OUTSIDE, locations_name
+from medtool.nets.augment.recipe import apply_changes, draw_changes, nnunet_recipe
+from medtool.nets.augment.spatial import source_size_vox
+from medtool.tasks.segmentation_labels import structures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medtool.tasks.segmentation_settings import SegmentationSettings
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch: ``image`` (channels, ...) and ``label`` (...), of the planned patch size."""
+
+    image: Tensor
+    label: Tensor
+
+
+class PatchExamples(Dataset[Patch]):
+    """Patches of cases; in training anywhere and changed, else one fixed patch a case."""
+
+    def __init__(
+        self,
+        settings: SegmentationSettings,
+        cases: Sequence[Case],
+        prepared: Mapping[str, Path],
+        *,
+        training: bool,
+    ) -> None:
+        self._settings = settings
+        self._case_ids = [case.case_id for case in cases]
+        self._paths = [prepared[case.case_id] for case in cases]
+        self._training = training
+        self._size = tuple(settings.model.patch_size_vox)
+        self._recipe = nnunet_recipe(
+            self._size,
+            channels=len(settings.data.channels),
+            mirror_axes=None if settings.augment.mirror else (),
+            masked=tuple(settings.data.preparation.mask_for_normalisation),
+        )
+        # Where voxels to draw patches around lie: small, asked for at every patch.
+        self._places: dict[int, list[NDArray[np.int32]]] = {}
+        self._place_names = [locations_name(ids) for ids in structures(settings.data).values()]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, key: ExampleKey) -> Patch:
+        case_id, settings = self._case_ids[key.index], self._settings
+        if not self._training:
+            rng = generator("validation-patch", key.seed, case_id)
+            return self._patch(key.index, rng, self._size, foreground=True)
+        rng = generator("patch", key.seed, key.epoch, case_id, key.copy)
+        foreground = bool(rng.random() < settings.train.foreground_share)
+        if not settings.augment.enabled:
+            return self._patch(key.index, rng, self._size, foreground=foreground)
+        changes = draw_changes(rng, self._recipe)
+        source = source_size_vox(self._size, changes.matrix)
+        wide = self._patch(key.index, rng, source, foreground=foreground)
+        return Patch(*apply_changes(wide.image, wide.label, changes, self._recipe))
+
+    def _patch(
+        self, index: int, rng: np.random.Generator, size: Sequence[int], *, foreground: bool
+    ) -> Patch:
+        """A patch of ``size`` around a drawn voxel; what lies outside is 0 and ``OUTSIDE``."""
+        path = self._paths[index]
+        shape = tuple(read_prepared(path, names=()).facts["prepared_size_vox"])
+        centre = self._centre(index, rng, shape, foreground=foreground)
+        # A network of two dimensions sees one plane of the volume.
+        planes = (1,) * (len(shape) - len(size))
+        final, wide = (*planes, *self._size), (*planes, *size)
+        inner = patch_start(centre, final, shape)
+        # The larger patch that is turned lies around the one that is left.
+        start = [s - (n - m) // 2 for s, n, m in zip(inner, wide, final, strict=True)]
+        image = read_patch(path, "image", start, wide, shape, channels=True, fill=0.0)
+        label = read_patch(path, "label", start, wide, shape, channels=False, fill=OUTSIDE)
+        return Patch(
+            torch.from_numpy(image.reshape(image.shape[0], *size)),
+            torch.from_numpy(label.reshape(size)),
+        )
+
+    def _centre(
+        self, index: int, rng: np.random.Generator, shape: Sequence[int], *, foreground: bool
+    ) -> tuple[int, ...]:
+        """A voxel of a label that is drawn first, where there is one; else any voxel."""
+        known = self._places_of(index) if foreground else ()
+        if known:
+            voxels = known[int(rng.integers(len(known)))]
+            return tuple(int(v) for v in voxels[int(rng.integers(len(voxels)))])
+        return tuple(int(rng.integers(length)) for length in shape)
+
+    def _places_of(self, index: int) -> Sequence[NDArray[np.int32]]:
+        """Voxels (n, 3) of each label that the case has."""
+        if index not in self._places:
+            found = read_prepared(self._paths[index], names=self._place_names).arrays
+            self._places[index] = [voxels for voxels in found.values() if len(voxels)]
+        return self._places[index]
+
+    def collate(
+        self, samples: Sequence[Patch], cases: Sequence[Case], seed: int, epoch: int
+    ) -> Batch:
+        """Patches of several cases as one batch: images (n, channels, ...), labels (n, ...)."""
+        tensors: dict[str, Any] = {
+            "image": torch.stack([sample.image for sample in samples]),
+            "label": torch.stack([sample.label.long() for sample in samples]),
+        }
+        return Batch(tensors, tuple(cases), seed, epoch, self._training)

@@ -1,0 +1,205 @@
+"""From what the user pointed at to cases: data sets with masks, or scans that wait for an answer.
+
+A folder with a description (``medtool.data.datasets``) is a data set. In any other folder every
+DICOM study is a case, and every NIfTI file; with several channels the files of a case end in
+``_0000``, ``_0001`` and so on, as in nnU-Net's ``imagesTs``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medtool.core.errors import InputError
+from medtool.core.files import nearest_path
+from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
+from medtool.data.dataset_record import SegmentationCase, SegmentationDataset
+from medtool.data.datasets import is_dataset, read_dataset
+from medtool.data.layout_files import image_ending, image_stem
+from medtool.data.nifti import is_synthetic
+from medtool.dicom.find import find_files
+from medtool.tasks.bag_find import find_studies
+from medtool.tasks.segmentation_labels import scheme_of
+from medtool.tasks.segmentation_settings import SegmentationDataSection
+
+MASK = "mask"
+# nnU-Net's ending of a channel's file.
+CHANNEL_NUMBER = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+# Which series can be a channel of this name; of other names, all that show anatomy.
+MODALITIES: Mapping[str, tuple[str, ...]] = {"ct": ("CT",), "pet": ("PT",), "suv": ("PT",)}
+ANY_MODALITY = ("MR", "CT", "PT")
+# A data set's description says so where nobody was scanned; a lone file in its NIfTI header.
+SYNTHETIC = "synthetic"
+
+
+@dataclass
+class _Found:
+    """What was found so far."""
+
+    cases: list[Case] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    refused: list[RefusedStudy] = field(default_factory=list)
+    series: list[Mapping[str, Any]] = field(default_factory=list)
+    skipped: list[Mapping[str, Any]] = field(default_factory=list)
+    datasets: list[SegmentationDataset] = field(default_factory=list)
+
+
+def find_images(source: Source, data: SegmentationDataSection) -> Cohort:
+    """Every case under ``source``. The intake has a table ``dataset`` where one is described.
+
+    Raises InputError for a path that does not exist, LabelsError for a description that is wrong.
+    """
+    found = _Found()
+    for path in source.paths:
+        if not path.exists():
+            raise InputError(
+                "There is nothing by this name.",
+                where=str(path),
+                wanted="a data set, or scans",
+                nearest=nearest_path(path),
+            )
+        if is_dataset(path):
+            _take_dataset(found, path, data)
+        else:
+            _take_scans(found, path, source, data)
+    cases = sorted(found.cases, key=lambda case: case.case_id)
+    intake: dict[str, Any] = {"series": found.series, "skipped": found.skipped}
+    if found.datasets:
+        intake["dataset"] = _description(found.datasets[0])
+    return Cohort(tuple(cases), intake, tuple(found.findings), tuple(found.refused))
+
+
+def _description(dataset: SegmentationDataset) -> dict[str, Any]:
+    """The data set as plain values, from which the labels of the run are taken."""
+    return {
+        "layout": dataset.layout,
+        "name": dataset.name,
+        "channels": list(dataset.channels),
+        "labels": {name: list(ids) for name, ids in dataset.labels.ids.items()},
+        "regions_order": list(dataset.labels.regions_order),
+        "ignore_id": dataset.labels.ignore_id,
+    }
+
+
+# --- data sets ----------------------------------------------------------------------------
+def _take_dataset(found: _Found, path: Path, data: SegmentationDataSection) -> None:
+    dataset = read_dataset(
+        path,
+        labels=scheme_of(data) if data.label_ids else None,
+        patient_pattern=data.patient_pattern,
+    )
+    found.datasets.append(dataset)
+    found.findings += dataset.findings
+    found.refused += dataset.refused
+    for case in dataset.cases:
+        found.cases.append(_case_of(case, dataset))
+        found.series.append(_row(found.cases[-1]))
+
+
+def _case_of(case: SegmentationCase, dataset: SegmentationDataset) -> Case:
+    images = zip(dataset.channels, case.images, strict=True)
+    mask = {} if case.mask is None else {MASK: str(case.mask)}
+    covariates = {**case.covariates, **({"class": case.label} if case.label else {})}
+    return Case(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        study_uid="",
+        inputs=dict(images),
+        folder=case.images[0].path.parent.name,
+        references=mask,
+        covariates=covariates,
+        facts={SYNTHETIC: dataset.synthetic, **({"part": case.part} if case.part else {})},
+    )
+
+
+def _row(case: Case) -> dict[str, Any]:
+    """The row of ``check --json`` of a case that is files, in the shape of a series."""
+    files = [str(value) for value in case.inputs.values()]
+    return {
+        "uid": "",
+        "key": files[0],
+        "case": case.case_id,
+        "patient": case.patient_id,
+        "description": ", ".join(Path(name).name for name in files),
+        "files": len(files),
+        "verdict": "accepted",
+        "codes": [],
+        "reasons": [],
+        "repairs": [],
+        "warnings": [],
+        "score": 0.0,
+        "chosen": True,
+        "size": [],
+        "spacing_mm": [],
+        "origin_mm": [],
+        "direction": [],
+        "findings": [],
+    }
+
+
+# --- scans without masks ------------------------------------------------------------------
+def _take_scans(found: _Found, path: Path, source: Source, data: SegmentationDataSection) -> None:
+    channels = data.channels or ["image"]
+    if len(channels) > 1:
+        for case in _channel_cases(path, channels, found):
+            found.cases.append(case)
+            found.series.append(_row(case))
+        return
+    (channel,) = channels
+    studies = find_studies(
+        replace(source, paths=(path,)),
+        patient_key=data.patient_key,
+        modalities=MODALITIES.get(channel.lower(), ANY_MODALITY),
+        channel=channel,
+    )
+    renamed = {case.case_id: _without_number(case, channel) for case in studies.cases}
+    found.cases += renamed.values()
+    found.findings += studies.findings
+    found.refused += studies.refused
+    found.skipped += studies.intake["skipped"]
+    found.series += [
+        {**row, "case": renamed[row["case"]].case_id} if row["case"] in renamed else row
+        for row in studies.intake["series"]
+    ]
+
+
+def _without_number(case: Case, channel: str) -> Case:
+    """The case of a lone file, named without nnU-Net's number of its only channel."""
+    image = case.inputs[channel]
+    if not isinstance(image, Path):
+        return case
+    numbered = CHANNEL_NUMBER.fullmatch(case.case_id)
+    name = numbered["case"] if numbered else case.case_id
+    patient = name if case.patient_id == case.case_id else case.patient_id
+    facts = {**case.facts, SYNTHETIC: is_synthetic(image)}
+    return replace(case, case_id=name, patient_id=patient, facts=facts)
+
+
+def _channel_cases(path: Path, channels: Sequence[str], found: _Found) -> list[Case]:
+    """A case for each set of files below ``path`` that differ in the number of the channel."""
+    files, skipped = find_files([path])
+    found.skipped += [{"file": str(s.file), "code": s.code, "why": s.why} for s in skipped]
+    grouped: dict[tuple[Path, str], dict[int, Path]] = {}
+    for file in files:
+        numbered = CHANNEL_NUMBER.fullmatch(image_stem(file)) if image_ending(file) else None
+        if numbered is None:
+            text = "no image with the number of a channel (_0000, _0001, ...)"
+            found.skipped.append({"file": str(file), "code": "file-unmatched", "why": text})
+        else:
+            images = grouped.setdefault((file.parent, numbered["case"]), {})
+            images[int(numbered["channel"])] = file
+    cases = []
+    for (folder, name), images in sorted(grouped.items()):
+        if sorted(images) != list(range(len(channels))):
+            met = ", ".join(map(str, sorted(images)))
+            wanted = ", ".join(f"{number} ({channel})" for number, channel in enumerate(channels))
+            text = f"{name} has the channels {met}; the model wants {wanted}."
+            found.refused.append(RefusedStudy(name, name, "", "channels-differ", text))
+            continue
+        inputs = dict(zip(channels, (images[n] for n in sorted(images)), strict=True))
+        facts = {SYNTHETIC: is_synthetic(images[0])}
+        cases.append(Case(name, name, "", inputs, folder=folder.name, facts=facts))
+    return cases

@@ -1,0 +1,46 @@
+"""The labels of a segmentation as networks, masks and tables need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from medtool.core.names import safe_file_stem
+from medtool.data.dataset_record import BACKGROUND, LabelScheme
+from medtool.tasks.segmentation_settings import SegmentationDataSection
+
+BACKGROUND_ID = 0
+
+
+def structures(data: SegmentationDataSection) -> Mapping[str, tuple[int, ...]]:
+    """Ids of each label or region but the background, in the order of the network's outputs."""
+    return {name: tuple(ids) for name, ids in data.label_ids.items() if ids != [BACKGROUND_ID]}
+
+
+def has_regions(data: SegmentationDataSection) -> bool:
+    """Whether labels overlap, so that each has an output of its own."""
+    return bool(data.regions_order)
+
+
+def output_count(data: SegmentationDataSection) -> int:
+    """Outputs of the network: the background and each label, or one a region."""
+    return len(structures(data)) + (0 if has_regions(data) else 1)
+
+
+def output_ids(data: SegmentationDataSection) -> tuple[int, ...]:
+    """The id that each output writes: of the background first, or of each region."""
+    if has_regions(data):
+        return tuple(data.regions_order)
+    return (BACKGROUND_ID, *(ids[0] for ids in structures(data).values()))
+
+
+def volume_column(name: str) -> str:
+    """The column of a label's volume in predictions.csv."""
+    return f"volume_{safe_file_stem(name).lower()}_ml"
+
+
+def scheme_of(data: SegmentationDataSection) -> LabelScheme:
+    """The labels as data sets have them."""
+    ids = {name: tuple(numbers) for name, numbers in data.label_ids.items()}
+    return LabelScheme(
+        {BACKGROUND: (BACKGROUND_ID,), **ids}, tuple(data.regions_order), data.ignore_id
+    )

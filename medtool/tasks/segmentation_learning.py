@@ -1,0 +1,156 @@
+"""The network of a segmentation, what it minimises and what is watched of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from medtool.core.records import Batch
+from medtool.nets.segmentation_losses import (
+    Meaning,
+    OverlapSettings,
+    SegmentationLoss,
+    create_segmentation_loss,
+    deep_loss,
+    deep_supervision_weights,
+)
+from medtool.nets.unet import build_unet
+from medtool.tasks.segmentation_labels import (
+    BACKGROUND_ID,
+    has_regions,
+    output_count,
+    output_ids,
+    structures,
+)
+from medtool.tasks.segmentation_plan import network_plan
+
+if TYPE_CHECKING:
+    from medtool.tasks.segmentation_settings import (
+        SegmentationDataSection,
+        SegmentationSettings,
+    )
+
+# Networks that normalise each image need more than one voxel at the bottleneck.
+PROBE_VOXELS_AT_BOTTLENECK = 2
+
+
+def build_network(settings: SegmentationSettings) -> nn.Module:
+    """The U-Net of the plan, initialised from torch's stream."""
+    model = settings.model
+    return build_unet(
+        network_plan(model),
+        len(settings.data.channels),
+        output_count(settings.data),
+        deep_supervision=model.deep_supervision,
+        attention_gates=model.attention_gates,
+        decoder_dropout=model.dropout,
+    )
+
+
+def probe_shape(settings: SegmentationSettings) -> tuple[int, ...]:
+    """Shape of a small input that the network can answer: (1, channels, ...)."""
+    strides = network_plan(settings.model).strides
+    multiples = (math.prod(along) for along in zip(*strides, strict=True))
+    size = (multiple * PROBE_VOXELS_AT_BOTTLENECK for multiple in multiples)
+    return (1, len(settings.data.channels), *size)
+
+
+def _meaning(data: SegmentationDataSection) -> Meaning:
+    regions = tuple(structures(data).values()) if has_regions(data) else None
+    return Meaning(regions, data.ignore_id)
+
+
+def targets(data: SegmentationDataSection, labels: Tensor) -> Tensor:
+    """Ids of the masks as the network's outputs count them; regions keep their ids.
+
+    Voxels beyond the image or the body, which have a negative id, are background.
+    """
+    ids, labels = output_ids(data), labels.clamp(min=BACKGROUND_ID)
+    if has_regions(data) or ids == tuple(range(len(ids))):
+        return labels
+    found = labels.clone()
+    for output, number in enumerate(ids):
+        found[labels == number] = output
+    return found
+
+
+def _loss(settings: SegmentationSettings) -> SegmentationLoss:
+    return create_segmentation_loss(
+        settings.train.loss,
+        _meaning(settings.data),
+        counting=OverlapSettings(batch=bool(settings.train.batch_dice)),
+    )
+
+
+def _all_resolutions(settings: SegmentationSettings, answer: Any, labels: Tensor) -> Tensor:
+    parts: Sequence[Tensor] = [answer] if isinstance(answer, Tensor) else answer
+    return deep_loss(_loss(settings), parts, labels, deep_supervision_weights(len(parts)))
+
+
+def patch_losses(
+    settings: SegmentationSettings, network: nn.Module, batch: Batch
+) -> dict[str, Tensor]:
+    """``loss``: the preset's, over all resolutions that the network answers in."""
+    labels = targets(settings.data, batch.tensors["label"])
+    answer = network(batch.tensors["image"])
+    return {"loss": _all_resolutions(settings, answer, labels)}
+
+
+def patch_facts(settings: SegmentationSettings, network: nn.Module, batch: Batch) -> dict[str, Any]:
+    """Of each case its loss, and by label the voxels found rightly, too many, and missed."""
+    labels = targets(settings.data, batch.tensors["label"])
+    logits: Tensor = network(batch.tensors["image"])
+    meaning = _meaning(settings.data)
+    wanted = meaning.references(labels, logits.shape[1])
+    if meaning.regions is None:
+        found = torch.stack([logits.argmax(1) == n for n in range(logits.shape[1])], dim=1)
+        found, wanted = found[:, 1:], wanted[:, 1:]
+    else:
+        found = logits > 0
+    known = meaning.known(labels)
+    if known is not None:
+        found, wanted = found & known, wanted & known
+    axes = tuple(range(2, found.ndim))
+    losses = [
+        float(_all_resolutions(settings, logits[n : n + 1], labels[n : n + 1]))
+        for n in range(len(labels))
+    ]
+    return {
+        "case": [case.case_id for case in batch.cases],
+        "loss": losses,
+        "right": (found & wanted).sum(axes).tolist(),
+        "false": (found & ~wanted).sum(axes).tolist(),
+        "missed": (~found & wanted).sum(axes).tolist(),
+    }
+
+
+def summarise_facts(
+    data: SegmentationDataSection, facts: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """An epoch's numbers from ``patch_facts`` of all its batches.
+
+    Dice of a label is that of all patches together (nnU-Net's pseudo Dice); ``dice`` the mean over
+    labels that are somewhere in truth or answer. Each case counts once.
+    """
+    rows = {
+        case: (loss, right, false, missed)
+        for fact in facts
+        for case, loss, right, false, missed in zip(
+            *(fact[name] for name in ("case", "loss", "right", "false", "missed")), strict=True
+        )
+    }
+    ordered = [rows[case] for case in sorted(rows)]
+    found: dict[str, float] = {"loss": sum(row[0] for row in ordered) / max(1, len(ordered))}
+    dices = []
+    for number, name in enumerate(structures(data)):
+        right, false, missed = (sum(row[k][number] for row in ordered) for k in (1, 2, 3))
+        total = 2 * right + false + missed
+        found[f"dice_{name}"] = 2 * right / total if total else math.nan
+        if total:
+            dices.append(found[f"dice_{name}"])
+    found["dice"] = sum(dices) / len(dices) if dices else math.nan
+    return found

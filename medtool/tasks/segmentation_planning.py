@@ -1,0 +1,303 @@
+"""What a preset of a segmentation leaves open, settled by the data that may have a say.
+
+The fingerprint of each case is measured once and kept in the cache; the plan follows from all of
+them (``medtool.data.planning``). What the preset fixes always wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from medtool.config.sections import Section
+from medtool.core.errors import CaseRefused, InputError, UsageError
+from medtool.core.files import replacing
+from medtool.core.names import nearest_name
+from medtool.core.plan import Configuration, Plan
+from medtool.core.progress import Reporter, Silent
+from medtool.core.records import Case, Prepared
+from medtool.data.cache import case_stem
+from medtool.data.case_file import DamagedFile, read_case_file, to_bytes
+from medtool.data.fingerprint import (
+    CaseFingerprint,
+    ForegroundValues,
+    case_fingerprint,
+    pooled,
+)
+from medtool.data.planning import make_plan
+from medtool.tasks.segmentation_reading import read_case
+from medtool.tasks.segmentation_settings import IntensitiesSection
+
+if TYPE_CHECKING:
+    from medtool.tasks.segmentation_settings import (
+        SegmentationDataSection,
+        SegmentationSettings,
+    )
+
+Part = TypeVar("Part", bound=Section)
+
+# Of what is planned, the facts that a preset may fix.
+PREPARED_KEYS = ("axes_forward", "spacing_mm", "normalisation", "mask_for_normalisation")
+NETWORK_KEYS = ("features", "kernel_sizes", "strides", "encoder_blocks", "decoder_convolutions")
+
+
+def planned_settings(
+    settings: SegmentationSettings,
+    cases: Sequence[Case],
+    *,
+    intake: Mapping[str, Any],
+    folder: Path,
+    reporter: Reporter | None = None,
+) -> tuple[SegmentationSettings, Plan | None]:
+    """The settings with nothing left open, and the plan; the same and none where nothing was.
+
+    Raises UsageError where the preset fixes only a part of what belongs together, or names a
+    configuration that the data do not need; InputError where no case can be read.
+    """
+    if is_planned(settings):
+        return settings, None
+    data = with_labels(settings.data, intake.get("dataset"))
+    plan = _plan(settings, data, cases, folder, reporter or Silent())
+    configuration = _chosen(plan, settings.data.preparation.configuration)
+    planned = _filled(settings, data, plan, configuration)
+    _tell(planned, reporter or Silent())
+    return planned, plan
+
+
+def is_planned(settings: SegmentationSettings) -> bool:
+    """Whether labels, grid, network and batch are all settled."""
+    data, model = settings.data, settings.model
+    return bool(
+        data.channels
+        and data.label_ids
+        and data.preparation.spacing_mm
+        and data.preparation.normalisation
+        and model.features
+        and model.patch_size_vox
+        and settings.train.batch_cases
+        and settings.train.batch_dice is not None
+    )
+
+
+def with_labels(
+    data: SegmentationDataSection, dataset: Mapping[str, Any] | None
+) -> SegmentationDataSection:
+    """Channels and labels of the data set where the preset names none.
+
+    Raises UsageError where the two disagree, or neither says.
+    """
+    if dataset is None:
+        if data.channels and data.label_ids:
+            return data
+        raise UsageError(
+            "What the labels mean is not known.",
+            wanted="a data set with a description (dataset.json), or data.channels and "
+            "data.label_ids in the preset",
+        )
+    found = {
+        "channels": list(dataset["channels"]),
+        "label_ids": {name: list(ids) for name, ids in dataset["labels"].items()},
+        "regions_order": list(dataset["regions_order"]),
+        "ignore_id": dataset["ignore_id"],
+    }
+    if data.channels and len(data.channels) != len(found["channels"]):
+        raise UsageError(
+            "The preset and the data set have different channels.",
+            met=", ".join(found["channels"]),
+            wanted=", ".join(data.channels),
+        )
+    if data.label_ids:
+        return _update(data, channels=data.channels or found["channels"])
+    return _update(data, **{**found, "channels": data.channels or found["channels"]})
+
+
+# --- fingerprints -------------------------------------------------------------------------
+def _plan(
+    settings: SegmentationSettings,
+    data: SegmentationDataSection,
+    cases: Sequence[Case],
+    folder: Path,
+    reporter: Reporter,
+) -> Plan:
+    model = settings.model
+    fingerprint = pooled(_fingerprints(data, cases, folder, reporter))
+    ignored = 0 if data.ignore_id is None else 1
+    return make_plan(
+        fingerprint,
+        channels=data.channels,
+        label_count=len(data.label_ids) + ignored,
+        planner=model.planner,
+        memory_gb=model.memory_gb,
+        budget=_budget(model.budget),
+    )
+
+
+def _budget(asked: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
+    if asked != "auto":
+        return asked
+    from medtool.nets.device import choose_device
+
+    return "cpu" if choose_device("auto").type == "cpu" else "gpu"
+
+
+def _fingerprints(
+    data: SegmentationDataSection, cases: Sequence[Case], folder: Path, reporter: Reporter
+) -> Iterator[CaseFingerprint]:
+    """Those of all cases that can be read; what cannot is told when it is prepared."""
+    readable = 0
+    with reporter.progress("Measuring", len(cases)) as advance:
+        for case in cases:
+            path = folder / f"{case_stem(case)}.b2"
+            found = _kept(path) or _measured(data, case, path)
+            advance(1, case.case_id)
+            if found is not None:
+                readable += 1
+                yield found
+    if not readable:
+        raise InputError(
+            "No case can be read to plan from.",
+            met=f"{len(cases)} cases with a mask",
+            how="'medtool check' says of each case what is wrong.",
+        )
+
+
+def _measured(data: SegmentationDataSection, case: Case, path: Path) -> CaseFingerprint | None:
+    try:
+        read = read_case(case, data)
+    except CaseRefused:
+        return None
+    if read.label is None:
+        return None
+    spacing = read.grid.spacing_mm
+    found = case_fingerprint(read.image, read.label, spacing[::-1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(b"".join(to_bytes(_as_prepared(case.case_id, found))))
+    return found
+
+
+def _as_prepared(case_id: str, found: CaseFingerprint) -> Prepared:
+    facts = {
+        "size_vox": list(found.size_vox),
+        "spacing_mm": list(found.spacing_mm),
+        "relative_size": found.relative_size,
+        "channels": [
+            {name: value for name, value in vars(channel).items() if name != "quantiles"}
+            for channel in found.foreground
+        ],
+    }
+    arrays = {f"quantiles_{n}": channel.quantiles for n, channel in enumerate(found.foreground)}
+    return Prepared(case_id, arrays, facts=facts)
+
+
+def _kept(path: Path) -> CaseFingerprint | None:
+    if not path.is_file():
+        return None
+    try:
+        stored = read_case_file(path)
+    except DamagedFile:
+        return None
+    facts = stored.facts
+    channels = tuple(
+        ForegroundValues(quantiles=np.asarray(stored.arrays[f"quantiles_{n}"]), **channel)
+        for n, channel in enumerate(facts["channels"])
+    )
+    z, y, x = facts["size_vox"]
+    dz, dy, dx = facts["spacing_mm"]
+    return CaseFingerprint((z, y, x), (dz, dy, dx), facts["relative_size"], channels)
+
+
+# --- from the plan to settings ------------------------------------------------------------
+def _chosen(plan: Plan, name: str) -> Configuration:
+    """The configuration of this name; ``auto`` is the full resolution, in 2D where all is flat."""
+    known = plan.configurations
+    if name == "auto":
+        return known.get("3d_fullres") or known["2d"]
+    if name not in known:
+        raise UsageError(
+            "The data set does not need this configuration.",
+            where="data.preparation.configuration",
+            met=name,
+            wanted="one of: " + ", ".join(known),
+            nearest=nearest_name(name, known),
+            how="a low resolution is planned only where patches see too little of an image.",
+        )
+    return known[name]
+
+
+def _filled(
+    settings: SegmentationSettings,
+    data: SegmentationDataSection,
+    plan: Plan,
+    configuration: Configuration,
+) -> SegmentationSettings:
+    planned: dict[str, list[Any]] = {
+        "axes_forward": list(plan.axes_forward),
+        "spacing_mm": list(configuration.spacing_mm),
+        "normalisation": list(configuration.normalisation),
+        "mask_for_normalisation": list(configuration.mask_for_normalisation),
+    }
+    needs_values = "ct" in (data.preparation.normalisation or planned["normalisation"])
+    values = [IntensitiesSection(**asdict(one)) for one in plan.intensities if needs_values]
+    preparation = _update(
+        data.preparation,
+        configuration=configuration.name,
+        **{key: getattr(data.preparation, key) or planned[key] for key in PREPARED_KEYS},
+        intensities=data.preparation.intensities or values,
+    )
+    train = _update(
+        settings.train,
+        batch_cases=settings.train.batch_cases or configuration.batch_size,
+        batch_dice=configuration.batch_dice
+        if settings.train.batch_dice is None
+        else settings.train.batch_dice,
+    )
+    return _update(
+        settings,
+        data=_update(data, preparation=preparation),
+        model=_planned_model(settings, configuration),
+        train=train,
+    )
+
+
+def _planned_model(settings: SegmentationSettings, configuration: Configuration) -> Section:
+    """The network that the preset gives whole, else the planned one; the patch may be its own."""
+    model, network = settings.model, configuration.network
+    given = [key for key in NETWORK_KEYS if getattr(model, key)]
+    if given and (len(given) < len(NETWORK_KEYS) or model.kind == "planned"):
+        missing = [key for key in NETWORK_KEYS if key not in given]
+        raise UsageError(
+            "The preset gives only a part of the network.",
+            where="[model]",
+            met=", ".join(given),
+            wanted=", ".join([*missing, *(["kind"] if model.kind == "planned" else [])]) + " too",
+            how="give all of them, or none: then the network is planned.",
+        )
+    planned = {key: _lists(getattr(network, key)) for key in NETWORK_KEYS}
+    shape: dict[str, Any] = {} if given else {"kind": network.kind, **planned}
+    patch = model.patch_size_vox or list(configuration.patch_size_vox)
+    return _update(model, **shape, patch_size_vox=patch)
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(entry) for entry in value] if isinstance(value, tuple) else value
+
+
+def _update(section: Part, **values: Any) -> Part:
+    """The section with other values, checked as those of a file are."""
+    return type(section).model_validate({**dict(section), **values})
+
+
+def _tell(settings: SegmentationSettings, reporter: Reporter) -> None:
+    model, preparation = settings.model, settings.data.preparation
+    patch = " x ".join(map(str, model.patch_size_vox))
+    spacing = " x ".join(f"{value:.3g}" for value in preparation.spacing_mm)
+    reporter.say(
+        f"Planned {preparation.configuration}: patches of {patch} voxels of {spacing} mm, "
+        f"{settings.train.batch_cases} a step, {model.kind} U-Net of {len(model.features)} stages "
+        f"from {model.features[0]} features."
+    )

@@ -1,0 +1,160 @@
+"""Answers of a segmentation: the mask on the input's grid, its file, its volumes, its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.names import safe_file_stem
+from medtool.core.records import Case, Prediction, Prepared, Truth
+from medtool.data.dataset_record import ImageReference
+from medtool.data.masks import label_volumes_ml, voxel_ml, write_mask
+from medtool.data.placement import placement_from_facts
+from medtool.data.resampling import separate_axis
+from medtool.data.volumes import read_mask
+from medtool.predict.choose_postprocessing import Validated, choose_postprocessing
+from medtool.predict.decide import LabelRule, Placement, decide
+from medtool.predict.postprocess import Step, postprocessed, step_from_dict
+from medtool.predict.sliding_window import Windows, sliding_window
+from medtool.tasks.segmentation_labels import (
+    has_regions,
+    output_ids,
+    structures,
+    volume_column,
+)
+
+if TYPE_CHECKING:
+    from medtool.predict.model import Model
+    from medtool.tasks.segmentation_settings import (
+        SegmentationDataSection,
+        SegmentationSettings,
+    )
+
+MASK = "mask"
+MASKS_FOLDER = "masks"
+
+
+def predict_mask(
+    settings: SegmentationSettings, model: Model, prepared: Prepared, case: Case
+) -> Prediction:
+    """The mask (z, y, x) of ids on the input's own grid. Raises CaseRefused."""
+    infer, patch = settings.infer, tuple(settings.model.patch_size_vox)
+    windows = Windows(
+        patch,
+        step=infer.step,
+        batch=infer.batch_windows,
+        mirror_axes=tuple(range(len(patch))) if infer.mirror else (),
+    )
+    slabs = sliding_window(
+        model.network,
+        prepared.arrays["image"],
+        windows,
+        device=model.device,
+        arithmetic=model.autocast,
+    )
+    rule = LabelRule(output_ids(settings.data), regions=has_regions(settings.data))
+    grid = prepared.grids["image"]
+    decided = decide(slabs, _placement(prepared.facts), rule)
+    mask = postprocessed(decided.mask, _steps(settings, model), voxel_ml(grid))
+    return Prediction(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        scalars={},
+        arrays={MASK: mask},
+        grids={MASK: grid},
+    )
+
+
+def _placement(facts: Mapping[str, Any]) -> Placement:
+    """The way from the prepared volume back to the input."""
+    found = placement_from_facts(facts)
+    first, second, third = found.axes_forward
+    z, y, x = found.input_size_vox
+    along_z, along_y, along_x = (slice(start, stop) for start, stop in found.box)
+    return Placement(
+        image_size_vox=(z, y, x),
+        axes_forward=(first, second, third),
+        crop=(along_z, along_y, along_x),
+        depth_vox=found.prepared_size_vox[0],
+        nearest_axis=separate_axis(found.prepared_spacing_mm, found.spacing_mm),
+    )
+
+
+def _steps(settings: SegmentationSettings, model: Model) -> tuple[Step, ...]:
+    """What is removed from masks: as the preset says, or as the selection part decided."""
+    asked = settings.infer.largest_component
+    if asked == "always":
+        known = structures(settings.data).values()
+        return tuple(Step("largest-component", ids) for ids in known)
+    if asked == "never":
+        return ()
+    decided = model.document.get("postprocessing", {}).get("steps", ())
+    return tuple(step_from_dict(step) for step in decided)
+
+
+def decide_postprocessing(
+    settings: SegmentationSettings, predictions: Sequence[Prediction], truths: Sequence[Truth]
+) -> dict[str, Any]:
+    """What is to be removed from masks, where that helped on these cases; {} for nothing."""
+    if settings.infer.largest_component != "auto" or not predictions:
+        return {}
+
+    def case(number: int) -> Validated:
+        predicted, truth = predictions[number], truths[number]
+        return Validated(
+            predicted.arrays[MASK], truth.arrays[MASK], voxel_ml(predicted.grids[MASK])
+        )
+
+    cases = [partial(case, number) for number in range(len(predictions))]
+    chosen = choose_postprocessing(cases, structures(settings.data))
+    if not chosen.steps:
+        return {}
+    return {
+        "postprocessing": {
+            "steps": [step.as_dict() for step in chosen.steps],
+            "tried": [
+                {
+                    "step": trial.step.as_dict(),
+                    "accepted": trial.accepted,
+                    "before": trial.before,
+                    "after": trial.after,
+                }
+                for trial in chosen.trials
+            ],
+        }
+    }
+
+
+def mask_file(case_id: str) -> str:
+    """Where the mask of a case lies below the folder of the predictions."""
+    return f"{MASKS_FOLDER}/{safe_file_stem(case_id)}.nii.gz"
+
+
+def write_prediction(
+    data: SegmentationDataSection, prediction: Prediction, case: Case, folder: Path
+) -> dict[str, Any]:
+    """The mask as NIfTI below ``folder``; the row of the case."""
+    name = mask_file(prediction.case_id)
+    mask, grid = prediction.arrays[MASK], prediction.grids[MASK]
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_mask(path, mask, grid)
+    known = structures(data)
+    every = {number for ids in known.values() for number in ids}
+    volumes = label_volumes_ml(mask, grid, {**known, "": every})
+    row: dict[str, Any] = {"mask": name, "volume_ml": volumes[""]}
+    return row | {volume_column(label): volumes[label] for label in known}
+
+
+def read_prediction(row: Mapping[str, Any], folder: Path) -> Prediction:
+    """The prediction of a row, with its mask. Raises CaseRefused where the file is damaged."""
+    mask = read_mask(ImageReference(folder / mask_file(str(row["case"]))))
+    return Prediction(
+        case_id=str(row["case"]),
+        patient_id=str(row["patient"]),
+        scalars={},
+        arrays={MASK: mask.array},
+        grids={MASK: mask.grid},
+    )

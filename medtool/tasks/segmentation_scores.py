@@ -1,0 +1,71 @@
+"""Masks beside their references, case by case, and what is said of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.records import Prediction, Scores, Truth
+from medtool.data.grids import require_same_grid
+from medtool.score.segmentation import SegmentationOptions, score_structures
+from medtool.score.segmentation_columns import ScoredCase
+from medtool.score.segmentation_summary import summarise_structures
+from medtool.tasks.segmentation_labels import structures
+
+if TYPE_CHECKING:
+    from medtool.tasks.segmentation_settings import SegmentationSettings
+
+MASK = "mask"
+# Rows of every structure of every case, in the tables of the scores.
+BY_CASE = "structures_by_case"
+
+
+def options_of(settings: SegmentationSettings) -> SegmentationOptions:
+    """What is computed, as the preset says."""
+    return SegmentationOptions(
+        default_tolerance_mm=settings.metrics.nsd_tolerance_mm,
+        ignore_label=settings.data.ignore_id,
+    )
+
+
+def score_masks(
+    settings: SegmentationSettings, predictions: Sequence[Prediction], truths: Sequence[Truth]
+) -> Scores:
+    """Every metric of every structure; one case in memory at a time.
+
+    ``per_case`` has a row a case with ``error`` (1 - mean Dice) and, in words, what it scored.
+    Raises CaseRefused where a mask and its reference are on different grids.
+    """
+    options, known = options_of(settings), structures(settings.data)
+    cases = []
+    for prediction, truth in zip(predictions, truths, strict=True):
+        grid = truth.grids[MASK]
+        require_same_grid(
+            grid, prediction.grids[MASK], names=("reference", "mask"), where=prediction.case_id
+        )
+        rows = score_structures(
+            prediction.arrays[MASK], truth.arrays[MASK], grid.spacing_mm[::-1], known, options
+        )
+        cases.append(ScoredCase(prediction.case_id, prediction.patient_id, rows))
+    scores = summarise_structures(cases, options, metrics=settings.metrics)
+    return replace(
+        scores,
+        per_case=tuple(_case_row(case) for case in cases),
+        tables={**scores.tables, BY_CASE: list(scores.per_case)},
+    )
+
+
+def _case_row(case: ScoredCase) -> dict[str, Any]:
+    """A case as one row: how wrong, and in words."""
+    dices = {str(row["structure"]): float(row["dice"]) for row in case.rows}
+    defined = [value for value in dices.values() if math.isfinite(value)]
+    said = [
+        f"Dice {name} {value:.3f}" if math.isfinite(value) else f"{name} absent in both masks"
+        for name, value in dices.items()
+    ]
+    # Nothing there and nothing found is no error.
+    error = 1.0 - fmean(defined) if defined else 0.0
+    return {"case": case.case, "patient": case.patient, "error": error, "said": said}

@@ -1,0 +1,189 @@
+"""The sections of a preset that every segmentation has; tasks extend them.
+
+What is empty or 0 is planned from the training data (``medtool.data.planning``) and then stands in
+the preset of the run and in its checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from medtool.config.sections import (
+    DataSection,
+    InferSection,
+    MetricsSection,
+    Section,
+    TaskSettings,
+    TrainSection,
+)
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class IntensitiesSection(Section):
+    """Values of one channel inside the labels of the training cases, pooled."""
+
+    mean: float
+    """Mean."""
+    median: float
+    """Median."""
+    std: Annotated[float, Field(ge=0)]
+    """Standard deviation."""
+    low: float
+    """Lowest value."""
+    high: float
+    """Highest value."""
+    percentile_00_5: float
+    """Percentile 0.5: lower values are clipped to it."""
+    percentile_99_5: float
+    """Percentile 99.5: higher values are clipped to it."""
+
+
+class SegmentationPreparationSection(Section):
+    """How images are brought to one grid and one scale."""
+
+    configuration: Literal["auto", "2d", "3d_fullres", "3d_lowres"] = "auto"
+    """Which network is planned; auto: 3d_fullres, and 2d where images are slices."""
+    axes_forward: list[int] = []
+    """Order of the array axes, the coarsest first; [] is planned."""
+    spacing_mm: list[Positive] = []
+    """Voxel spacing that images are resampled to, in that order; [] is planned."""
+    normalisation: list[Literal["ct", "z-score", "rescale-0-1", "rgb-0-1", "none"]] = []
+    """How the values of each channel are scaled; [] is planned."""
+    mask_for_normalisation: list[bool] = []
+    """Whether a channel is scaled inside its non-zero voxels only; [] is planned."""
+    intensities: list[IntensitiesSection] = []
+    """Pooled values of each channel, for the normalisation ct; [] is planned."""
+
+
+class SegmentationDataSection(DataSection):
+    """Where images and masks are, and what the labels mean."""
+
+    patient_pattern: str = ""
+    """Regular expression over case ids whose first group is the patient; "" for none."""
+    channels: list[str] = []
+    """Names of the channels, in order; [] is taken from the data set."""
+    label_ids: dict[str, list[int]] = {}
+    """Ids of each label in the masks, several where it is a region; {} is taken from the data."""
+    regions_order: list[int] = []
+    """Id to write for each region, later ones over earlier; [] where labels do not overlap."""
+    ignore_id: Annotated[int, Field(ge=0)] | None = None
+    """Id of voxels that nobody labelled: nothing is learned from them."""
+    preparation: SegmentationPreparationSection = SegmentationPreparationSection()
+    """How images are prepared; the cache depends on this table."""
+
+
+class SegmentationModelSection(Section):
+    """A U-Net whose shape is planned from the data."""
+
+    planner: Literal["default", "residual-m", "residual-l", "residual-xl"] = "default"
+    """Rules of the plan: nnU-Net's, or those of its residual encoder presets."""
+    budget: Literal["auto", "cpu", "gpu"] = "auto"
+    """Machine that the plan is for; auto: gpu where there is one, else cpu."""
+    memory_gb: Positive | None = None
+    """Memory of the GPU that the plan is for; by default the planner's own."""
+    kind: Literal["planned", "plain", "residual"] = "planned"
+    """Kind of the encoder."""
+    features: list[Count] = []
+    """Features of each stage, the full resolution first; [] is planned."""
+    kernel_sizes: list[list[Count]] = []
+    """Kernel of each stage; [] is planned."""
+    strides: list[list[Count]] = []
+    """Stride at the begin of each stage; [] is planned."""
+    encoder_blocks: list[Count] = []
+    """Convolutions, or residual blocks, of each stage of the encoder; [] is planned."""
+    decoder_convolutions: list[Count] = []
+    """Convolutions of each stage of the decoder, the deepest first; [] is planned."""
+    patch_size_vox: list[Count] = []
+    """Size of the patches that the network sees; [] is planned."""
+    deep_supervision: bool = True
+    """Whether lower resolutions learn as well."""
+    attention_gates: bool = False
+    """Whether the decoder weighs what it takes over from the encoder."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the decoder's feature maps that are dropped while training."""
+
+
+class SegmentationMetricsSection(MetricsSection):
+    """What is measured of masks."""
+
+    primary: str = "dice"
+    """The metric that chooses the best checkpoint and is shown first."""
+    nsd_tolerance_mm: Positive = 2.0
+    """Distance within which surfaces count as equal, for the normalised surface Dice."""
+    subgroups: list[str] = []
+    """Facts of the cases by which tables of subgroups are made."""
+
+
+class SegmentationAugmentSection(Section):
+    """Random changes of training patches."""
+
+    enabled: bool = True
+    """Whether patches are changed at all."""
+    mirror: bool = True
+    """Whether patches are mirrored; off where labels have a side."""
+
+
+class SegmentationTrainSection(TrainSection):
+    """The training run of a segmentation."""
+
+    epochs: Count = 1000
+    """Epochs."""
+    batch_cases: Annotated[int, Field(ge=0)] = 0
+    """Patches of one step on each device; 0 is planned."""
+    examples_per_case: Count = 4
+    """How often an epoch shows each case, another patch each time."""
+    optimiser: Literal["adam", "adamw", "sgd"] = "sgd"
+    """The optimiser."""
+    learning_rate: Positive = 1e-2
+    """Rate of all groups where no stages are given."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Momentum of sgd."""
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    """Weight decay of weights; biases and norms have none."""
+    schedule: Literal["constant", "cosine", "poly", "plateau"] = "poly"
+    """How rates change within the run, as a factor on the rates of the stage."""
+    gradient_clip: Annotated[float, Field(ge=0)] = 12.0
+    """Largest norm of the gradient; 0 for none."""
+    foreground_share: Annotated[float, Field(ge=0, le=1)] = 1 / 3
+    """Share of the patches that are drawn around a voxel of some label."""
+    loss: Literal[
+        "dice+cross-entropy", "dice", "cross-entropy", "focal", "tversky", "focal-tversky"
+    ] = "dice+cross-entropy"
+    """What is minimised; regions take the binary cross-entropy."""
+    batch_dice: bool | None = None
+    """Whether the Dice loss sums over the patches of a step first; by default planned."""
+
+
+class SegmentationInferSection(InferSection):
+    """How a trained network answers."""
+
+    step: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Step from window to window, as a share of the patch."""
+    mirror: bool = False
+    """Whether answers are averaged over mirrored inputs: slower, a little better."""
+    batch_windows: Count = 2
+    """Windows that pass the network at a time."""
+    largest_component: Literal["auto", "always", "never"] = "auto"
+    """Whether only the largest piece of a label is kept; auto: where that helped selection."""
+
+
+class SegmentationSettings(TaskSettings):
+    """A resolved preset of a segmentation."""
+
+    data: SegmentationDataSection = SegmentationDataSection()
+    """Where images and masks are, and how they are prepared."""
+    # A U-Net has no backbone of a name.
+    model: SegmentationModelSection = SegmentationModelSection()  # type: ignore[assignment]
+    """The network."""
+    metrics: SegmentationMetricsSection = SegmentationMetricsSection()
+    """What is measured."""
+    augment: SegmentationAugmentSection = SegmentationAugmentSection()
+    """Random changes of training patches."""
+    train: SegmentationTrainSection = SegmentationTrainSection()
+    """The training run."""
+    infer: SegmentationInferSection = SegmentationInferSection()
+    """How a trained network answers."""

@@ -1,0 +1,259 @@
+"""``evaluate`` for tasks whose answers are masks: read back beside their references, and scored."""
+
+from __future__ import annotations
+
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.config import task_from_document
+from medtool.core.checkpoint import find_checkpoint, read_header
+from medtool.core.errors import InputError, UsageError
+from medtool.core.lazy import Lazily
+from medtool.core.progress import Reporter
+from medtool.core.records import SELECTION_OPTIMISTIC, Case, Source
+from medtool.data.cohort import build_cohort
+from medtool.data.patient_hashes import seen_patients
+from medtool.data.predictions import read_predictions
+from medtool.data.run_folder import RunFolder, write_json
+from medtool.verbs.evaluate_result import Evaluated, Evaluation
+from medtool.verbs.evaluate_subjects import (
+    NOT_CHECKED,
+    PARTS_BY_HONESTY,
+    is_checkpoint,
+    is_run,
+    left_out_note,
+    predictions_record,
+    refused_patients,
+)
+from medtool.verbs.infer import InferOptions, infer
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
+    from medtool.verbs.evaluate import EvaluateOptions
+
+SEEN_OPTIMISTIC = "includes {n} patients seen in training, optimistic"
+SCORES_FILE = "scores.json"
+
+
+@dataclass(frozen=True)
+class MaskSubject:
+    """One model's masks in a folder; ``header`` is the document of the checkpoint, if known."""
+
+    name: str
+    task: Task
+    folder: Path
+    rows: Mapping[str, Mapping[str, Any]]
+    silent: Mapping[str, str]
+    data: Path
+    header: Mapping[str, Any] | None = None
+    optimistic: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def evaluates_masks(options: EvaluateOptions) -> bool:
+    """Whether what was named answers with masks: its task declares no probability."""
+    for path in (*options.checkpoints, *options.subjects):
+        task = _task_of(path)
+        if task is not None:
+            return "probability" not in task.columns
+    return False
+
+
+def _task_of(path: Path) -> Task | None:
+    """The task behind a checkpoint, a run or predictions; None where nothing says."""
+    if is_run(path) and (path / "preset.toml").is_file():
+        run = RunFolder(path)
+        preset = tomllib.loads(run.preset_file.read_text(encoding="utf-8"))
+        return task_from_document(str(run.read_run()["task"]), preset)
+    if is_checkpoint(path):
+        document = read_header(find_checkpoint(path)[0]).document
+        return task_from_document(str(document["task"]), document["preset"])
+    record = predictions_record(path)
+    kept = (record.get("checkpoint") or {}).get("preset")
+    return task_from_document(str(record["task"]), kept) if kept else None
+
+
+def evaluate_masks(options: EvaluateOptions, reporter: Reporter) -> Evaluation:
+    """Score masks beside their references.
+
+    References come from ``data``, else from where the run or the preset says. Raises UsageError,
+    InputError (no case has both), LeakageError (patients seen in training, unless told).
+    """
+    with ExitStack() as stack:
+        root = options.output
+        if root is None:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="medtool-")))
+        subjects = _subjects(options, root, reporter)
+        evaluated = tuple(_evaluated(subject, options, reporter) for subject in subjects)
+        result = Evaluation(evaluated, None, ())
+        if options.output is None:
+            return result
+        return _written(result, subjects, options)
+
+
+def _subjects(options: EvaluateOptions, root: Path, reporter: Reporter) -> list[MaskSubject]:
+    if options.data is not None and not options.subjects:
+        return [
+            _answered(path, root / "predictions" / f"evaluation-{number + 1}", options, reporter)
+            for number, path in enumerate(options.checkpoints)
+        ]
+    found = []
+    for number, path in enumerate(options.subjects):
+        checkpoint = options.checkpoints[number] if number < len(options.checkpoints) else None
+        found.append(_run(path) if is_run(path) else _stored(path, checkpoint, options))
+    return found
+
+
+def _answered(
+    checkpoint: Path, folder: Path, options: EvaluateOptions, reporter: Reporter
+) -> MaskSubject:
+    """The masks of a checkpoint that answers first."""
+    infer(
+        InferOptions(
+            sources=(options.data or Path(),),
+            checkpoint=checkpoint,
+            output=folder,
+            overlays=options.output is not None,
+            allow_demo=options.allow_demo,
+            force=options.force,
+            run=options.run,
+            command=options.command,
+        ),
+        reporter,
+    )
+    return replace(_stored(folder, checkpoint, options), name=str(checkpoint))
+
+
+def _stored(path: Path, checkpoint: Path | None, options: EvaluateOptions) -> MaskSubject:
+    task = _task_of(checkpoint or path)
+    if task is None:
+        raise UsageError(
+            "It is not known which task made these predictions.",
+            where=str(path),
+            how="name the checkpoint with --checkpoint.",
+        )
+    header = None
+    if checkpoint is not None:
+        header = read_header(find_checkpoint(checkpoint)[0]).document
+    rows, silent = _rows(path)
+    return MaskSubject(
+        name=str(path),
+        task=task,
+        folder=path if path.is_dir() else path.with_suffix(""),
+        rows=rows,
+        silent=silent,
+        data=options.data or task.settings.data.folder,
+        header=header,
+        notes=() if header is not None else (NOT_CHECKED,),
+    )
+
+
+def _run(path: Path) -> MaskSubject:
+    """The most honest part of a run; its split keeps the parts apart."""
+    run, task = RunFolder(path), _task_of(path)
+    parts = [p for p in PARTS_BY_HONESTY if (run.predictions_folder / p).is_dir()]
+    if task is None or not parts:
+        raise UsageError(
+            "This run holds no predictions yet.",
+            where=str(path),
+            how="let 'medtool train' finish; of folds, name one.",
+        )
+    folder = run.predictions_folder / parts[0]
+    rows, silent = _rows(folder)
+    return MaskSubject(
+        name=str(path),
+        task=task,
+        folder=folder,
+        rows=rows,
+        silent=silent,
+        data=Path(run.read_run()["data"]["folder"]),
+        optimistic=SELECTION_OPTIMISTIC if parts[0] == "selection" else "",
+    )
+
+
+def _rows(path: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    table = read_predictions(path)
+    rows: dict[str, Mapping[str, Any]] = {
+        row["case"]: row for row in table if row["status"] == "ok"
+    }
+    silent = {row["case"]: row["code"] or row["status"] for row in table if row["status"] != "ok"}
+    return rows, silent
+
+
+def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporter) -> Evaluated:
+    cases = build_cohort(subject.task, Source((subject.data,)), reporter=reporter).cases
+    known = [c for c in cases if c.case_id in subject.rows and subject.task.has_reference(c)]
+    known, optimistic, notes = _without_training_patients(subject, known, options)
+    if not known:
+        raise InputError(
+            "No case has both an answer and a reference.",
+            where=subject.name,
+            met=f"{len(subject.rows)} answers; {len(cases)} cases in {subject.data}",
+            how="name the data with the references by --data.",
+        )
+    task = subject.task
+    scores = task.score(
+        Lazily(lambda case: task.restored(subject.rows[case.case_id], subject.folder), known),
+        Lazily(task.truth, known),
+    )
+    unlabelled = len(subject.rows) - len(known)
+    notes = (*scores.notes, *subject.notes, *notes)
+    return Evaluated(
+        name=subject.name,
+        scores=replace(scores, notes=notes, optimistic=optimistic or subject.optimistic),
+        confounders=(),
+        unlabelled=unlabelled,
+        silent=subject.silent,
+        folders=(subject.folder,),
+    )
+
+
+def _without_training_patients(
+    subject: MaskSubject, cases: Sequence[Case], options: EvaluateOptions
+) -> tuple[list[Case], str, tuple[str, ...]]:
+    """The gate: the cases that may be scored, why numbers are optimistic, and what is said."""
+    table = (subject.header or {}).get("patients") or {}
+    if not table.get("hashes"):
+        return list(cases), "", ()
+    patients = [case.patient_id for case in cases]
+    seen = seen_patients(table, patients)
+    if not seen:
+        said = f"None of the {len(set(patients))} patients was seen in training."
+        return list(cases), "", (said,)
+    if options.seen == "refuse":
+        raise refused_patients(subject.name, seen, len(set(patients)))
+    if options.seen == "leave-out":
+        kept = [case for case in cases if case.patient_id not in seen]
+        return kept, "", (left_out_note(len(seen)),)
+    return list(cases), SEEN_OPTIMISTIC.format(n=len(seen)), ()
+
+
+def _written(
+    result: Evaluation, subjects: Sequence[MaskSubject], options: EvaluateOptions
+) -> Evaluation:
+    from medtool.report.evaluation import write_evaluation_report
+
+    folder = options.output or Path()
+    write_json(folder / SCORES_FILE, result.document())
+    page = write_evaluation_report(
+        folder,
+        evaluated=[
+            {
+                "name": one.name,
+                "scores": one.scores,
+                "confounders": (),
+                "folders": one.folders,
+                "cases": [{"case": name} for name in subject.rows],
+                "synthetic": bool((subject.header or {}).get("synthetic")),
+            }
+            for one, subject in zip(result.evaluated, subjects, strict=True)
+        ],
+        comparison=None,
+        command=options.command,
+    )
+    return replace(result, report=page)
