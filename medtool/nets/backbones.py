@@ -40,6 +40,19 @@ class LooseParameters(nn.Module):
             self.register_parameter(name, parameter)
 
 
+def require_model(name: str, *, where: str = "model.backbone") -> None:
+    """Raises UnknownNameError where timm has no model called ``name``."""
+    if not timm.is_model(name):
+        known = timm.list_models()
+        raise UnknownNameError(
+            f"timm has no model named '{name}'.",
+            where=where,
+            met=name,
+            wanted=f"one of its {len(known)} models, such as resnet50",
+            nearest=nearest_name(name, known),
+        )
+
+
 def create_backbone(name: str, *, channels: int, size_px: int | None = None) -> nn.Module:
     """The timm model ``name`` with random weights: images (n, channels, rows, columns) in,
     features (n, backbone_features) out.
@@ -47,15 +60,7 @@ def create_backbone(name: str, *, channels: int, size_px: int | None = None) -> 
     ``size_px`` is told to models that are built for one size of image. Raises UnknownNameError
     for a name timm does not have, UsageError for a model that cannot be built so.
     """
-    if not timm.is_model(name):
-        known = timm.list_models()
-        raise UnknownNameError(
-            f"timm has no model named '{name}'.",
-            where="model.backbone",
-            met=name,
-            wanted=f"one of its {len(known)} models, such as resnet50",
-            nearest=nearest_name(name, known),
-        )
+    require_model(name)
     fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
     options: dict[str, Any] = {"img_size": size_px} if fixed and size_px else {}
     try:
