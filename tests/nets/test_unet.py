@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from medtool.core.plan import NetworkPlan
+from medtool.nets.classic_unet import classic_plan
 from medtool.nets.convolutions import CLASSIC_STYLE
 from medtool.nets.dropout import slice_keys
 from medtool.nets.freezing import parameter_count
@@ -89,15 +90,6 @@ CT_PLAN = NetworkPlan(
 CT_RESIDUAL_PLAN = replace(
     CT_PLAN, kind="residual", encoder_blocks=(1, 3, 4, 6, 6, 6), decoder_convolutions=(1,) * 5
 )
-# The U-Net of Ronneberger 2015 with padding and batch norm, on one or three channels.
-CLASSIC_PLAN = NetworkPlan(
-    kind="plain",
-    features=(64, 128, 256, 512, 1024),
-    kernel_sizes=((3, 3),) * 5,
-    strides=((1, 1), *((2, 2),) * 4),
-    encoder_blocks=(2,) * 5,
-    decoder_convolutions=(2,) * 4,
-)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +116,20 @@ def by_hand(channels: int, outputs: int) -> int:
 @pytest.mark.parametrize(("channels", "outputs"), [(3, 1), (1, 1), (1, 4)])
 def test_parameters_of_the_classic_unet(channels: int, outputs: int) -> None:
     with torch.device("meta"):
-        network = build_unet(CLASSIC_PLAN, channels, outputs, style=CLASSIC_STYLE)
+        network = build_unet(classic_plan(), channels, outputs, style=CLASSIC_STYLE)
     assert parameter_count(network) == by_hand(channels, outputs)
     if (channels, outputs) == (3, 1):
         assert parameter_count(network) == 31_043_521
 
 
-SMALL_CLASSIC = replace(CLASSIC_PLAN, features=(2, 3, 4, 5, 6))
+def test_width_and_depth_of_the_classic_unet() -> None:
+    assert classic_plan().features == (64, 128, 256, 512, 1024)
+    narrow = classic_plan(first_features=6, levels=3)
+    assert narrow.features == (6, 12, 24)
+    assert build_unet(narrow, 1, 1, style=CLASSIC_STYLE).size_multiple == (4, 4)
+
+
+SMALL_CLASSIC = replace(classic_plan(), features=(2, 3, 4, 5, 6))
 
 
 def test_the_classic_unet_keeps_the_size_and_learns_everywhere() -> None:
