@@ -1,4 +1,4 @@
-"""Where the seconds of a piece of work went, without a watch in every signature.
+"""Where the seconds of a piece of work went, without a watch in every signature; rough times.
 
 Whoever wants to know opens a ``stopwatch``; whoever does the work says ``spent_on(step)``, which
 costs nothing where nobody asked. Seconds never go into results that must be the same every time.
@@ -39,3 +39,12 @@ def spent_on(step: str) -> Iterator[None]:
         yield
     finally:
         seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - began
+
+
+def about(seconds: float) -> str:
+    """An estimated time as roughly as it is known: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

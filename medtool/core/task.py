@@ -216,5 +216,5 @@ class Task(ABC):
         return []
 
     @abstractmethod
-    def write_demo(self, folder: Path, seed: int) -> None:
-        """A small synthetic cohort in the task's own format."""
+    def write_demo(self, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
+        """A small synthetic cohort in the task's own format, written under a bar."""

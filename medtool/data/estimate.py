@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtool.core.errors import MachineError
+from medtool.core.clock import about
 from medtool.core.records import Case
 from medtool.data.cache import input_bytes
 from medtool.data.machine import free_disk_bytes
@@ -20,8 +20,6 @@ PROCESS_BYTES = 350_000_000
 # A file of unknown kind: compressed volumes unfold to about this multiple.
 UNFOLDING = 4
 BYTES_PER_STORED_VOXEL = 2
-# Disk that must stay free beside what the cache will take.
-DISK_RESERVE_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,8 @@ class Estimate:
 
     def text(self) -> str:
         """One line for a person who waits."""
-        minutes = self.seconds / 60
-        time = f"{self.seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min"
-        if minutes >= 120:
-            time = f"{minutes / 60:.1f} h"
         return (
-            f"Preparing {self.cases} more cases takes about {time} with "
+            f"Preparing {self.cases} more cases takes about {about(self.seconds)} with "
             f"{max(1, self.workers)} workers and {self.cache_bytes / 1e6:.0f} MB of disk "
             f"({self.free_bytes / 1e9:.1f} GB free)."
         )
@@ -92,17 +86,4 @@ def estimate(
         seconds=share * pilot_s / max(1, min(workers, len(missing) or 1)),
         cache_bytes=round(share * pilot_bytes),
         free_bytes=free_disk_bytes(folder),
-    )
-
-
-def require_disk(estimated: Estimate, folder: Path) -> None:
-    """Raise MachineError when the disk will not hold what is to come."""
-    if estimated.cache_bytes + DISK_RESERVE_BYTES <= estimated.free_bytes:
-        return
-    raise MachineError(
-        "The disk is too small for the prepared cases.",
-        where=str(folder),
-        met=f"{estimated.free_bytes / 1e9:.1f} GB free",
-        wanted=f"about {(estimated.cache_bytes + DISK_RESERVE_BYTES) / 1e9:.1f} GB",
-        how="free some space, or name another folder with --cache.",
     )

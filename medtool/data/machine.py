@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from medtool.core.errors import MachineError
+
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 # Control groups without a limit say "max" (version 2) or a number near 2^63 (version 1).
@@ -21,6 +23,8 @@ NO_LIMIT_BYTES = 1 << 60
 USUAL_WORKER_BYTES = 1_000_000_000
 # Share of the free memory that workers may plan with: the parent and the system need some.
 MEMORY_SHARE = 0.8
+# Disk that must stay free beside what was estimated.
+DISK_RESERVE_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,20 @@ def free_disk_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def require_disk(needed_bytes: int, folder: Path, *, what: str, how: str) -> None:
+    """Raise MachineError where ``needed_bytes`` for ``what`` and a reserve are not free."""
+    free, wanted = free_disk_bytes(folder), needed_bytes + DISK_RESERVE_BYTES
+    if wanted <= free:
+        return
+    raise MachineError(
+        f"The disk is too small for {what}.",
+        where=str(folder),
+        met=f"{free / 1e9:.1f} GB free",
+        wanted=f"about {wanted / 1e9:.1f} GB",
+        how=how,
+    )
 
 
 def describe_machine() -> Machine:

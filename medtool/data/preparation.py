@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, CaseStatus
 from medtool.data.cache import Cache
-from medtool.data.estimate import Estimate, case_weight, estimate, require_disk
-from medtool.data.machine import sensible_workers
+from medtool.data.estimate import Estimate, case_weight, estimate
+from medtool.data.machine import require_disk, sensible_workers
 from medtool.data.pool import LOST_CODES, Stop, WorkerPool
 from medtool.data.worker import Answer, prepare_in_worker, prepare_one
 
@@ -173,7 +173,12 @@ class _Collected:
         )
         if missing:
             reporter.say(self._estimate.text())
-            require_disk(self._estimate, self._cache.folder)
+            require_disk(
+                self._estimate.cache_bytes,
+                self._cache.folder,
+                what="the prepared cases",
+                how="free some space, or name another folder with --cache.",
+            )
 
     def report(self, seconds: float) -> PreparationReport:
         """The whole, in the order of the cases."""

@@ -15,10 +15,11 @@ Kind = Literal["refusal", "repair", "warning", "note", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One reason code."""
+    """One reason code; a person can overrule the refusal where ``overrulable``."""
 
     kind: Kind
     meaning: str
+    overrulable: bool = False
 
 
 CODES: dict[str, Code] = {
@@ -73,17 +74,25 @@ CODES: dict[str, Code] = {
     "encrypted-attributes": Code(
         "warning", "Some identifying attributes are encrypted; the image itself is readable."
     ),
-    # --- refusals: no volume --------------------------------------------------------------------
-    "localizer": Code("refusal", "A projection (scout, topogram, surview), no slices."),
-    "secondary-capture": Code("refusal", "A Secondary Capture object: a picture of a screen."),
-    "secondary-image": Code(
-        "refusal", "CT whose ImageType says SECONDARY: made from another series."
+    # --- refusals: no volume by what the header claims, which a person can overrule -------------
+    "localizer": Code(
+        "refusal", "A projection (scout, topogram, surview), no slices.", overrulable=True
     ),
-    "screen-save": Code("refusal", "A saved screen."),
-    "dose-report": Code("refusal", "A page of dose or protocol information."),
-    "reformat": Code("refusal", "A reformat, projection or rendering made from another series."),
+    "secondary-capture": Code(
+        "refusal", "A Secondary Capture object: a picture of a screen.", overrulable=True
+    ),
+    "secondary-image": Code(
+        "refusal", "CT whose ImageType says SECONDARY: made from another series.", overrulable=True
+    ),
+    "screen-save": Code("refusal", "A saved screen.", overrulable=True),
+    "dose-report": Code("refusal", "A page of dose or protocol information.", overrulable=True),
+    "reformat": Code(
+        "refusal", "A reformat, projection or rendering made from another series.", overrulable=True
+    ),
     "not-hu": Code(
-        "refusal", "CT values that are no Hounsfield units (maps, another RescaleType)."
+        "refusal",
+        "CT values that are no Hounsfield units (maps, another RescaleType).",
+        overrulable=True,
     ),
     # --- refusals: geometry -------------------------------------------------------------------
     "too-few-slices": Code("refusal", "Fewer than 3 positions along the normal: not a volume."),

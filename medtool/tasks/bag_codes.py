@@ -8,6 +8,8 @@ from collections.abc import Mapping
 STUDY_CODES: Mapping[str, str] = {
     "wrong-modality": "no series of the study is of a modality that the task reads; refused",
     "no-usable-series": "no series of the study can be read, and none says why; refused",
+    "cannot-be-overruled": "a person says to use the series (column use of series.csv), but it "
+    "cannot be read truly: it stays refused",
     "left-out-by-person": "a person left the series out (column use of series.csv); the study is "
     "refused where nothing else is left",
     "chosen-by-person": "a person chose the series (column use of series.csv)",

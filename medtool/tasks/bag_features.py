@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from medtool.core.errors import MachineError
+from medtool.core.clock import about
 from medtool.core.files import replace_text, replacing
 from medtool.core.progress import Reporter, Silent
 from medtool.core.randomness import generator
 from medtool.core.records import Case, ExampleKey
-from medtool.data.machine import free_disk_bytes
+from medtool.data.machine import require_disk
 from medtool.nets.backbones import Step, backbone_steps
 from medtool.tasks.bag_examples import BagExamples, BagSample, case_label
 from medtool.tasks.bag_network import BagNetwork, network_groups
@@ -39,9 +39,6 @@ FEATURES_SUFFIX = ".features.npy"
 DESCRIPTION_NAME = "features.json"
 # No epoch has this number: copies are none of the draws that training would make.
 EPOCH_OF_COPIES = -1
-GIGABYTE = 1_000_000_000
-# What a run still needs beside the features: checkpoints, predictions, the report.
-DISK_RESERVE_BYTES = GIGABYTE
 
 
 @dataclass(frozen=True)
@@ -198,18 +195,15 @@ def _say(
     needed = first.nbytes * cases
     reporter.say(
         f"Features of {', '.join(plan.parts)} are computed once: {plan.copies} augmented copies a "
-        f"slice, about {needed / GIGABYTE:.1f} GB in the run's folder and "
-        f"{first_s * cases / 60:.0f} minutes."
+        f"slice, about {needed / 1e9:.1f} GB in the run's folder and "
+        f"{about(first_s * cases)}."
     )
-    free = free_disk_bytes(plan.folder)
-    if needed + DISK_RESERVE_BYTES > free:
-        raise MachineError(
-            "The features of the frozen parts do not fit on the disk.",
-            where=str(plan.folder),
-            met=f"{free / GIGABYTE:.1f} GB free",
-            wanted=f"about {(needed + DISK_RESERVE_BYTES) / GIGABYTE:.1f} GB",
-            how="lower train.feature_copies (0 computes features at every step), or free space.",
-        )
+    require_disk(
+        needed,
+        plan.folder,
+        what="the features of the frozen parts",
+        how="lower train.feature_copies (0 computes features at every step), or free space.",
+    )
 
 
 class FeatureExamples(BagExamples):

@@ -21,9 +21,11 @@ from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
 from medtool.dicom import scan
 from medtool.dicom.choose import choose
 from medtool.dicom.document import intake_document
+from medtool.dicom.overrule import overruled, reasons_to_stay_refused
 from medtool.dicom.series import Intake, Series
 from medtool.tasks.bag_tables import (
     ManifestRow,
+    VolumeStudies,
     is_manifest,
     nameless_patients,
     nifti_studies,
@@ -34,6 +36,7 @@ PatientKey = Literal["patient-id", "folder", "case"]
 
 # A folder of this name holds the scans of a data set: CTs/<patient>/...
 SCANS_FOLDER = "CTs"
+STAYS_REFUSED = "It stays refused, though {} says to use it: it cannot be read truly."
 # Enough of a hash to tell the studies of one patient apart.
 STUDY_MARK_BYTES = 4
 
@@ -67,8 +70,11 @@ def find_studies(
     roots, tables, findings = _roots(source.paths)
     manifest = [row for table in tables for row in read_manifest(table, classes or {})]
     folders = [*roots, *(row.image for row in manifest if row.image.is_dir())]
-    volumes = nifti_studies(roots, manifest, channel=channel, patient_key=patient_key)
+    volumes = _with_a_persons_word(
+        nifti_studies(roots, manifest, channel=channel, patient_key=patient_key), source
+    )
     intake = _without(scan(folders) if folders else Intake((), ()), volumes.files)
+    intake = replace(intake, series=tuple(_overruled(one, source) for one in intake.series))
     studies = _studies(intake, roots, patient_key)
     studies = _named(_by_manifest(studies, {row.image: row for row in manifest}), patient_key)
     findings += nameless_patients(volumes.cases, patient_key)
@@ -194,8 +200,14 @@ def _case(
     right = [series for series in study.series if series.modality in modalities]
     candidates, findings = _candidates(right, source)
     chosen, others = choose(candidates)
+    in_vain = _in_vain(study.series, modalities, source)
+    findings += in_vain
     if chosen is None:
-        code, message = _refusal(study.series, right, source, modalities)
+        asked = [one for one in right if _overrule(one, source)]
+        code, message = _refusal(study.series, asked or right, source, modalities)
+        if in_vain:
+            code = f"{code};{in_vain[0].code}"
+            message = " ".join(finding.message for finding in in_vain)
         return RefusedStudy(study.case_id, study.patient_id, study.study_uid, code, message)
     for other in others:
         text = (
@@ -225,10 +237,60 @@ def _overrule(series: Series, source: Source) -> bool | None:
     return None
 
 
+def _overruled(series: Series, source: Source) -> Series:
+    """The series as a person wants it, where what the rules refuse can be overruled."""
+    return overruled(series, source.overrides_from) if _overrule(series, source) else series
+
+
+def _with_a_persons_word(volumes: VolumeStudies, source: Source) -> VolumeStudies:
+    """Files that are cases of their own, after a person's word on each."""
+    said = source.series_overrides
+    out = [case for case in volumes.cases if said.get(case.case_id) is False]
+    text = f"A person left the file out ({source.overrides_from})."
+    refused = [
+        RefusedStudy(case.case_id, case.patient_id, "", "left-out-by-person", text) for case in out
+    ]
+    refused += [
+        replace(
+            study,
+            code=f"{study.code};cannot-be-overruled",
+            message=f"{study.message} {STAYS_REFUSED.format(source.overrides_from)}",
+        )
+        if said.get(study.case_id)
+        else study
+        for study in volumes.refused
+    ]
+    names = {case.case_id for case in out}
+    return replace(
+        volumes,
+        cases=tuple(case for case in volumes.cases if case.case_id not in names),
+        refused=tuple(refused),
+        rows=tuple(
+            {**row, "chosen": row["chosen"] and row["case"] not in names} for row in volumes.rows
+        ),
+    )
+
+
+def _in_vain(series: Sequence[Series], modalities: Sequence[str], source: Source) -> list[Finding]:
+    """What is said of series that a person wants and that stay refused."""
+    findings = []
+    for one in series:
+        if not _overrule(one, source):
+            continue
+        why = list(reasons_to_stay_refused(one))
+        if one.modality not in modalities:
+            why.append(f"its modality is {one.modality or 'not known'}")
+        if why:
+            text = f"Series {one.key}: {'; '.join(why)}. "
+            text += STAYS_REFUSED.format(source.overrides_from)
+            findings.append(Finding("cannot-be-overruled", text, "warning"))
+    return findings
+
+
 def _candidates(series: Sequence[Series], source: Source) -> tuple[list[Series], list[Finding]]:
-    """Series to choose from, after a person's word; what has no geometry cannot be read."""
+    """Series to choose from, after a person's word."""
     said = {one.key: _overrule(one, source) for one in series}
-    asked = [one for one in series if said[one.key] and one.geometry is not None]
+    asked = [one for one in series if said[one.key] and one.verdict != "refused"]
     if asked:
         text = "Series {} was chosen by a person ({})."
         return asked, [

@@ -105,7 +105,7 @@ def demo(options: DemoOptions, reporter: Reporter | None = None) -> DemoResult:
     task = task_class(resolve(task_class, preset, folder=folder).settings)
     began = time.perf_counter()
     reporter.say(f"Writing a synthetic cohort into {options.folder}.")
-    task.write_demo(folder, options.seed)
+    task.write_demo(folder, options.seed, reporter)
     written_s = time.perf_counter() - began
     files = sum(1 for path in folder.rglob("*") if path.is_file())
     reporter.say(f"{files} files in {written_s:.0f} s.")

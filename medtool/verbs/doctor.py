@@ -29,8 +29,9 @@ PURPOSES: Mapping[str, str] = {
     "huggingface-hub": "medtool fetch",
     "matplotlib": "figures of the report",
     "tensorboard": "events of a training",
-    "pytest": "the project's own tests",
 }
+# Extras of those who work on medtool itself: no user misses anything in them.
+DEVELOPERS_EXTRAS = frozenset({"dev", "test"})
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,15 @@ def doctor(checkpoint: Path | None = None, *, device: str = "auto") -> Diagnosis
 
 
 def packages() -> list[Package]:
-    """Every package that medtool asks for, base first, and the version that is there."""
+    """Every package that a user needs, base first, and the version that is there."""
     found = []
     for line in requires("medtool") or []:
         requirement, _, marker = line.partition(";")
         match = re.match(r"\s*([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(.*)", requirement)
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", marker)
         if match is None or match[1].lower() == "medtool":
+            continue
+        if extra is not None and extra[1] in DEVELOPERS_EXTRAS:
             continue
         name = match[1].lower()
         try:

@@ -265,7 +265,8 @@ def _without_places(preset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _join(findings: Sequence[Finding]) -> str:
-    return " ".join(finding.message for finding in findings)
+    """One text of sentences; some findings are told without a full stop."""
+    return " ".join(finding.message.rstrip(".") + "." for finding in findings)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtool.core.errors import InputError, MachineError
+from medtool.core.clock import about
+from medtool.core.errors import InputError
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Part
 from medtool.data.cache import Cache
-from medtool.data.machine import free_disk_bytes, sensible_workers
+from medtool.data.machine import free_disk_bytes, require_disk, sensible_workers
 from medtool.data.preparation import prepare_stream
 from medtool.train.live import Live
 from medtool.train.loop import Job
@@ -36,7 +37,6 @@ SAMPLE_SELECTION = 1
 BYTES_OF_STATE = 3
 # Best, last and the one that is being written.
 UNBOUNDED_CHECKPOINTS = 3
-DISK_RESERVE_BYTES = 200_000_000
 
 
 def estimate_run(
@@ -79,7 +79,12 @@ def estimate_run(
     new_bytes = len(missing) * case_bytes + learners * once.case_bytes
     disk = _disk_bytes(new_bytes, weights, plan, options, data)
     _say(reporter, preparing_s, training_s, disk, cache.root)
-    _require_disk(disk, cache.root)
+    require_disk(
+        disk,
+        cache.root,
+        what="this run",
+        how="free some space, lower --keep, or name another folder with --cache and [paths].",
+    )
     document = {
         "preparing_s": round(preparing_s, 1),
         "training_s": round(training_s, 1),
@@ -172,27 +177,7 @@ def _say(
     reporter: Reporter, preparing_s: float, training_s: float, disk: int, folder: Path
 ) -> None:
     reporter.say(
-        f"Estimate: {_time_text(preparing_s + training_s)} "
-        f"(preparing {_time_text(preparing_s)}, training and scoring {_time_text(training_s)}), "
+        f"Estimate: {about(preparing_s + training_s)} "
+        f"(preparing {about(preparing_s)}, training and scoring {about(training_s)}), "
         f"{disk / 1e9:.2f} GB of disk ({free_disk_bytes(folder) / 1e9:.1f} GB free)."
     )
-
-
-def _time_text(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _require_disk(disk: int, folder: Path) -> None:
-    free = free_disk_bytes(folder)
-    if disk + DISK_RESERVE_BYTES > free:
-        raise MachineError(
-            "The disk is too small for this run.",
-            where=str(folder),
-            met=f"{free / 1e9:.1f} GB free",
-            wanted=f"about {(disk + DISK_RESERVE_BYTES) / 1e9:.1f} GB",
-            how="free some space, lower --keep, or name another folder with --cache and [paths].",
-        )

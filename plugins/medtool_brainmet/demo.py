@@ -9,6 +9,7 @@ a broken file, a second study.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtool.core.processes import begin_worker
+from medtool.core.progress import Reporter, Silent
 from medtool.data.machine import usable_cores
 from medtool_brainmet.demo_dicom import (
     Acquisition,
@@ -70,7 +72,12 @@ class DemoStudy:
     broken_file: bool = False
 
 
-def write_cohort(folder: Path, seed: int, options: DemoOptions | None = None) -> None:
+def write_cohort(
+    folder: Path,
+    seed: int,
+    options: DemoOptions | None = None,
+    reporter: Reporter | None = None,
+) -> None:
     """Write the cohort into ``folder`` (made if missing); the same seed gives the same files."""
     options = options or DemoOptions()
     studies, labels = plan_cohort(seed, options)
@@ -86,10 +93,16 @@ def write_cohort(folder: Path, seed: int, options: DemoOptions | None = None) ->
         with ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=begin_worker
         ) as pool:
-            list(pool.map(write, studies, chunksize=4))
+            _count(pool.map(write, studies, chunksize=4), len(studies), reporter)
     else:
-        for study in studies:
-            write(study)
+        _count(map(write, studies), len(studies), reporter)
+
+
+def _count(written: Iterable[None], studies: int, reporter: Reporter | None) -> None:
+    """Wait for every study, under a bar."""
+    with (reporter or Silent()).progress("Writing", studies) as advance:
+        for _ in written:
+            advance()
 
 
 def plan_cohort(seed: int, options: DemoOptions) -> tuple[list[DemoStudy], dict[str, int]]:

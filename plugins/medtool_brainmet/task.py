@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medtool.core.errors import CaseRefused
+from medtool.core.progress import Reporter
 from medtool.core.records import Case, Finding, Prepared, Section
 from medtool.tasks.bag import BagTask
 from medtool_brainmet.settings import BrainmetSettings
@@ -100,8 +101,8 @@ class Brainmet(BagTask):
 
         return report_sections(run)
 
-    def write_demo(self, folder: Path, seed: int) -> None:
+    def write_demo(self, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
         """A synthetic cohort: see ``medtool_brainmet.demo``."""
         from medtool_brainmet.demo import write_cohort
 
-        write_cohort(folder, seed)
+        write_cohort(folder, seed, reporter=reporter)

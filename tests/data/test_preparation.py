@@ -14,10 +14,12 @@ import pytest
 from faulty_task import FaultyTask, write_scans
 from tiny_task import TinySettings, TinyTask, write_tiny_cohort
 
+from medtool.core.clock import about
 from medtool.core.errors import MachineError
 from medtool.core.records import Case, Source
 from medtool.data.cache import Cache
-from medtool.data.estimate import Estimate, case_weight, estimate, require_disk
+from medtool.data.estimate import case_weight, estimate
+from medtool.data.machine import require_disk
 from medtool.data.preparation import prepare_cases, prepare_stream
 
 
@@ -336,11 +338,20 @@ def test_the_estimate_is_in_proportion(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_too_small_is_said_before(tmp_path: Path) -> None:
-    small = Estimate(cases=9, workers=2, seconds=1.0, cache_bytes=10**12, free_bytes=10**9)
-    with pytest.raises(MachineError, match="disk is too small") as caught:
-        require_disk(small, tmp_path)
+    with pytest.raises(MachineError, match="disk is too small for the cases") as caught:
+        require_disk(10**18, tmp_path, what="the cases", how="buy one.")
     assert caught.value.exit_status == 5
-    require_disk(Estimate(9, 2, 1.0, 10**6, 10**9), tmp_path)
+    require_disk(0, tmp_path, what="nothing", how="")
+
+
+def test_an_estimated_time_is_said_as_roughly_as_it_is_known() -> None:
+    assert [about(s) for s in (4.4, 89, 90, 5399, 12600)] == [
+        "4 s",
+        "89 s",
+        "2 min",
+        "90 min",
+        "3.5 h",
+    ]
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from medtool.core.progress import Reporter
 from medtool.core.records import Case, Prepared
 from medtool.tasks.bag import BagTask
 from medtool.tasks.bag_settings import BagSettings
@@ -82,7 +83,7 @@ class TinyBag(BagTask):
         """The picture times the gain."""
         return image * np.float32(parameters["gain"])
 
-    def write_demo(self, folder: Path, seed: int) -> None:
+    def write_demo(self, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
         """Nothing: tests make their cases in memory."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from medtool.config.sections import DataSection, Section, TaskSettings, TrainSection
 from medtool.core.errors import CaseRefused, InputError
 from medtool.core.geometry import Grid
+from medtool.core.progress import Reporter
 from medtool.core.records import (
     Batch,
     Case,
@@ -248,7 +249,7 @@ class TinyTask(Task):
         """Slices in, logit out."""
         return DeploymentSpec({"slices": (3, SIDE_PX, SIDE_PX)}, ("logit",))
 
-    def write_demo(self, folder: Path, seed: int) -> None:
+    def write_demo(self, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
         """Twelve patients, every other one with a square; the first has two studies."""
         write_tiny_cohort(folder, seed)
 

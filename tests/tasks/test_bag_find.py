@@ -17,6 +17,7 @@ from medtool.core.errors import CaseRefused, InputError, LabelsError
 from medtool.core.records import Case, Cohort, Source
 from medtool.data.cohort import keyed_patients
 from medtool.dicom.series import Series
+from medtool.dicom.volume import series_grid
 
 
 def find(*paths: Path, settings: Mapping[str, Any] | None = None, **more: Any) -> Cohort:
@@ -87,6 +88,63 @@ def test_a_person_overrules_the_choice(tmp_path: Path) -> None:
     (case,) = find(tmp_path, series_overrides={"1.1.2": False}).cases
     assert case.inputs["ct"].uid == "1.1.1"
     assert "left-out-by-person" in {finding.code for finding in case.findings}
+
+
+def _said(tmp_path: Path, **said: bool) -> Cohort:
+    named = {key.replace("_", "."): use for key, use in said.items()}
+    return find(tmp_path, series_overrides=named, overrides_from="series.csv")
+
+
+def test_a_person_takes_a_series_that_its_header_speaks_against(tmp_path: Path) -> None:
+    kind = ["DERIVED", "PRIMARY", "AXIAL", "REFORMATTED"]
+    write(tmp_path / "p", "P1", "1.1", "1.1.1", ImageType=kind)
+    assert [row.code for row in find(tmp_path).refused] == ["reformat"]
+    cohort = _said(tmp_path, **{"1_1_1": True})
+    (case,) = cohort.cases
+    assert case.inputs["ct"].verdict == "accepted"
+    (said,) = [finding for finding in case.findings if finding.code == "reformat"]
+    assert said.severity == "warning"
+    assert "series.csv" in said.message
+    (series,) = cohort.intake["series"]
+    assert (series["verdict"], series["chosen"], series["reasons"]) == ("accepted", True, [])
+    # It has the grid of any other.
+    assert series_grid(case.inputs["ct"]).size == (8, 8, 5)
+
+
+def test_what_cannot_be_read_stays_refused_whatever_a_person_says(tmp_path: Path) -> None:
+    build_series(
+        tmp_path / "p", ramp((2, 8, 8)), patient_id="P1", study_uid="1.1", series_uid="1.2"
+    )
+    (row,) = _said(tmp_path, **{"1_2": True}).refused
+    assert row.code == "too-few-slices;cannot-be-overruled"
+    assert "at least 3 slices. It stays refused, though series.csv says to use it" in row.message
+    # Beside a series that the table leaves at yes the study falls back on that, and says so.
+    write(tmp_path / "p", "P1", "1.1", "1.1.1")
+    (case,) = _said(tmp_path, **{"1_2": True}).cases
+    assert case.inputs["ct"].uid == "1.1.1"
+    (warning,) = [f for f in case.findings if f.code == "cannot-be-overruled"]
+    assert (warning.severity, "1.2" in warning.message) == ("warning", True)
+    # Left out too: nothing remains.
+    (row,) = _said(tmp_path, **{"1_2": True, "1_1_1": False}).refused
+    assert "cannot-be-overruled" in row.code
+
+
+def test_another_modality_is_not_overruled(tmp_path: Path) -> None:
+    write(tmp_path / "p", "P1", "1.1", "1.1.1", Modality="PT")
+    (row,) = _said(tmp_path, **{"1_1_1": True}).refused
+    assert row.code == "wrong-modality;cannot-be-overruled"
+
+
+def test_a_person_leaves_out_a_nifti_file(tmp_path: Path) -> None:
+    nifti(tmp_path / "a.nii")
+    nifti(tmp_path / "b.nii")
+    cohort = find(tmp_path, series_overrides={"a": False}, overrides_from="series.csv")
+    assert [case.case_id for case in cohort.cases] == ["b"]
+    assert [(row.case_id, row.code) for row in cohort.refused] == [("a", "left-out-by-person")]
+    assert {row["case"]: row["chosen"] for row in cohort.intake["series"]} == {
+        "a": False,
+        "b": True,
+    }
 
 
 def test_a_study_that_a_person_left_out_is_a_refused_row(tmp_path: Path) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from faulty_task import FaultyTask, write_scans
 from tiny_task import TinyTask, write_tiny_cohort
 
 from medtool.core import registry
-from medtool.core.errors import InputError, LabelsError, OutputExistsError
+from medtool.core.errors import ExitStatus, InputError, LabelsError, OutputExistsError
 from medtool.data.series_table import read_overrulings, read_series_table
 from medtool.verbs import task_data
 from medtool.verbs.check import check
+from medtool.verbs.preprocess import preprocess
 from medtool.verbs.task_data import DataOptions
 
 TASKS = {"tiny": TinyTask, "faulty": FaultyTask}
@@ -196,3 +199,39 @@ def test_check_says_what_is_expected_of_real_series(
             codes = {finding["code"] for row in series for finding in row["findings"]}
             assert "wrong-modality" in codes, row_modality
     assert len(document["series"]) == sum(line["folder"] == folder for line in lines)
+
+
+@pytest.mark.real_data
+def test_a_person_overrules_a_header_but_not_missing_slices(
+    real_data: Path, tmp_path: Path
+) -> None:
+    # A real head, its header changed so that it calls itself a reformat; a real stack with a hole.
+    for file in (real_data / "head_ct" / "ge_tilt_uneven").iterdir():
+        scan = pydicom.dcmread(file)
+        scan.ImageType = ["DERIVED", "PRIMARY", "AXIAL", "REFORMATTED"]
+        scan.save_as(tmp_path / file.name)
+    options = DataOptions("brainmet", tmp_path)
+    table = tmp_path / "series.csv"
+    assert check(options, csv=table, workers=0).status == ExitStatus.NO_INPUT
+    (row,) = csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines())
+    _edit(table, {row["case"]: {"use": "yes", "who": "Dr. A"}})
+    found = check(replace(options, series=table), workers=0)
+    assert found.status == ExitStatus.DONE
+    (series,) = found.document["series"]
+    assert (series["verdict"], series["chosen"]) == ("repaired", True)
+    assert any("a person says so" in text for text in series["warnings"])
+    assert found.document["overruled"][0]["who"] == "Dr. A"
+    # Its preparation is that of the same scan under an honest header.
+    ready = preprocess(replace(options, series=table), cache=tmp_path / "cache", workers=0)
+    assert ready.status == ExitStatus.DONE
+
+    gap = DataOptions("brainmet", real_data / "torso_ct" / "ge_duplicate_gap")
+    table = tmp_path / "gap.csv"
+    check(gap, csv=table, workers=0)
+    (row,) = csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines())
+    _edit(table, {row["case"]: {"use": "yes"}})
+    (case,) = check(replace(gap, series=table), workers=0).document["cases"]
+    (said,) = case["findings"]
+    assert said["code"] == "too-few-slices;missing-slices;cannot-be-overruled"
+    assert "step 32.50 mm" in said["message"]
+    assert "It stays refused, though" in said["message"]

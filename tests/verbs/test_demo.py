@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from medtool_brainmet.demo import DemoOptions as CohortOptions
 from medtool_brainmet.demo import write_cohort
 
 from medtool.core.errors import ExitStatus, OutputExistsError, UnknownNameError
+from medtool.core.progress import Advance, Reporter
 from medtool.verbs.demo import MARKER, DemoOptions, demo
 from medtool.verbs.options import RunOptions
 
@@ -54,9 +57,38 @@ bootstrap_draws = 100
 """
 
 
-def write_small(task: Brainmet, folder: Path, seed: int) -> None:
+class Bars:
+    """A reporter that keeps what its bars were told."""
+
+    def __init__(self) -> None:
+        self.bars: list[tuple[str, int | None]] = []
+        self.steps = 0
+
+    def say(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    @contextmanager
+    def progress(self, description: str, total: int | None) -> Iterator[Advance]:
+        self.bars.append((description, total))
+
+        def advance(steps: int = 1, note: str = "") -> None:
+            self.steps += steps
+
+        yield advance
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bar_shows_while_the_cohort_is_written(tmp_path: Path, workers: int) -> None:
+    shown = Bars()
+    few = CohortOptions(patients=4, size_px=64, workers=workers, oddities=False)
+    write_cohort(tmp_path, 0, few, shown)
+    assert (shown.bars, shown.steps) == ([("Writing", 4)], 4)
+
+
+def write_small(task: Brainmet, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
     """The task's own cohort with fewer patients, and settings for a short training beside it."""
-    write_cohort(folder, seed, SMALL)
+    write_cohort(folder, seed, SMALL, reporter)
     (folder / "medtool.toml").write_text(QUICK)
 
 

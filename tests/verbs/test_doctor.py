@@ -174,6 +174,9 @@ def test_the_base_packages_are_here_with_their_purpose() -> None:
     assert found["torch"].purpose == "networks: training, and answering with PyTorch"
     assert found["blosc2"].purpose == "the cache"
     assert all(package.found for package in found.values())
+    # What only developers need is no user's business.
+    names = {package.name for package in packages()}
+    assert not names & {"pytest", "mypy", "ruff", "hypothesis", "nibabel", "pipx"}
 
 
 def test_a_missing_package_is_unhealthy_unless_it_is_an_extra() -> None:
