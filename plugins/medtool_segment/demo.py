@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from medtool.core.files import replace_text
 from medtool.core.geometry import Grid
+from medtool.core.progress import Reporter, Silent
 from medtool.core.randomness import generator
 from medtool.data.nifti_writer import write_nifti
 
@@ -55,17 +56,16 @@ class Body:
         return within
 
 
-def write_dataset(folder: Path, seed: int, cases: int = CASES) -> None:
+def write_dataset(
+    folder: Path, seed: int, cases: int = CASES, reporter: Reporter | None = None
+) -> None:
     """Write ``imagesTr``, ``labelsTr`` and ``dataset.json`` into ``folder``."""
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for number in range(cases):
-        case = f"demo_{number:03d}"
-        image, mask, grid = draw_case(seed, number)
-        write_nifti(
-            folder / "imagesTr" / f"{case}_0000.nii.gz", image, grid, description=DESCRIPTION
-        )
-        write_nifti(folder / "labelsTr" / f"{case}.nii.gz", mask, grid, description=DESCRIPTION)
+    with (reporter or Silent()).progress("Writing", cases) as advance:
+        for number in range(cases):
+            _write_case(folder, f"demo_{number:03d}", *draw_case(seed, number))
+            advance()
     document = {
         "channel_names": {"0": "MR"},
         "labels": LABELS,
@@ -76,6 +76,13 @@ def write_dataset(folder: Path, seed: int, cases: int = CASES) -> None:
         "synthetic": True,
     }
     replace_text(folder / "dataset.json", json.dumps(document, indent=1) + "\n")
+
+
+def _write_case(
+    folder: Path, case: str, image: NDArray[np.float32], mask: NDArray[np.uint8], grid: Grid
+) -> None:
+    write_nifti(folder / "imagesTr" / f"{case}_0000.nii.gz", image, grid, description=DESCRIPTION)
+    write_nifti(folder / "labelsTr" / f"{case}.nii.gz", mask, grid, description=DESCRIPTION)
 
 
 def draw_case(seed: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8], Grid]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from medtool.core.progress import Reporter
 from medtool.tasks.segmentation import SegmentationTask
 
 
@@ -14,8 +15,8 @@ class Segment(SegmentationTask):
     name: ClassVar[str] = "segment"
     summary: ClassVar[str] = "Segmentation of any data set, planned from its images and masks."
 
-    def write_demo(self, folder: Path, seed: int) -> None:
+    def write_demo(self, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
         """A synthetic MR data set in nnU-Net's layout: see ``medtool_segment.demo``."""
         from medtool_segment.demo import write_dataset
 
-        write_dataset(folder, seed)
+        write_dataset(folder, seed, reporter=reporter)
