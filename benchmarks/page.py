@@ -58,6 +58,11 @@ TITLES = {
         "decoders as we do: what is gained is that planes decode in parallel, so on two cores the "
         "ratio cannot much exceed two where both sides use equally fast decoders.",
     ),
+    "mask_memory": Text(
+        "Memory of a large mask",
+        "Peak memory of a process that moves a tiny network over a volume in windows, brings its "
+        "answers back to the image's size and decides them, slab by slab.",
+    ),
     "prepare_cohort": Text(
         "Preparing a cohort",
         "The task brainmet's preparation (reading, brain extraction, slices, cache), by worker "
