@@ -10,6 +10,7 @@ with what is there.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG})
 MAX_FRAME_BYTES = 2**28
 # Room for everything but pixels in a deflated data set.
 MAX_HEADER_BYTES = 2**26
+# A single frame of common size is read: mapping a file for it costs page faults, and threads wait
+# for each other where mappings change.
+MAX_READ_BYTES = 2**24
 # Sequences deeper than this are made to exhaust a reader.
 MAX_DEPTH = 32
 
@@ -94,10 +98,10 @@ def frame_bytes(pixels: PixelFormat) -> int:
 def open_frames(path: Path, pixels: PixelFormat) -> FrameTable:
     """The frames of a file; raises CaseRefused with ``truncated-pixels`` and other codes.
 
-    The table keeps the file mapped until it is released.
+    The table keeps the file (mapped, where it is large or has several frames) until it is released.
     """
     frame_bytes(pixels)
-    data: bytes | mmap.mmap = _mapped(path)
+    data = _contents(path, pixels)
     syntax = pixels.transfer_syntax or IMPLICIT_LITTLE
     try:
         start = dataset_start(data)
@@ -222,12 +226,14 @@ def _refuse(code: str, what: str, path: Path, met: str) -> NoReturn:
     raise CaseRefused(code, what, where=str(path), met=met)
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:
+def _contents(path: Path, pixels: PixelFormat) -> bytes | mmap.mmap:
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
             _refuse("truncated-pixels", "The file is empty.", path, "0 bytes")
+        if pixels.frames_in_file == 1 and size <= MAX_READ_BYTES:
+            return file.read()
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _inflated(path: Path, data: bytes | mmap.mmap, start: int, pixels: PixelFormat) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from medtool.core.errors import CaseRefused
 from medtool.core.records import Finding
-from medtool.dicom.decode import check_pixel_format, decode_frame, native_values
+from medtool.dicom.decode import Room, check_pixel_format, decode_frame, native_values
 from medtool.dicom.frames import FrameTable, open_frames
 from medtool.dicom.plain import plain_frame
 from medtool.dicom.series import PixelFormat, Plane
@@ -40,12 +40,13 @@ _EXACT_FLOAT32 = 2**24
 
 @dataclass(slots=True)
 class PlaneReader:
-    """Reads planes one after the other; one reader a thread, since it reuses its buffer.
+    """Reads planes one after the other; one reader a thread, since it reuses its memory.
 
     The frame table of the last file is kept, so that the frames of one file are located once.
     """
 
     buffer: bytearray
+    room: Room = field(default_factory=Room)
     path: Path | None = None
     table: FrameTable | None = None
 
@@ -61,7 +62,7 @@ class PlaneReader:
             plain = plain_frame(plane.path, pixels, self.buffer)
             if plain is not None:
                 return native_values(plain, pixels), ()
-            return decode_frame(self._bytes(plane), pixels)
+            return decode_frame(self._bytes(plane), pixels, self.room)
         except CaseRefused as refusal:
             if not refusal.where:
                 refusal.where = str(plane.path)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -123,7 +123,7 @@ def _read(
         planes = np.empty(source.size[::-1], dtype=np.float32)
     job = _Job(series, lattice, planes, hashing=hashes)
     with ThreadPoolExecutor(threads or usable_cores()) as pool:
-        _finish(pool.map(job.fill, range(len(series.planes))))
+        _finish([pool.submit(job.fill, index) for index in range(len(series.planes))])
         if geometry.is_resampled:
             _resample(pool, geometry, job, array)
     findings = dict.fromkeys(finding for found in job.findings for finding in found)
@@ -227,13 +227,23 @@ def _resample(
         masks = {plane: job.invalid_mask(plane) for plane in parts[index].planes}
         blended_slice(job.planes, masks, parts[index], array[index])
 
-    _finish(pool.map(fill, range(len(parts))))
+    _finish([pool.submit(fill, index) for index in range(len(parts))])
 
 
-def _finish(results: Iterable[None]) -> None:
-    """Wait for all, raising what the first failing one raised."""
-    for _ in results:
-        pass
+def _finish(futures: Sequence[Future[None]]) -> None:
+    """Wait for all, raising what the first failing one raised.
+
+    One wait: asking each for its result would wake this thread, and halt another, once a plane.
+    """
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        for future in futures:
+            future.cancel()
+    # They began in order: whatever comes before one that failed was begun, and none is left out.
+    for future in futures:
+        if not future.cancelled():
+            future.result()
 
 
 def _checked(series: Series) -> StackGeometry:
