@@ -55,8 +55,11 @@ TITLES = {
         "decoder plugins and SimpleITK's series reader. They take turns; the best of each counts; "
         "in every round all pixels are the same bits.",
         "Decoding takes nearly all of the time of compressed series, and both peers call compiled "
-        "decoders as we do: what is gained is that planes decode in parallel, so on two cores the "
-        "ratio cannot much exceed two where both sides use equally fast decoders.",
+        "decoders as we do. Planes decode in parallel, which gives at most a factor of two on two "
+        "cores; what goes beyond comes from a faster decoder. JPEG 2000 has the same one on all "
+        "sides (OpenJPEG). HTJ2K is decoded by OpenJPH, about twice as fast on one core as the "
+        "OpenJPEG of pydicom's plugin, so that beside pydicom two cores give between four and five "
+        "at best.",
     ),
     "mask_memory": Text(
         "Memory of a large mask",
@@ -73,7 +76,8 @@ TITLES = {
     "training_step": Text(
         "A training step",
         "The product's step beside the same network and batch in a bare PyTorch loop, and the "
-        "share of an epoch spent waiting for data.",
+        "share of an epoch spent waiting for data. Steps scatter up and down by a tenth: the "
+        "middle of the rounds' ratios counts, not the best of each side.",
     ),
     "infer_studies": Text(
         "`medtool infer`",
@@ -113,7 +117,8 @@ INTRO = """# Benchmarks
 `make bench` measures all of this in under an hour and writes this page from
 `benchmarks/results/*.json`; each benchmark also runs alone and says with `--help` what it does.
 Seconds differ from machine to machine, so targets are ratios wherever one can be had: both sides
-take turns in one run, and of each the best time counts, for a busy machine only ever adds.
+take turns in one run, and of each the best time counts (a busy machine only ever adds), unless a
+benchmark says otherwise.
 """
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shlex
@@ -141,17 +142,28 @@ def best_in_turn(
     sides: Mapping[str, Callable[[], object]], *, rounds: int, least_s: float = 0.0
 ) -> dict[str, float]:
     """Best seconds of each side; they take turns, after one round that is not counted."""
-    best = dict.fromkeys(sides, float("inf"))
+    seconds = seconds_in_turn(sides, rounds=rounds, least_s=least_s)
+    return {name: min(taken, default=math.inf) for name, taken in seconds.items()}
+
+
+def seconds_in_turn(
+    sides: Mapping[str, Callable[[], object]], *, rounds: int, least_s: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round; every other round begins with the last side.
+
+    One round before is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
     until = time.perf_counter() + least_s
     turn = 0
     while turn <= rounds or time.perf_counter() < until:
-        for name, side in sides.items():
+        for name in list(sides)[:: -1 if turn % 2 else 1]:
             began = time.perf_counter()
-            side()
+            sides[name]()
             if turn:
-                best[name] = min(best[name], time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - began)
         turn += 1
-    return best
+    return seconds
 
 
 @contextmanager
