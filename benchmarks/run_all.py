@@ -1,7 +1,7 @@
 """Every benchmark one after the other, then docs/benchmarks.md: this is ``make bench``.
 
     python benchmarks/run_all.py [--quick] [--only NAME ...] [--peers DIR] [--plugins DIR]
-                                 [--metric-peers DIR]
+                                 [--metric-peers DIR] [--hippocampus DIR]
 
 A benchmark that fails stops no other: which ones failed, and which targets were missed, is said at
 the end. Takes under an hour on two cores. The peers live in environments of their own
@@ -25,6 +25,8 @@ HERE = Path(__file__).parent
 TIMEOUT_S = 3600
 # Exit status of a benchmark that ran, but missed a target.
 MISSED = 1
+WITH_HIPPOCAMPUS = ("nnunet_planning", "nnunet_preparation")
+WITH_PEERS = ("startup", *WITH_HIPPOCAMPUS)
 
 
 def words_for(name: str, options: argparse.Namespace) -> list[str]:
@@ -32,12 +34,14 @@ def words_for(name: str, options: argparse.Namespace) -> list[str]:
     words = ["--out", str(options.out)]
     if options.quick:
         words.append("--quick")
-    if name == "startup" and options.peers is not None:
+    if name in WITH_PEERS and options.peers is not None:
         words += ["--peers", str(options.peers)]
     if name == "read_series" and options.plugins is not None:
         words += ["--plugins", str(options.plugins)]
     if name == "surface_metrics" and options.metric_peers is not None:
         words += ["--peers", str(options.metric_peers)]
+    if name in WITH_HIPPOCAMPUS and options.hippocampus is not None:
+        words += ["--hippocampus", str(options.hippocampus)]
     return words
 
 
@@ -72,6 +76,7 @@ def main() -> int:
     parser.add_argument(
         "--metric-peers", type=Path, help="environment with surface-distance, MONAI"
     )
+    parser.add_argument("--hippocampus", type=Path, help="MSD's Hippocampus set, or a part of it")
     options = parser.parse_args()
     said = [run_one(name, options) for name in options.only]
     if not options.quick:

@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 
 
-NOT_MEASURING = {"cohort", "page", "results", "run_all", "surface_peers"}
+NOT_MEASURING = {"cohort", "nnunet_peer", "page", "results", "run_all", "surface_peers"}
 
 
 def documents() -> dict[str, dict]:
