@@ -209,14 +209,12 @@ def hippocampus_rows(python: Path, source: Path, folder: Path) -> list[Row]:
     }
     data = PeerSet(HIPPOCAMPUS, ("MRI",), 3, len(cases), cases)
     write_sets(folder, [data])
-    began = time.perf_counter()
     known = []
     for case in cases.values():
         volume = read_volume(ImageReference(case.images[0]))
         label = read_mask(ImageReference(case.label)).array
         known.append(case_fingerprint(volume.array[None], label, volume.grid.spacing_mm[::-1]))
     fingerprint = pooled(known)
-    seconds = time.perf_counter() - began
     words = ["fingerprint", dataset_name(1, HIPPOCAMPUS)]
     theirs = ask(python, __file__, words, folder)
     differ: dict[str, list[str]] = {}
@@ -228,7 +226,7 @@ def hippocampus_rows(python: Path, source: Path, folder: Path) -> list[Row]:
     share = 1 - len(differ) / len(PLANNERS)
     (ours,) = fingerprint.intensities
     off = max(
-        abs(getattr(ours, name) - theirs["intensities"][name]) / theirs["intensities"]["std"]
+        abs(getattr(ours, name) - theirs[name]) / theirs["std"]
         for name in ("mean", "median", "std", "percentile_00_5", "percentile_99_5")
     )
     return [
@@ -244,11 +242,6 @@ def hippocampus_rows(python: Path, source: Path, folder: Path) -> list[Row]:
             off,
             "",
             most=MOST_INTENSITY_DIFFERENCE,
-        ),
-        Row(
-            "hippocampus: nnU-Net's fingerprint over ours",
-            theirs["seconds"] / seconds,
-            detail={"seconds": {"medtool": seconds, "nnU-Net, two processes": theirs["seconds"]}},
         ),
     ]
 
@@ -267,12 +260,10 @@ def _peer_fingerprint(name: str) -> dict[str, Any]:
         DatasetFingerprintExtractor,
     )
 
-    began = time.perf_counter()
     found = DatasetFingerprintExtractor(name, num_processes=2).run(overwrite_existing=True)
-    return {
-        "seconds": time.perf_counter() - began,
-        "intensities": next(iter(found["foreground_intensity_properties_per_channel"].values())),
-    }
+    intensities: dict[str, Any]
+    (intensities,) = found["foreground_intensity_properties_per_channel"].values()
+    return intensities
 
 
 def _peer_plans(planner: str, count: str, folder: str) -> list[Any]:

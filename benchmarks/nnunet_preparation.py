@@ -235,6 +235,9 @@ def prepare_peer(name: str, folder: Path) -> Callable[[], object]:
     dataset = json.loads((folder / "raw" / name / "dataset.json").read_text(encoding="utf-8"))
     configuration = manager.get_configuration("3d_fullres")
     files = [str(folder / "ct.nii.gz")], str(folder / "label.nii.gz")
+    # It cannot write over what an earlier round left.
+    for earlier in folder.glob("theirs*"):
+        earlier.unlink()
     return lambda: DefaultPreprocessor(verbose=False).run_case_save(
         str(folder / "theirs"), *files, manager, configuration, dataset
     )
