@@ -59,7 +59,8 @@ TITLES = {
         "cores; what goes beyond comes from a faster decoder. JPEG 2000 has the same one on all "
         "sides (OpenJPEG). HTJ2K is decoded by OpenJPH, about twice as fast on one core as the "
         "OpenJPEG of pydicom's plugin, so that beside pydicom two cores give between four and five "
-        "at best.",
+        "at best. Uncompressed, half of our time is the system's, for reading files and for the "
+        "volume's fresh memory; a second core hardly shortens it.",
     ),
     "mask_memory": Text(
         "Memory of a large mask",
