@@ -20,6 +20,7 @@ from medtool.report.performance import (
 )
 from medtool.report.record import limits_html, versions_html
 from medtool.report.run_view import RunView
+from medtool.report.structures import structures_html
 from medtool.report.templates import interval_text, paragraph_html, table_html
 from medtool.score.compare import Comparison
 
@@ -83,14 +84,16 @@ def _sections(view: RunView, number: int, names: Sequence[str]) -> list[Section]
     made = [
         ("Headline", headline_html),
         ("Performance", performance_html),
+        ("Structures", structures_html),
         ("Worst cases", worst_cases_html),
         ("Suspected label errors", label_errors_html),
         ("Subgroups", subgroups_html),
         ("Confounders", confounders_html),
     ]
     sections = [
-        Section(title + suffix, str(make(view)), start + place)
+        Section(title + suffix, html, start + place)
         for place, (title, make) in enumerate(made)
+        if (html := str(make(view)))
     ]
     if number == len(names) - 1:
         sections.append(Section("What it is not for", str(limits_html(view)), 900))

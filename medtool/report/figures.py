@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import cycle
 from math import nan
 from typing import Any
 
@@ -42,7 +43,7 @@ STYLE: Any = {
 }
 SQUARE_INCHES = (4.1, 3.8)
 # Metrics of history.csv that are drawn, in this order, when they are there.
-CURVE_METRICS = ("auroc", "f1", "sensitivity", "specificity")
+CURVE_METRICS = ("auroc", "f1", "sensitivity", "specificity", "dice")
 
 
 def _style() -> AbstractContextManager[None]:
@@ -158,6 +159,38 @@ def histogram_figure(rows: Sequence[Mapping[str, Any]], threshold: float | None)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper center")
         return figure
+
+
+def spread_figure(values: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """A share of each case by structure: dots, and a box of median and quartiles."""
+    with _style():
+        figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(title=f"{title} by structure", ylabel=title, ylim=(-0.02, 1.02))
+        names = list(values)
+        axes.boxplot([list(values[name]) for name in names], showfliers=False, widths=0.5)
+        for place, name in enumerate(names, 1):
+            # Apart, so that equal values are seen, and the same way every time.
+            offsets = [0.03 * (number * 7 % 11 - 5) for number in range(len(values[name]))]
+            places = [place + offset for offset in offsets]
+            axes.plot(places, values[name], "o", color=BLUE, markersize=3, alpha=0.6)
+        axes.set_xticks(range(1, len(names) + 1), names)
+    return figure
+
+
+def agreement_figure(pairs: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Figure:
+    """Volumes as answered beside those of the reference, and the line on which they are equal."""
+    with _style():
+        figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(title="Volumes", xlabel=f"reference ({unit})", ylabel=f"answer ({unit})")
+        for colour, (name, points) in zip(cycle(SERIES), pairs.items(), strict=False):
+            known, answered = zip(*points, strict=True)
+            axes.plot(known, answered, "o", color=colour, markersize=4, alpha=0.7, label=name)
+        most = max(max(pair) for points in pairs.values() for pair in points)
+        axes.plot([0, most], [0, most], "--", color=GREY, linewidth=1)
+        axes.legend(loc="upper left")
+    return figure
 
 
 def learning_figure(

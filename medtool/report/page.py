@@ -32,6 +32,7 @@ from medtool.report.performance import (
 )
 from medtool.report.record import checkpoints_html, limits_html, versions_html
 from medtool.report.run_view import RunView, view_run
+from medtool.report.structures import plan_html, structures_html
 from medtool.report.templates import time_text
 
 ASSETS = Path(__file__).parent / "assets"
@@ -42,8 +43,10 @@ RUN_SECTIONS: tuple[tuple[int, str, Callable[[RunView], Markup]], ...] = (
     (20, "Flow of studies", flow_html),
     (30, "Cohort", cohort_html),
     (40, "Methods", methods_html),
+    (45, "Plan", plan_html),
     (50, "Learning curves", training_html),
     (60, "Performance", performance_html),
+    (65, "Structures", structures_html),
     (70, "Worst cases", worst_cases_html),
     (80, "Suspected label errors", label_errors_html),
     (90, "Subgroups", subgroups_html),
@@ -72,6 +75,8 @@ def write_report(run: RunFolder, sections: Sequence[Section] = (), *, title: str
     made = [Section(name, str(make(view)), order) for order, name, make in RUN_SECTIONS]
     heading = title or f"{view.run.get('task', 'Run')}: {run.path.name}"
     subtitle = _when(view)
+    # A section that has nothing to say of this run is left out.
+    made = [section for section in made if section.html]
     page = page_html(heading, [*made, *sections], badges=_badges(view), subtitle=subtitle)
     replace_text(run.report_file, page)
     return run.report_file

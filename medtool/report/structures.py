@@ -1,0 +1,139 @@
+"""Masks in the report: structures with their metrics, spread of Dice, agreement of volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from medtool.report import figures
+from medtool.report.run_view import PART_TITLES, RunView
+from medtool.report.templates import (
+    figure_html,
+    figures_html,
+    interval_text,
+    number_text,
+    paragraph_html,
+    table_html,
+)
+
+# Tables of scores that a scoring of masks leaves.
+SUMMARY, BY_CASE = "structures", "structures_by_case"
+UNITS: Mapping[str, str] = {"_mm": " (mm)", "_ml": " (mL)", "_mm2": " (mm²)"}
+METRIC_NAMES: Mapping[str, str] = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "nsd": "Surface Dice (NSD)",
+    "hd_mm": "Hausdorff distance (mm)",
+    "hd95_mm": "95 % Hausdorff distance (mm)",
+    "assd_mm": "Average surface distance (mm)",
+}
+
+
+def structures_html(view: RunView) -> Markup:
+    """Nothing where no masks were scored."""
+    part = view.headline_part
+    tables = view.scores[part].tables if part else {}
+    rows = tables.get(SUMMARY)
+    if not rows:
+        return Markup("")
+    whose, optimistic = PART_TITLES.get(part, part), view.optimistic(part)
+    label = f" ({optimistic})" if optimistic else ""
+    by_case = tables.get(BY_CASE) or ()
+    drawn = []
+    if spread := _by_structure(by_case, "dice"):
+        figure = figures.spread_figure(spread, "Dice")
+        drawn.append(figure_html(figure, f"Dice of each case of the {whose}{label}."))
+    if volumes := _volumes(by_case):
+        figure = figures.agreement_figure(volumes, "mL")
+        caption = f"Volume answered beside that of the reference, {whose}{label}; line: equal."
+        drawn.append(figure_html(figure, caption))
+    return figures_html(drawn) + _summary(rows)
+
+
+def _by_structure(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        value = row.get(metric)
+        if isinstance(value, float) and value == value:
+            found.setdefault(str(row["structure"]), []).append(value)
+    return found
+
+
+def _volumes(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """(reference, answer) of each structure."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if "reference_ml" in row:
+            pair = (float(row["reference_ml"]), float(row["prediction_ml"]))
+            found.setdefault(str(row["structure"]), []).append(pair)
+    return found
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    shown = [
+        {
+            "structure": row["structure"],
+            "metric": metric_name(str(row["metric"])),
+            "mean": row["mean"],
+            "mean_interval": interval_text(*row["mean_interval"]),
+            "median": row["median"],
+            "penalised": row["penalised"],
+            "n": f"{row['n_valid']}"
+            + (f" (+{row['n_missing']} with one empty mask)" if row["n_missing"] else ""),
+            "convention": row["convention"],
+        }
+        for row in rows
+    ]
+    columns = {
+        "structure": "Structure",
+        "metric": "Metric",
+        "mean": "Mean",
+        "mean_interval": "95% interval",
+        "median": "Median",
+        "penalised": "Penalised mean",
+        "n": "Cases",
+        "convention": "Convention",
+    }
+    caption = (
+        "Intervals by bootstrap of patients. Penalised: cases with one empty mask count with the "
+        "diagonal of their image."
+    )
+    return table_html(shown, columns, caption=caption)
+
+
+def metric_name(name: str) -> str:
+    """The name of a metric of masks for a reader, with its unit."""
+    if name in METRIC_NAMES:
+        return METRIC_NAMES[name]
+    for ending, unit in UNITS.items():
+        if name.endswith(ending):
+            return name.removesuffix(ending).replace("_", " ").capitalize() + unit
+    return name.replace("_", " ").capitalize()
+
+
+def plan_html(view: RunView) -> Markup:
+    """What was planned from the data and why; nothing where nothing was."""
+    plan = (view.run.get("audit") or {}).get("plan") or {}
+    chosen = view.preset.get("data", {}).get("preparation", {}).get("configuration", "")
+    configuration = (plan.get("configurations") or {}).get(chosen) or {}
+    decisions = [*plan.get("decisions", ()), *configuration.get("decisions", ())]
+    if not decisions:
+        return Markup("")
+    intro = paragraph_html(
+        f"Planned for the configuration {chosen} from the training and selection cases; what the "
+        "preset fixed stands above it. Batch and patch as they were used: "
+        f"{view.preset.get('train', {}).get('batch_cases')} patches of "
+        + " x ".join(map(str, view.preset.get("model", {}).get("patch_size_vox", ())))
+        + " voxels."
+    )
+    rows = [
+        {"what": entry["what"], "value": _short(entry["value"]), "why": entry["why"]}
+        for entry in decisions
+    ]
+    return intro + table_html(rows, {"what": "Decision", "value": "Value", "why": "Why"})
+
+
+def _short(value: Any) -> str:
+    return number_text(value) if isinstance(value, float) else str(value)
