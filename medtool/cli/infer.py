@@ -32,6 +32,10 @@ By = Annotated[
 Overlays = Annotated[
     bool, typer.Option("--overlays", help="Also write pictures of what an answer rests on.")
 ]
+DicomSeg = Annotated[
+    bool,
+    typer.Option("--dicom-seg", help="Also write masks as DICOM SEG, on the slices of the series."),
+]
 Pseudonymise = Annotated[
     Path | None,
     typer.Option(
@@ -58,6 +62,7 @@ def command(
     output: Output,
     by: By = None,
     overlays: Overlays = False,
+    dicom_seg: DicomSeg = False,
     pseudonymise: Pseudonymise = None,
     resume: Continue = False,
     force: Force = False,
@@ -87,6 +92,7 @@ def command(
             output=output,
             by=by,  # type: ignore[arg-type]
             overlays=overlays,
+            dicom_seg=dicom_seg,
             pseudonymise=pseudonymise,
             allow_demo=allow_demo,
             resume=resume,

@@ -173,6 +173,19 @@ class Task(ABC):
         """Overlays that show a person what the answer rests on; none by default."""
         return []
 
+    def write_dicom(
+        self, prediction: Prediction, case: Case, folder: Path, model: Any
+    ) -> list[Path]:
+        """The answer as DICOM objects below ``folder``; none where the input was no DICOM.
+
+        Raises UsageError where the task's answers are none that DICOM has objects for.
+        """
+        raise UsageError(
+            f"Answers of the task '{self.name}' are no masks.",
+            met="--dicom-seg",
+            how="leave --dicom-seg out.",
+        )
+
     def pool(self, predictions: Sequence[Prediction]) -> Prediction:
         """One answer for the cases of one patient, in the order of study dates.
 

@@ -193,6 +193,22 @@ class SegmentationTask(Task):
 
         return read_prediction(row, folder)
 
+    def picture(
+        self, prediction: Prediction, prepared: Prepared, case: Case, folder: Path
+    ) -> list[Path]:
+        """Axial, coronal and sagittal planes with the answer and, where known, the reference."""
+        from medtool.tasks.segmentation_predict import draw_prediction
+
+        return draw_prediction(self.settings.data, prediction, case, folder)
+
+    def write_dicom(
+        self, prediction: Prediction, case: Case, folder: Path, model: Any
+    ) -> list[Path]:
+        """A DICOM SEG that refers to the slices of the series that was answered."""
+        from medtool.tasks.segmentation_predict import write_dicom_seg
+
+        return write_dicom_seg(self.settings.data, prediction, case, folder, model)
+
     def decide(
         self, predictions: Sequence[Prediction], truths: Sequence[Truth]
     ) -> Mapping[str, Any]:

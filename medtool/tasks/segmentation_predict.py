@@ -7,6 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from medtool import __version__
+from medtool.core.files import file_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Prediction, Prepared, Truth
 from medtool.data.dataset_record import ImageReference
@@ -14,8 +18,10 @@ from medtool.data.masks import label_volumes_ml, voxel_ml, write_mask
 from medtool.data.placement import placement_from_facts
 from medtool.data.resampling import separate_axis
 from medtool.data.volumes import read_mask
+from medtool.dicom.series import Series
 from medtool.predict.choose_postprocessing import Validated, choose_postprocessing
 from medtool.predict.decide import LabelRule, Placement, decide
+from medtool.predict.layout import use_fast_layout
 from medtool.predict.postprocess import Step, postprocessed, step_from_dict
 from medtool.predict.sliding_window import Windows, sliding_window
 from medtool.tasks.segmentation_labels import (
@@ -24,6 +30,8 @@ from medtool.tasks.segmentation_labels import (
     structures,
     volume_column,
 )
+from medtool.tasks.segmentation_pictures import draw_overlay
+from medtool.tasks.segmentation_reading import read_case
 
 if TYPE_CHECKING:
     from medtool.predict.model import Model
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
     )
 
 MASK = "mask"
-MASKS_FOLDER = "masks"
+MASKS_FOLDER, SEG_FOLDER = "masks", "dicom-seg"
 
 
 def predict_mask(
@@ -47,6 +55,7 @@ def predict_mask(
         batch=infer.batch_windows,
         mirror_axes=tuple(range(len(patch))) if infer.mirror else (),
     )
+    use_fast_layout(model.network, model.device)
     slabs = sliding_window(
         model.network,
         prepared.arrays["image"],
@@ -158,3 +167,42 @@ def read_prediction(row: Mapping[str, Any], folder: Path) -> Prediction:
         arrays={MASK: mask.array},
         grids={MASK: mask.grid},
     )
+
+
+def draw_prediction(
+    data: SegmentationDataSection, prediction: Prediction, case: Case, folder: Path
+) -> list[Path]:
+    """One picture of the first channel with the answer and, where it is known, the reference."""
+    found = read_case(case, data)
+    path = folder / "planes.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = prediction.arrays[MASK].astype(np.uint16)
+    truth = None if found.label is None else found.label.clip(min=0).astype(np.uint16)
+    draw_overlay(found.image[0], mask, truth, found.grid, path, caption=prediction.case_id)
+    return [path]
+
+
+def write_dicom_seg(
+    data: SegmentationDataSection,
+    prediction: Prediction,
+    case: Case,
+    folder: Path,
+    model: Model,
+) -> list[Path]:
+    """The mask as a DICOM SEG on the source slices; nothing where the case is no DICOM series."""
+    from medtool.dicom.segmentation import Maker, Segment, write_segmentation
+
+    series = next((one for one in case.inputs.values() if isinstance(one, Series)), None)
+    if series is None:
+        return []
+    path = folder / SEG_FOLDER / f"{safe_file_stem(prediction.case_id)}.dcm"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    segments = [Segment(name, ids) for name, ids in structures(data).items()]
+    maker = Maker(
+        model=f"medtool {model.task.name}",
+        version=__version__,
+        fingerprint=file_sha256(model.path),
+    )
+    mask = prediction.arrays[MASK].astype(np.uint16)
+    write_segmentation(mask, series, segments, path, maker=maker)
+    return [path]

@@ -43,6 +43,7 @@ class InferOptions:
     output: Path
     by: Literal["case", "patient"] | None = None
     overlays: bool = False
+    dicom_seg: bool = False
     pseudonymise: Path | None = None
     allow_demo: bool = False
     resume: bool = False
@@ -117,6 +118,7 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
         if maker.new_key:
             reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
         maker.check_pooling()
+        maker.check_dicom()
         startup_s = time.perf_counter() - started
         with alone(place.folder):
             if options.force:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool import __version__
+from medtool.core.errors import UsageError
 from medtool.core.files import file_sha256, files_sha256
 from medtool.core.names import safe_file_stem
-from medtool.core.records import Finding, Prediction, RefusedStudy
+from medtool.core.records import Case, Finding, Prediction, RefusedStudy
 from medtool.core.task import Task
 from medtool.data.cache import input_files
 from medtool.data.predictions import LEADING_COLUMNS
@@ -66,6 +67,7 @@ class RowMaker:
             "checkpoint": self._checkpoint_hash,
             "pseudonyms": self._names.name("key", "check") if self._names else "",
             "overlays": self._options.overlays,
+            "dicom_seg": self._options.dicom_seg,
             "device": self._model.device.type,
             "version": __version__,
         }
@@ -109,6 +111,8 @@ class RowMaker:
             row |= _plain(self._model.task.write(prediction, case, folder))
             outputs += [folder / row[name] for name in self._files if row.get(name)]
             elements = [_plain(element) for element in prediction.elements]
+            if self._options.dicom_seg:
+                outputs += self._model.task.write_dicom(prediction, case, folder, self._model)
             if self._options.overlays and outcome.prepared is not None:
                 pictures = folder / "overlays" / safe_file_stem(self.key(case.case_id))
                 outputs += self._model.task.picture(prediction, outcome.prepared, case, pictures)
@@ -206,6 +210,20 @@ class RowMaker:
         """Raises UsageError before any work where the task's answers cannot be pooled."""
         if self._by_patient and type(self._model.task).pool is Task.pool:
             self._model.task.pool(())
+
+    def check_dicom(self) -> None:
+        """Raises UsageError before any work where no DICOM objects can be written."""
+        if not self._options.dicom_seg:
+            return
+        task = self._model.task
+        if type(task).write_dicom is Task.write_dicom:
+            task.write_dicom(Prediction("", "", {}), Case("", "", "", {}), Path(), self._model)
+        if self._names is not None:
+            raise UsageError(
+                "A DICOM SEG carries the ids of its series.",
+                met="--dicom-seg with --pseudonymise",
+                wanted="one of the two",
+            )
 
     # --- record ---------------------------------------------------------------------------
     def record(

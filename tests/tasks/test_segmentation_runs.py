@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from medtool_segment import Segment
@@ -154,3 +155,73 @@ def test_several_channels_are_told_apart_by_their_numbers(tmp_path):
     assert list(found.cases[0].inputs) == ["T1", "T2"]
     assert Path(found.cases[0].inputs["T2"]).name == "a_0001.nii.gz"
     assert [(study.case_id, study.code) for study in found.refused] == [("b", "channels-differ")]
+
+
+def test_pictures_of_the_cases_lie_beside_the_answers(trained):
+    _, result = trained
+    pictures = sorted((result.run / "predictions" / "test" / "overlays").rglob("*.png"))
+    assert pictures
+    page = result.report.read_text(encoding="utf-8")
+    assert "Dice organ" in page
+    assert page.count("data:image/png;base64") >= len(pictures)
+
+
+def test_dicom_goes_in_and_a_segmentation_object_comes_out(trained, tmp_path):
+    """A synthetic MR series: the mask on its grid, and as DICOM SEG with the same voxels."""
+    folder, result = trained
+    image, _, grid = draw_case(3, 0)
+    write_mr_series(tmp_path / "series", image, grid)
+    answers = tmp_path / "answers"
+    done = infer(
+        InferOptions(
+            sources=(tmp_path / "series",),
+            checkpoint=result.checkpoint,
+            output=answers,
+            dicom_seg=True,
+            allow_demo=True,
+            run=RunOptions(workers=0, device="cpu"),
+        )
+    )
+    assert done.ok == 1
+    (row,) = done.rows
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(answers / row["mask"])))
+    (written,) = (answers / "dicom-seg").glob("*.dcm")
+    stored = pydicom.dcmread(written)
+    assert stored.Modality == "SEG"
+    assert [item.SegmentLabel for item in stored.SegmentSequence] == ["organ", "nodule"]
+    pixels = stored.pixel_array.reshape(-1, *image.shape[1:])
+    assert int(pixels.astype(bool).sum()) == int((mask > 0).sum())
+
+
+def write_mr_series(folder, image, grid):
+    """A plain MR series by pydicom alone: axial, one file a slice."""
+    folder.mkdir()
+    study, series, frame = (pydicom.uid.generate_uid() for _ in range(3))
+    scale = 4000 / float(image.max())
+    for number, plane in enumerate(image):
+        header = pydicom.Dataset()
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        header.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+        header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+        header.SOPInstanceUID = pydicom.uid.generate_uid()
+        header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+        header.StudyInstanceUID, header.SeriesInstanceUID = study, series
+        header.FrameOfReferenceUID = frame
+        header.PatientID, header.PatientName, header.Modality = "made", "", "MR"
+        header.PatientBirthDate = header.PatientSex = ""
+        header.StudyDate = header.StudyTime = header.AccessionNumber = header.StudyID = ""
+        header.ReferringPhysicianName = ""
+        header.InstanceNumber, header.SeriesNumber = number + 1, 1
+        header.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        x, y, z = grid.origin_mm
+        header.ImagePositionPatient = [round(v, 6) for v in (x, y, z + number * grid.spacing_mm[2])]
+        header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        header.PixelSpacing = [round(v, 6) for v in (grid.spacing_mm[1], grid.spacing_mm[0])]
+        header.SliceThickness = round(grid.spacing_mm[2], 6)
+        header.Rows, header.Columns = plane.shape
+        header.BitsAllocated = header.BitsStored = 16
+        header.HighBit, header.PixelRepresentation, header.SamplesPerPixel = 15, 0, 1
+        header.PhotometricInterpretation = "MONOCHROME2"
+        header.PixelData = (plane.clip(min=0) * scale).astype("<u2").tobytes()
+        header.save_as(folder / f"{number:03d}.dcm", enforce_file_format=True)
