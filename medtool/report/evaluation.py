@@ -20,9 +20,11 @@ from medtool.report.performance import (
 )
 from medtool.report.record import limits_html, versions_html
 from medtool.report.run_view import RunView
+from medtool.report.structures import comparison_html as mask_comparison_html
 from medtool.report.structures import structures_html
 from medtool.report.templates import interval_text, paragraph_html, table_html
 from medtool.score.compare import Comparison
+from medtool.score.paired import MaskComparison
 
 REPORT_FILE = "report.html"
 PART = "evaluation"
@@ -32,7 +34,7 @@ def write_evaluation_report(
     folder: Path,
     *,
     evaluated: Sequence[Mapping[str, Any]],
-    comparison: Comparison | None,
+    comparison: Comparison | MaskComparison | None,
     command: str = "",
 ) -> Path:
     """Write ``report.html`` into ``folder``.
@@ -44,7 +46,12 @@ def write_evaluation_report(
     sections = []
     names = [str(one["name"]) for one in evaluated]
     if comparison is not None:
-        sections.append(Section("Comparison", str(comparison_html(names, comparison)), 5))
+        made = (
+            mask_comparison_html(names, comparison)
+            if isinstance(comparison, MaskComparison)
+            else comparison_html(names, comparison)
+        )
+        sections.append(Section("Comparison", str(made), 5))
     badges: dict[str, Badge] = {}
     for number, one in enumerate(evaluated):
         view = _view(folder, one, command)

@@ -17,9 +17,11 @@ from medtool.report.templates import (
     paragraph_html,
     table_html,
 )
+from medtool.score.paired import MaskComparison
+from medtool.score.segmentation_columns import BY_CASE
 
 # Tables of scores that a scoring of masks leaves.
-SUMMARY, BY_CASE = "structures", "structures_by_case"
+SUMMARY = "structures"
 UNITS: Mapping[str, str] = {"_mm": " (mm)", "_ml": " (mL)", "_mm2": " (mm²)"}
 METRIC_NAMES: Mapping[str, str] = {
     "dice": "Dice",
@@ -137,3 +139,34 @@ def plan_html(view: RunView) -> Markup:
 
 def _short(value: Any) -> str:
     return number_text(value) if isinstance(value, float) else str(value)
+
+
+def comparison_html(names: Sequence[str], found: MaskComparison) -> Markup:
+    """Both models in every structure and metric, with the difference on the same cases."""
+    rows = [
+        {
+            "structure": one.structure,
+            "metric": metric_name(one.metric),
+            "first": one.first,
+            "second": one.second,
+            "difference": one.difference,
+            "interval": interval_text(*one.interval),
+            "n": one.n,
+            "bootstrap": one.holm_bootstrap,
+            "wilcoxon": one.holm_wilcoxon,
+        }
+        for one in found.differences
+    ]
+    columns = {
+        "structure": "Structure",
+        "metric": "Metric",
+        "first": names[0],
+        "second": names[1],
+        "difference": "First minus second",
+        "interval": f"{found.confidence:.0%} interval",
+        "n": "Cases",
+        "bootstrap": "p, paired bootstrap",
+        "wilcoxon": "p, Wilcoxon",
+    }
+    caption = "Patients are the unit; p values are adjusted for all comparisons by Holm's method."
+    return table_html(rows, columns, caption=caption)

@@ -57,6 +57,18 @@ class PairedDifference:
         )
 
 
+@dataclass(frozen=True)
+class MaskComparison:
+    """Two models' masks on the cases that both answered, in every structure and metric."""
+
+    differences: tuple[PairedDifference, ...]
+    confidence: float
+
+    def lines(self) -> list[str]:
+        """One sentence a comparison."""
+        return [one.line() for one in self.differences]
+
+
 def compare_segmentations(
     first: Sequence[ScoredCase],
     second: Sequence[ScoredCase],

@@ -12,6 +12,9 @@ from medtool.score.overlap import Mask
 from medtool.score.sample import FloatArray
 from medtool.score.segmentation import DISTANCES, Row, SegmentationOptions
 
+# The table of scores that has a row of every structure of every case.
+BY_CASE = "structures_by_case"
+
 BOTH_EMPTY = "cases with neither mask are not counted"
 OVERLAPS = f"{BOTH_EMPTY}; with one of them, 0"
 UNDEFINED = "cases without a denominator are not counted"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medtool.core.records import Prediction, Scores, Truth
 from medtool.data.grids import require_same_grid
 from medtool.score.segmentation import SegmentationOptions, score_structures
-from medtool.score.segmentation_columns import ScoredCase
+from medtool.score.segmentation_columns import BY_CASE, ScoredCase
 from medtool.score.segmentation_summary import summarise_structures
 from medtool.tasks.segmentation_labels import structures
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from medtool.tasks.segmentation_settings import SegmentationSettings
 
 MASK = "mask"
-# Rows of every structure of every case, in the tables of the scores.
-BY_CASE = "structures_by_case"
 
 
 def options_of(settings: SegmentationSettings) -> SegmentationOptions:

@@ -20,6 +20,8 @@ from medtool.data.cohort import build_cohort
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.predictions import read_predictions
 from medtool.data.run_folder import RunFolder, write_json
+from medtool.score.paired import MaskComparison, compare_segmentations
+from medtool.score.segmentation_columns import BY_CASE, ScoredCase
 from medtool.verbs.evaluate_result import Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
     NOT_CHECKED,
@@ -90,7 +92,8 @@ def evaluate_masks(options: EvaluateOptions, reporter: Reporter) -> Evaluation:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="medtool-")))
         subjects = _subjects(options, root, reporter)
         evaluated = tuple(_evaluated(subject, options, reporter) for subject in subjects)
-        result = Evaluation(evaluated, None, ())
+        comparison = _compared(evaluated, subjects, options) if len(evaluated) == 2 else None
+        result = Evaluation(evaluated, comparison, ())
         if options.output is None:
             return result
         return _written(result, subjects, options)
@@ -213,6 +216,33 @@ def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporte
     )
 
 
+def _compared(
+    evaluated: Sequence[Evaluated], subjects: Sequence[MaskSubject], options: EvaluateOptions
+) -> MaskComparison:
+    """Both models on the cases that both answered. Raises UsageError where there are none."""
+    cases = [_scored_cases(one) for one in evaluated]
+    common = cases[0].keys() & cases[1].keys()
+    if not common:
+        raise UsageError(
+            "The two models answered no case in common.",
+            met=" and ".join(one.name for one in evaluated),
+        )
+    metrics = options.metrics or subjects[0].task.settings.metrics
+    first, second = ([one[name] for name in sorted(common)] for one in cases)
+    found = compare_segmentations(first, second, metrics=metrics, seed=options.seed)
+    return MaskComparison(tuple(found), metrics.confidence)
+
+
+def _scored_cases(one: Evaluated) -> dict[str, ScoredCase]:
+    """The rows of each case, as they were scored."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    patients: dict[str, str] = {}
+    for row in one.scores.tables[BY_CASE]:
+        rows.setdefault(str(row["case"]), []).append(dict(row))
+        patients[str(row["case"])] = str(row["patient"])
+    return {name: ScoredCase(name, patients[name], own) for name, own in rows.items()}
+
+
 def _without_training_patients(
     subject: MaskSubject, cases: Sequence[Case], options: EvaluateOptions
 ) -> tuple[list[Case], str, tuple[str, ...]]:
@@ -247,13 +277,14 @@ def _written(
                 "name": one.name,
                 "scores": one.scores,
                 "confounders": (),
+                "metrics": subject.task.settings.metrics.model_dump(mode="json"),
                 "folders": one.folders,
                 "cases": [{"case": name} for name in subject.rows],
                 "synthetic": bool((subject.header or {}).get("synthetic")),
             }
             for one, subject in zip(result.evaluated, subjects, strict=True)
         ],
-        comparison=None,
+        comparison=result.comparison,
         command=options.command,
     )
     return replace(result, report=page)

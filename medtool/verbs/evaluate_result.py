@@ -11,6 +11,7 @@ from typing import Any
 from medtool.core.records import Finding, Score, Scores
 from medtool.score.compare import Comparison
 from medtool.score.document import scores_to_document
+from medtool.score.paired import MaskComparison
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Evaluation:
     """What was found; ``report`` is there when an output was asked for."""
 
     evaluated: tuple[Evaluated, ...]
-    comparison: Comparison | None
+    comparison: Comparison | MaskComparison | None
     findings: tuple[Finding, ...]
     report: Path | None = None
 

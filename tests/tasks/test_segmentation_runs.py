@@ -225,3 +225,14 @@ def write_mr_series(folder, image, grid):
         header.PhotometricInterpretation = "MONOCHROME2"
         header.PixelData = (plane.clip(min=0) * scale).astype("<u2").tobytes()
         header.save_as(folder / f"{number:03d}.dcm", enforce_file_format=True)
+
+
+def test_a_model_beside_itself_differs_in_nothing(trained, tmp_path):
+    _, result = trained
+    found = evaluate(
+        EvaluateOptions(subjects=(result.run, result.run), output=tmp_path / "compared")
+    )
+    differences = found.comparison.differences
+    assert {one.structure for one in differences} == {"organ", "nodule"}
+    assert all(one.difference == 0 for one in differences)
+    assert "First minus second" in found.report.read_text(encoding="utf-8")
