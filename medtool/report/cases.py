@@ -115,7 +115,7 @@ def label_errors_html(view: RunView) -> Markup:
         )
     scored = view.scores[part].per_case
     if not scored or "probability" not in scored[0]:
-        return paragraph_html("Answers are no probabilities: see the worst cases for references.")
+        return Markup("")
     suspected = suspected_label_errors(scored)
     if not suspected:
         return paragraph_html("No label is contradicted with confidence.")

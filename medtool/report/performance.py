@@ -41,6 +41,11 @@ METRIC_TITLES: Mapping[str, str] = {
     "ece": "ECE",
     "mce": "MCE",
     "adaptive_ece": "Adaptive ECE",
+    "dice": "Dice",
+    "iou": "IoU",
+    "nsd": "Surface Dice (NSD)",
+    "hd95_mm": "HD95 (mm)",
+    "assd_mm": "ASSD (mm)",
 }
 HEADLINE = ("auroc", "sensitivity", "specificity", "auprc", "f1", "brier")
 # A fact alone that reaches this AUROC may be what the model learned.
@@ -88,7 +93,7 @@ def _optimistic_text(why: str) -> str:
 def _order(view: RunView, scores: Scores) -> list[str]:
     primary = view.preset.get("metrics", {}).get("primary", "auroc")
     first = [primary] if primary in scores.metrics else []
-    return [*first, *(name for name in HEADLINE if name not in first), *scores.metrics]
+    return list(dict.fromkeys([*first, *HEADLINE, *scores.metrics]))
 
 
 def _card(score: Score, *, first: bool) -> Markup:
@@ -138,6 +143,8 @@ def metrics_table(scores: Scores) -> Markup:
             "convention": score.convention,
         }
         for name, score in scores.metrics.items()
+        # Those of single structures ("dice.liver") have a table of their own.
+        if not (scores.tables.get("structures") and "." in name)
     ]
     bootstrap = scores.tables.get("bootstrap", {})
     confidence = bootstrap.get("confidence", 0.95)
@@ -283,7 +290,8 @@ def confounders_html(view: RunView) -> Markup:
     """Whether a fact of the scan alone predicts the label, beside the model's AUROC."""
     rows: Sequence[Mapping[str, Any]] = view.run.get("confounders") or ()
     if not rows:
-        return paragraph_html("Not measured in this run.")
+        masks = view.headline_part and view.scores[view.headline_part].tables.get("structures")
+        return Markup("") if masks else paragraph_html("Not measured in this run.")
     model = view.scores[view.headline_part].metrics.get("auroc") if view.headline_part else None
     listed = [
         {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool.config import task_from_document
 from medtool.core.checkpoint import find_checkpoint, read_header
-from medtool.core.errors import InputError, UsageError
+from medtool.core.errors import InputError, UnknownNameError, UsageError
 from medtool.core.lazy import Lazily
 from medtool.core.progress import Reporter
 from medtool.core.records import SELECTION_OPTIMISTIC, Case, Source
@@ -60,7 +60,11 @@ class MaskSubject:
 def evaluates_masks(options: EvaluateOptions) -> bool:
     """Whether what was named answers with masks: its task declares no probability."""
     for path in (*options.checkpoints, *options.subjects):
-        task = _task_of(path)
+        try:
+            task = _task_of(path)
+        except UnknownNameError:
+            # Stored probabilities can be scored where their task is not installed.
+            continue
         if task is not None:
             return "probability" not in task.columns
     return False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool.config.sections import MetricsSection
 from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
-from medtool.core.errors import CheckpointError, LeakageError, UsageError
+from medtool.core.errors import CheckpointError, LeakageError, UnknownNameError, UsageError
 from medtool.core.files import file_sha256
 from medtool.core.records import SELECTION_OPTIMISTIC, Case, Prediction
 from medtool.data.predictions import ELEMENTS_FILE, read_predictions, read_table
@@ -64,10 +64,17 @@ class Subject:
     def metrics(self) -> MetricsSection:
         """How its preset says that answers are measured; the defaults where no preset is known.
 
-        Raises PresetError, UnknownNameError as ``task`` does.
+        Of a task that is not installed, what all tasks share. Raises PresetError as ``task`` does.
         """
-        known = self.header is not None or self.preset
-        return self.task().settings.metrics if known else MetricsSection()
+        preset = self.preset if self.header is None else self.header["preset"]
+        if not preset:
+            return MetricsSection()
+        try:
+            return self.task().settings.metrics
+        except UnknownNameError:
+            stated = preset.get("metrics", {})
+            shared = {key: stated[key] for key in MetricsSection.model_fields if key in stated}
+            return MetricsSection.model_validate(shared)
 
     def task(self) -> Task:
         """The task that made the answers. Raises UsageError where it is not known."""

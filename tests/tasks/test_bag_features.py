@@ -13,6 +13,7 @@ from tiny_bag import TinyBag, tiny_cases, tiny_settings
 
 from medtool.core.errors import MachineError
 from medtool.core.records import Case, ExampleKey
+from medtool.data import machine
 from medtool.data.cache import Cache
 from medtool.tasks import bag_features
 from medtool.tasks.bag_features import EPOCH_OF_COPIES, FeatureExamples
@@ -162,8 +163,8 @@ def test_a_disk_that_is_too_small_is_said_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = Setting(tmp_path)
-    monkeypatch.setattr(bag_features, "free_disk_bytes", lambda path: 10_000)
-    with pytest.raises(MachineError, match="do not fit"):
+    monkeypatch.setattr(machine, "free_disk_bytes", lambda path: 10_000)
+    with pytest.raises(MachineError, match="disk is too small"):
         given.precompute()
     assert not list(given.folder.rglob("*.npy"))
 
