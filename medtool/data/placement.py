@@ -1,22 +1,15 @@
-"""Where a prepared image lies in the image that was read, and the way back for scores and masks.
+"""Where a prepared image lies in the image that was read.
 
-Preparation turns the axes, crops and resamples; what follows undoes it in the opposite order.
+Preparation turns the axes, crops and resamples; ``predict.decide`` undoes it in the opposite order.
 Sizes, spacings and the box are in the order of the turned axes, ``input_size_vox`` alone is in that
 of the image that was read (z, y, x).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from medtool.data.resampling import resampled_slabs, separate_axis
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -50,23 +43,3 @@ def placement_from_facts(facts: Mapping[str, Any]) -> Placement:
         prepared_spacing_mm=tuple(facts["prepared_spacing_mm"]),
         prepared_size_vox=tuple(facts["prepared_size_vox"]),
     )
-
-
-def scores_on_box(
-    scores: NDArray[Any], placement: Placement
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """``scores`` (channels, z, y, x) of a prepared image at the size of its box, slab by slab.
-
-    Linear, or by the nearest plane along an axis that is much coarser, as nnU-Net resamples logits
-    back. Gives which planes of the box a slab holds, and the slab (channels, planes, y, x).
-    """
-    separate = separate_axis(placement.prepared_spacing_mm, placement.spacing_mm)
-    return resampled_slabs(scores, placement.cropped_size_vox, order=1, separate=separate)
-
-
-def mask_on_input(mask: NDArray[Any], placement: Placement) -> NDArray[Any]:
-    """A mask of the box (z, y, x) on the grid of the image that was read; 0 around the box."""
-    turned = [placement.input_size_vox[axis] for axis in placement.axes_forward]
-    whole = np.zeros(turned, dtype=mask.dtype)
-    whole[tuple(slice(start, stop) for start, stop in placement.box)] = mask
-    return np.ascontiguousarray(whole.transpose(np.argsort(placement.axes_forward)))

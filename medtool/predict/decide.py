@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtool.data.resampling import separate_axis
 from medtool.predict.planes import planes_of, resized_planes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from medtool.data import placement as preparation
     from medtool.predict.sliding_window import Slab
 
 Size = tuple[int, int, int]
@@ -61,6 +63,20 @@ class Placement:
         """The size to which logits are brought before they are decided."""
         z, y, x = (part.stop - part.start for part in self.crop)
         return z, y, x
+
+
+def way_back(place: preparation.Placement) -> Placement:
+    """What leads from a prepared volume back to the image that it was made of."""
+    first, second, third = place.axes_forward
+    z, y, x = place.input_size_vox
+    along_z, along_y, along_x = (slice(start, stop) for start, stop in place.box)
+    return Placement(
+        image_size_vox=(z, y, x),
+        axes_forward=(first, second, third),
+        crop=(along_z, along_y, along_x),
+        depth_vox=place.prepared_size_vox[0],
+        nearest_axis=separate_axis(place.prepared_spacing_mm, place.spacing_mm),
+    )
 
 
 @dataclass(frozen=True)

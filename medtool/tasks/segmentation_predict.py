@@ -16,11 +16,10 @@ from medtool.core.records import Case, Prediction, Prepared, Truth
 from medtool.data.dataset_record import ImageReference
 from medtool.data.masks import label_volumes_ml, voxel_ml, write_mask
 from medtool.data.placement import placement_from_facts
-from medtool.data.resampling import separate_axis
 from medtool.data.volumes import read_mask
 from medtool.dicom.series import Series
 from medtool.predict.choose_postprocessing import Validated, choose_postprocessing
-from medtool.predict.decide import LabelRule, Placement, decide
+from medtool.predict.decide import LabelRule, decide, way_back
 from medtool.predict.layout import use_fast_layout
 from medtool.predict.postprocess import Step, postprocessed, step_from_dict
 from medtool.predict.sliding_window import Windows, sliding_window
@@ -65,7 +64,7 @@ def predict_mask(
     )
     rule = LabelRule(output_ids(settings.data), regions=has_regions(settings.data))
     grid = prepared.grids["image"]
-    decided = decide(slabs, _placement(prepared.facts), rule)
+    decided = decide(slabs, way_back(placement_from_facts(prepared.facts)), rule)
     mask = postprocessed(decided.mask, _steps(settings, model), voxel_ml(grid))
     return Prediction(
         case_id=case.case_id,
@@ -73,21 +72,6 @@ def predict_mask(
         scalars={},
         arrays={MASK: mask},
         grids={MASK: grid},
-    )
-
-
-def _placement(facts: Mapping[str, Any]) -> Placement:
-    """The way from the prepared volume back to the input."""
-    found = placement_from_facts(facts)
-    first, second, third = found.axes_forward
-    z, y, x = found.input_size_vox
-    along_z, along_y, along_x = (slice(start, stop) for start, stop in found.box)
-    return Placement(
-        image_size_vox=(z, y, x),
-        axes_forward=(first, second, third),
-        crop=(along_z, along_y, along_x),
-        depth_vox=found.prepared_size_vox[0],
-        nearest_axis=separate_axis(found.prepared_spacing_mm, found.spacing_mm),
     )
 
 

@@ -136,13 +136,13 @@ class SegmentationTrainSection(TrainSection):
     """Patches of one step on each device; 0 is planned."""
     examples_per_case: Count = 4
     """How often an epoch shows each case, another patch each time."""
-    optimiser: Literal["adam", "adamw", "sgd"] = "sgd"
+    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
     """The optimiser."""
-    learning_rate: Positive = 1e-2
+    learning_rate: Positive = 2e-3
     """Rate of all groups where no stages are given."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Momentum of sgd."""
-    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of weights; biases and norms have none."""
     schedule: Literal["constant", "cosine", "poly", "plateau"] = "poly"
     """How rates change within the run, as a factor on the rates of the stage."""

@@ -111,6 +111,7 @@ def check_document(found: LabelledCohort, seen: CheckReport) -> dict[str, Any]:
                     "patient": study.patient_id,
                     "study_uid": study.study_uid,
                     "label": None,
+                    "references": [],
                     "usable": False,
                     "findings": [asdict(Finding(study.code, study.message, "refusal"))],
                 }
@@ -129,6 +130,7 @@ def _case_row(case: Case, findings: list[dict[str, Any]]) -> dict[str, Any]:
         "patient": case.patient_id,
         "study_uid": case.study_uid,
         "label": case.label,
+        "references": sorted(case.references),
         "usable": not any(finding["severity"] == "refusal" for finding in findings),
         "findings": [*(asdict(finding) for finding in case.findings), *findings],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,6 +94,8 @@ def check_summary(document: Mapping[str, Any]) -> str:
     text = f"{len(usable)} of {len(cases)} studies can be used, of {patients} patients"
     labels = document["labels"]
     if labels is None:
-        return f"{text}; no labels."
+        named = Counter(name for case in usable for name in case.get("references", ()))
+        masks = ", ".join(f"{count} with a {name}" for name, count in sorted(named.items()))
+        return f"{text}; {masks or 'no labels'}."
     counts = ", ".join(f"{count} labelled {label}" for label, count in labels["cases"].items())
     return f"{text}; {counts}."

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtool.config import Resolved
+from medtool.config.schema import flat_values
 from medtool.core.records import Case
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 # Below the cache of a task: what was measured of each case for the plan.
 FINGERPRINTS_FOLDER = "fingerprints"
+PLANNED_ORIGIN = "planned from the data"
 
 
 def planned_task(
@@ -31,3 +35,11 @@ def planned_task(
     """
     folder = root / task.name / FINGERPRINTS_FOLDER
     return task.planned(cases, intake=intake, folder=folder, workers=workers, reporter=reporter)
+
+
+def with_planned(resolved: Resolved, task: Task) -> Resolved:
+    """The resolved preset with the settings of ``task``; what was planned says so."""
+    before = flat_values(resolved.settings.as_dict())
+    after = flat_values(task.settings.as_dict())
+    changed = {key: PLANNED_ORIGIN for key, value in after.items() if before.get(key) != value}
+    return replace(resolved, settings=task.settings, origins={**resolved.origins, **changed})

@@ -6,9 +6,10 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medtool.config import Resolved, resolve, settings_from_document
+from medtool.config.schema import flat_values
 from medtool.core.checkpoint import LAST_NAME, find_checkpoint, read_header
 from medtool.core.errors import Interrupted, OutputExistsError, UsageError
 from medtool.core.names import safe_file_stem
@@ -203,7 +204,7 @@ def _settings_of_run(
         )
     begun = settings_from_document(task_class, document["preset"])
     if options.preset is not None or _assignments(options):
-        asked, had = _flat(resolved.settings.as_dict()), _flat(begun.as_dict())
+        asked, had = flat_values(resolved.settings.as_dict()), flat_values(begun.as_dict())
         free = {"train.keep", "description", "extends"}
         changed = sorted(
             key
@@ -221,13 +222,3 @@ def _settings_of_run(
             )
     name = str(document.get("preset_name", ""))
     return replace(resolved, settings=begun, preset_name=name)
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -33,7 +33,7 @@ from medtool.train.document import (
 )
 from medtool.train.plan import Plan, make_plan, plan_from_document
 from medtool.train.stages import check_groups
-from medtool.verbs.planning import planned_task
+from medtool.verbs.planning import planned_task, with_planned
 from medtool.verbs.train_data import TrainingData, case_rows, gather
 from medtool.verbs.train_estimate import estimate_run
 from medtool.verbs.train_options import TrainOptions
@@ -85,7 +85,7 @@ def make_ready(
     """
     options = _same_data(options, run) if run.exists() else options
     data, cache = _planned(task, resolved, options, run, reporter)
-    task, resolved = data.task, replace(resolved, settings=data.task.settings)
+    task, resolved = data.task, with_planned(resolved, data.task)
     start = _start(task, resolved.preset_name, resume, reporter)
     plan = _plan(task, start, data, options, resume)
     if resume is not None and options.run.minutes is not None:

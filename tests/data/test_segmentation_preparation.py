@@ -13,9 +13,11 @@ from medtool.core.plan import Configuration
 from medtool.core.records import Prepared
 from medtool.data.case_file import read_case_file, to_bytes
 from medtool.data.fingerprint import CaseFingerprint, pooled
-from medtool.data.placement import Placement, mask_on_input, placement_from_facts, scores_on_box
+from medtool.data.placement import Placement, placement_from_facts
 from medtool.data.planning import make_plan
 from medtool.data.segmentation_preparation import OUTSIDE, locations_name, prepare_image
+from medtool.predict.decide import LabelRule, decide, way_back
+from medtool.predict.sliding_window import Slab
 
 # x, y, z; the coarse axis is x, so the plan turns it to the front.
 SPACING_MM = (2.0, 1.0, 0.5)
@@ -81,17 +83,21 @@ def test_what_is_zero_all_around_is_cropped_and_the_mask_comes_back():
     assert arrays["image"].shape == (1, 8, 20, 16)
     inside = np.zeros_like(label)
     inside[5:25, 4:20, 1:9] = label[5:25, 4:20, 1:9]
-    assert np.array_equal(mask_on_input(arrays["label"], place), inside)
+    assert np.array_equal(on_input(arrays["label"], place), inside)
+
+
+def on_input(label, place):
+    """The prepared label as a network would answer it, decided on the input's grid."""
+    scores = np.stack([label == value for value in (0, 1, 2)]).astype(np.float32)
+    return decide([Slab(0, scores)], way_back(place), LabelRule((0, 1, 2))).mask
 
 
 def test_scores_come_back_to_the_inputs_grid():
     label = ball()
     arrays, facts = prepared(label, noise())
     place = placement_from_facts(json.loads(json.dumps(facts)))
-    one_hot = np.stack([arrays["label"] == value for value in (0, 1, 2)]).astype(np.float16)
 
-    slabs = [slab.argmax(axis=0) for _, slab in scores_on_box(one_hot, place)]
-    found = mask_on_input(np.concatenate(slabs), place)
+    found = on_input(arrays["label"], place)
 
     assert found.shape == label.shape
     for value in (1, 2):
