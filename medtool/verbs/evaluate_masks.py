@@ -154,9 +154,23 @@ def _stored(path: Path, checkpoint: Path | None, options: EvaluateOptions) -> Ma
         folder=path if path.is_dir() else path.with_suffix(""),
         rows=rows,
         silent=silent,
-        data=options.data or task.settings.data.folder,
+        data=options.data or _data_of(checkpoint, path),
         header=header,
         notes=() if header is not None else (NOT_CHECKED,),
+    )
+
+
+def _data_of(checkpoint: Path | None, predictions: Path) -> Path:
+    """Where the run that made the checkpoint found its data. Raises UsageError where none says."""
+    if checkpoint is not None:
+        file, _ = find_checkpoint(checkpoint)
+        run = RunFolder(file.parent.parent)
+        if run.exists():
+            return Path(run.read_run()["data"]["folder"])
+    raise UsageError(
+        "It is not known where the references lie.",
+        where=str(predictions),
+        how="name the data with the references by --data.",
     )
 
 

@@ -131,6 +131,20 @@ def test_evaluation_of_the_same_answers_gives_the_numbers_of_the_run(trained):
     assert overlap(mask == 1, truth == 1).metrics()["dice"] == pytest.approx(wanted)
 
 
+def test_references_are_found_where_the_run_found_them_or_asked_for(trained, tmp_path, monkeypatch):
+    """A relative folder of the preset once led to the whole disk."""
+    _, result = trained
+    test = result.run / "predictions" / "test"
+    monkeypatch.chdir(tmp_path)
+    found = evaluate(EvaluateOptions(subjects=(test,), checkpoints=(result.run,)))
+    stated = result.scores["test"]["metrics"]["dice"]["value"]
+    assert found.evaluated[0].scores.metrics["dice"].value == pytest.approx(stated)
+    lonely = tmp_path / "lonely.safetensors"
+    lonely.write_bytes(result.checkpoint.read_bytes())
+    with pytest.raises(UsageError, match="where the references lie"):
+        evaluate(EvaluateOptions(subjects=(test,), checkpoints=(lonely,)))
+
+
 def test_a_network_that_is_given_in_part_is_refused(trained):
     folder, _ = trained
     settings = resolve(
