@@ -24,17 +24,6 @@ Model = type[BaseModel]
 MOST_KEYS_LISTED = 8
 
 
-def flat_values(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key; lists are values."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= flat_values(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def dotted(path: KeyPath) -> str:
     """``train.stages[1].rates``."""
     text = ""

@@ -32,6 +32,7 @@ from medtool.core.records import (
     Truth,
 )
 from medtool.core.task import Task
+from medtool.tasks.segmentation_labels import MASK
 from medtool.tasks.segmentation_settings import SegmentationSettings
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from medtool.core.progress import Reporter
     from medtool.tasks.segmentation_examples import PatchExamples
 
-MASK = "mask"
 # name -> (type, unit, meaning); the volumes of the single labels stand behind these.
 SEGMENTATION_COLUMNS: Mapping[str, tuple[str, str, str]] = {
     "mask": ("file", "", "the mask on the input's own grid, below the folder of the predictions"),

@@ -9,6 +9,8 @@ from medtool.data.dataset_record import BACKGROUND, LabelScheme
 from medtool.tasks.segmentation_settings import SegmentationDataSection
 
 BACKGROUND_ID = 0
+# Under this name masks stand in references, truths and predictions.
+MASK = "mask"
 
 
 def structures(data: SegmentationDataSection) -> Mapping[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ from medtool.predict.layout import use_fast_layout
 from medtool.predict.postprocess import Step, postprocessed, step_from_dict
 from medtool.predict.sliding_window import Windows, sliding_window
 from medtool.tasks.segmentation_labels import (
+    MASK,
     has_regions,
     output_ids,
     structures,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
         SegmentationSettings,
     )
 
-MASK = "mask"
 MASKS_FOLDER, SEG_FOLDER = "masks", "dicom-seg"
 
 

@@ -24,14 +24,13 @@ from medtool.data.segmentation_preparation import prepare_image
 from medtool.data.volumes import Volume, read_mask, read_volume
 from medtool.dicom import read
 from medtool.dicom.series import Series
-from medtool.tasks.segmentation_labels import scheme_of, structures
+from medtool.tasks.segmentation_labels import MASK, scheme_of, structures
 from medtool.tasks.segmentation_plan import plan_of
 from medtool.tasks.segmentation_settings import SegmentationDataSection, SegmentationSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MASK = "mask"
 # Half a byte of difference is no duplicate: a hash of all voxels.
 HASH_BYTES = 16
 

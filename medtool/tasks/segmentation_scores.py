@@ -13,12 +13,10 @@ from medtool.data.grids import require_same_grid
 from medtool.score.segmentation import SegmentationOptions, score_structures
 from medtool.score.segmentation_columns import BY_CASE, ScoredCase
 from medtool.score.segmentation_summary import summarise_structures
-from medtool.tasks.segmentation_labels import structures
+from medtool.tasks.segmentation_labels import MASK, structures
 
 if TYPE_CHECKING:
     from medtool.tasks.segmentation_settings import SegmentationSettings
-
-MASK = "mask"
 
 
 def options_of(settings: SegmentationSettings) -> SegmentationOptions:

@@ -19,31 +19,26 @@ from medtool.core.progress import Reporter, Silent, tell
 from medtool.core.records import Case, Finding
 from medtool.data.labels import find_labels, read_labels
 from medtool.data.matching import attach_labels
-from medtool.data.patient_hashes import seen_patients
-from medtool.data.run_folder import write_json
 from medtool.score.classification import FoldSelections, SelectionPart, binary_scores
 from medtool.score.compare import Comparison, compare_models
 from medtool.score.confounders import SCAN_FACTS, confounder_aurocs
 from medtool.verbs.evaluate_masks import evaluate_masks, evaluates_masks
-from medtool.verbs.evaluate_result import Evaluated, Evaluation
+from medtool.verbs.evaluate_result import SCORES_FILE, Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
     Row,
     Subject,
     is_checkpoint,
     is_run,
-    left_out_note,
     pooled,
     predictions_subject,
-    refused_patients,
     run_subject,
+    training_gate,
     with_checkpoint,
 )
 from medtool.verbs.options import RunOptions
 
 By = Literal["case", "patient"]
 Seen = Literal["refuse", "leave-out", "report"]
-SEEN_OPTIMISTIC = "includes {n} patients seen in training, optimistic"
-SCORES_FILE = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,10 @@ def evaluate(options: EvaluateOptions, reporter: Reporter | None = None) -> Eval
     evaluated = tuple(_evaluated(subject, options) for subject in subjects)
     comparison = _compared(subjects, options) if len(subjects) == 2 else None
     result = Evaluation(evaluated, comparison, tuple(findings))
-    return _written(result, subjects, options) if options.output is not None else result
+    if options.output is None:
+        return result
+    rows = _page_rows(result, subjects, options)
+    return result.written(options.output, rows, command=options.command)
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -200,24 +198,14 @@ def _labelled(subject: Subject, options: EvaluateOptions) -> tuple[Subject, list
 
 
 def _without_training_patients(subject: Subject, options: EvaluateOptions) -> Subject:
-    """The gate: patients seen in training end the evaluation, unless told otherwise."""
-    if subject.header is None:
-        return subject
+    """The subject as the gate leaves it."""
     patients = [row.case.patient_id for row in subject.rows if row.case.label is not None]
-    table = subject.header.get("patients") or {}
-    if not table.get("hashes"):
-        note = "Whether patients were seen in training is not known: the checkpoint has no list."
-        return replace(subject, notes=(*subject.notes, note))
-    seen = seen_patients(table, patients)
-    if not seen:
-        note = f"None of the {len(set(patients))} patients was seen in training."
-        return replace(subject, notes=(*subject.notes, note))
-    if options.seen == "refuse":
-        raise refused_patients(subject.name, seen, len(set(patients)))
-    if options.seen == "leave-out":
-        rows = tuple(row for row in subject.rows if row.case.patient_id not in seen)
-        return replace(subject, rows=rows, notes=(*subject.notes, left_out_note(len(seen))))
-    return replace(subject, optimistic=SEEN_OPTIMISTIC.format(n=len(seen)))
+    gate = training_gate(subject.header, subject.name, patients, options.seen)
+    rows = tuple(row for row in subject.rows if row.case.patient_id not in gate.left_out)
+    notes = (*subject.notes, *filter(None, [gate.note]))
+    return replace(
+        subject, rows=rows, notes=notes, optimistic=gate.optimistic or subject.optimistic
+    )
 
 
 def _on_common_cases(subjects: Sequence[Subject], reporter: Reporter) -> list[Subject]:
@@ -369,35 +357,21 @@ def _compared(subjects: Sequence[Subject], options: EvaluateOptions) -> Comparis
 
 
 # --- writing ------------------------------------------------------------------------------
-def _written(
+def _page_rows(
     result: Evaluation, subjects: Sequence[Subject], options: EvaluateOptions
-) -> Evaluation:
-    from medtool.report.evaluation import write_evaluation_report
-
-    folder = options.output or Path()
-    write_json(folder / SCORES_FILE, result.document())
-    page = write_evaluation_report(
-        folder,
-        evaluated=[
-            {
-                "name": one.name,
-                "scores": one.scores,
-                "confounders": one.confounders,
-                "folders": one.folders,
-                "cases": [
-                    {
-                        "case": row.case.case_id,
-                        "patient": row.case.patient_id,
-                        **{key: str(value) for key, value in _facts(row.case).items()},
-                    }
-                    for row in subject.rows
-                ],
-                "metrics": (options.metrics or subject.metrics()).model_dump(),
-                "synthetic": bool((subject.header or {}).get("synthetic")),
-            }
-            for one, subject in zip(result.evaluated, subjects, strict=True)
-        ],
-        comparison=result.comparison,
-        command=options.command,
-    )
-    return replace(result, report=page)
+) -> list[dict[str, Any]]:
+    """What the page needs of each model."""
+    return [
+        {
+            **one.page_row(options.metrics or subject.metrics(), subject.header),
+            "cases": [
+                {
+                    "case": row.case.case_id,
+                    "patient": row.case.patient_id,
+                    **{key: str(value) for key, value in _facts(row.case).items()},
+                }
+                for row in subject.rows
+            ],
+        }
+        for one, subject in zip(result.evaluated, subjects, strict=True)
+    ]

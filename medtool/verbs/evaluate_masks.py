@@ -15,11 +15,10 @@ from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.errors import InputError, UnknownNameError, UsageError
 from medtool.core.lazy import Lazily
 from medtool.core.progress import Reporter
-from medtool.core.records import SELECTION_OPTIMISTIC, Case, Source
+from medtool.core.records import SELECTION_OPTIMISTIC, Source
 from medtool.data.cohort import build_cohort
-from medtool.data.patient_hashes import seen_patients
 from medtool.data.predictions import read_predictions
-from medtool.data.run_folder import RunFolder, write_json
+from medtool.data.run_folder import RunFolder
 from medtool.score.paired import MaskComparison, compare_segmentations
 from medtool.score.segmentation_columns import BY_CASE, ScoredCase
 from medtool.verbs.evaluate_result import Evaluated, Evaluation
@@ -28,18 +27,14 @@ from medtool.verbs.evaluate_subjects import (
     PARTS_BY_HONESTY,
     is_checkpoint,
     is_run,
-    left_out_note,
     predictions_record,
-    refused_patients,
+    training_gate,
 )
 from medtool.verbs.infer import InferOptions, infer
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
     from medtool.verbs.evaluate import EvaluateOptions
-
-SEEN_OPTIMISTIC = "includes {n} patients seen in training, optimistic"
-SCORES_FILE = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,14 @@ def evaluate_masks(options: EvaluateOptions, reporter: Reporter) -> Evaluation:
         result = Evaluation(evaluated, comparison, ())
         if options.output is None:
             return result
-        return _written(result, subjects, options)
+        rows = [
+            {
+                **one.page_row(subject.task.settings.metrics, subject.header),
+                "cases": [{"case": name} for name in subject.rows],
+            }
+            for one, subject in zip(evaluated, subjects, strict=True)
+        ]
+        return result.written(options.output, rows, command=options.command)
 
 
 def _subjects(options: EvaluateOptions, root: Path, reporter: Reporter) -> list[MaskSubject]:
@@ -209,7 +211,9 @@ def _rows(path: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
 def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporter) -> Evaluated:
     cases = build_cohort(subject.task, Source((subject.data,)), reporter=reporter).cases
     known = [c for c in cases if c.case_id in subject.rows and subject.task.has_reference(c)]
-    known, optimistic, notes = _without_training_patients(subject, known, options)
+    patients = [case.patient_id for case in known]
+    gate = training_gate(subject.header, subject.name, patients, options.seen)
+    known = [case for case in known if case.patient_id not in gate.left_out]
     if not known:
         raise InputError(
             "No case has both an answer and a reference.",
@@ -223,10 +227,10 @@ def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporte
         Lazily(task.truth, known),
     )
     unlabelled = len(subject.rows) - len(known)
-    notes = (*scores.notes, *subject.notes, *notes)
+    notes = (*scores.notes, *subject.notes, *filter(None, [gate.note]))
     return Evaluated(
         name=subject.name,
-        scores=replace(scores, notes=notes, optimistic=optimistic or subject.optimistic),
+        scores=replace(scores, notes=notes, optimistic=gate.optimistic or subject.optimistic),
         confounders=(),
         unlabelled=unlabelled,
         silent=subject.silent,
@@ -259,50 +263,3 @@ def _scored_cases(one: Evaluated) -> dict[str, ScoredCase]:
         rows.setdefault(str(row["case"]), []).append(dict(row))
         patients[str(row["case"])] = str(row["patient"])
     return {name: ScoredCase(name, patients[name], own) for name, own in rows.items()}
-
-
-def _without_training_patients(
-    subject: MaskSubject, cases: Sequence[Case], options: EvaluateOptions
-) -> tuple[list[Case], str, tuple[str, ...]]:
-    """The gate: the cases that may be scored, why numbers are optimistic, and what is said."""
-    table = (subject.header or {}).get("patients") or {}
-    if not table.get("hashes"):
-        return list(cases), "", ()
-    patients = [case.patient_id for case in cases]
-    seen = seen_patients(table, patients)
-    if not seen:
-        said = f"None of the {len(set(patients))} patients was seen in training."
-        return list(cases), "", (said,)
-    if options.seen == "refuse":
-        raise refused_patients(subject.name, seen, len(set(patients)))
-    if options.seen == "leave-out":
-        kept = [case for case in cases if case.patient_id not in seen]
-        return kept, "", (left_out_note(len(seen)),)
-    return list(cases), SEEN_OPTIMISTIC.format(n=len(seen)), ()
-
-
-def _written(
-    result: Evaluation, subjects: Sequence[MaskSubject], options: EvaluateOptions
-) -> Evaluation:
-    from medtool.report.evaluation import write_evaluation_report
-
-    folder = options.output or Path()
-    write_json(folder / SCORES_FILE, result.document())
-    page = write_evaluation_report(
-        folder,
-        evaluated=[
-            {
-                "name": one.name,
-                "scores": one.scores,
-                "confounders": (),
-                "metrics": subject.task.settings.metrics.model_dump(mode="json"),
-                "folders": one.folders,
-                "cases": [{"case": name} for name in subject.rows],
-                "synthetic": bool((subject.header or {}).get("synthetic")),
-            }
-            for one, subject in zip(result.evaluated, subjects, strict=True)
-        ],
-        comparison=result.comparison,
-        command=options.command,
-    )
-    return replace(result, report=page)

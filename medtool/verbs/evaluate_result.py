@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medtool.config.sections import MetricsSection
 from medtool.core.records import Finding, Score, Scores
+from medtool.data.run_folder import write_json
 from medtool.score.compare import Comparison
 from medtool.score.document import scores_to_document
 from medtool.score.paired import MaskComparison
+
+SCORES_FILE = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,17 @@ class Evaluated:
     unlabelled: int
     silent: Mapping[str, str]
     folders: tuple[Path, ...]
+
+    def page_row(self, metrics: MetricsSection, header: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What the page of the evaluation needs of this model, but for its cases."""
+        return {
+            "name": self.name,
+            "scores": self.scores,
+            "confounders": self.confounders,
+            "metrics": metrics.model_dump(mode="json"),
+            "folders": self.folders,
+            "synthetic": bool((header or {}).get("synthetic")),
+        }
 
     def lines(self) -> list[tuple[str, ...]]:
         """The metrics as cells of text, heads first: what a person reads on the screen."""
@@ -39,6 +54,18 @@ class Evaluation:
     comparison: Comparison | MaskComparison | None
     findings: tuple[Finding, ...]
     report: Path | None = None
+
+    def written(
+        self, folder: Path, rows: Sequence[Mapping[str, Any]], *, command: str
+    ) -> Evaluation:
+        """The same with its scores and its page (one row a model) written into ``folder``."""
+        from medtool.report.evaluation import write_evaluation_report
+
+        write_json(folder / SCORES_FILE, self.document())
+        page = write_evaluation_report(
+            folder, evaluated=rows, comparison=self.comparison, command=command
+        )
+        return replace(self, report=page)
 
     def document(self) -> dict[str, Any]:
         """Plain JSON: {"evaluated": [...], "comparison": ...}."""

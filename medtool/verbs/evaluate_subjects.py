@@ -13,6 +13,7 @@ from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
 from medtool.core.errors import CheckpointError, LeakageError, UnknownNameError, UsageError
 from medtool.core.files import file_sha256
 from medtool.core.records import SELECTION_OPTIMISTIC, Case, Prediction
+from medtool.data.patient_hashes import seen_patients
 from medtool.data.predictions import ELEMENTS_FILE, read_predictions, read_table
 from medtool.data.run_folder import RunFolder, fold_folders
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # The part of a run that is evaluated: the most honest one that was predicted.
 PARTS_BY_HONESTY = ("test", "selection")
+SEEN_OPTIMISTIC = "includes {n} patients seen in training, optimistic"
 # Ids that a refusal shows before it counts the rest.
 IDS_SHOWN = 8
 NOT_CHECKED = (
@@ -311,6 +313,38 @@ def _with_threshold(subject: Subject, threshold: float | None) -> Subject:
         replace(r, threshold=threshold) if r.threshold is None else r for r in subject.rows
     )
     return replace(subject, rows=rows)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What is known of patients that a model saw in training: whom to leave out, what to say."""
+
+    left_out: frozenset[str] = frozenset()
+    optimistic: str = ""
+    note: str = ""
+
+
+def training_gate(
+    header: Mapping[str, Any] | None, name: str, patients: Sequence[str], seen: str
+) -> Gate:
+    """The gate of ``patients``, one a case: refuse, leave out or report, as ``seen`` says.
+
+    Raises LeakageError where patients that were seen are refused.
+    """
+    if header is None:
+        return Gate()
+    table = header.get("patients") or {}
+    if not table.get("hashes"):
+        unknown = "Whether patients were seen in training is not known: the checkpoint has no list."
+        return Gate(note=unknown)
+    known, count = seen_patients(table, patients), len(set(patients))
+    if not known:
+        return Gate(note=f"None of the {count} patients was seen in training.")
+    if seen == "refuse":
+        raise refused_patients(name, known, count)
+    if seen == "leave-out":
+        return Gate(left_out=frozenset(known), note=left_out_note(len(known)))
+    return Gate(optimistic=SEEN_OPTIMISTIC.format(n=len(known)))
 
 
 def refused_patients(name: str, seen: Collection[str], patients: int) -> LeakageError:

@@ -20,6 +20,7 @@ from medtool.core.checkpoint import (
     verify_tensors,
 )
 from medtool.core.errors import CheckpointError, OutputExistsError
+from medtool.core.nested import flat_values
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def compare(first: CheckpointHeader, second: CheckpointHeader) -> list[Differenc
     for key in ("task", "epoch", "step", "threshold", "synthetic", "created_by"):
         differences += _differ(key, a.get(key), b.get(key))
     for table in ("preset", "versions", "weights", "fingerprint", "training_range", "plan"):
-        one, two = _flat(a.get(table) or {}), _flat(b.get(table) or {})
+        one, two = flat_values(a.get(table) or {}), flat_values(b.get(table) or {})
         for key in dict.fromkeys([*one, *two]):
             differences += _differ(f"{table}.{key}", one.get(key), two.get(key))
     one, two = _metrics(a), _metrics(b)
@@ -194,13 +195,3 @@ def _differ(what: str, one: object, two: object) -> list[Difference]:
 
 def _text(value: object) -> str:
     return "not there" if value is None else str(value)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.config import Resolved
-from medtool.config.schema import flat_values
+from medtool.core.nested import flat_values
 from medtool.core.records import Case
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtool.config import Resolved, resolve, settings_from_document
-from medtool.config.schema import flat_values
 from medtool.core.checkpoint import LAST_NAME, find_checkpoint, read_header
 from medtool.core.errors import Interrupted, OutputExistsError, UsageError
 from medtool.core.names import safe_file_stem
+from medtool.core.nested import flat_values
 from medtool.core.progress import Reporter, Silent
 from medtool.core.registry import load_task
 from medtool.data.locks import alone
