@@ -1,7 +1,7 @@
 """The family of tasks that call a study positive or negative from its slices, seen as one bag.
 
 A subclass says how a study becomes slices and how a slice is changed and scaled; everything else
-is here and in the modules beside it (``bag_find``, ``bag_network``, ``bag_examples``,
+is here and in the modules beside it (``studies``, ``bag_network``, ``bag_examples``,
 ``bag_learning``, ``bag_predict``, ``bag_features``).
 
 What ``prepare`` has to give:
@@ -114,7 +114,7 @@ class BagTask(Task):
     # --- data -----------------------------------------------------------------------------
     def find(self, source: Source) -> Cohort:
         """Studies below ``source``: DICOM in any order, NIfTI files, or a manifest CSV."""
-        from medtool.tasks.bag_find import find_studies
+        from medtool.tasks.studies import find_studies
 
         return find_studies(
             source,

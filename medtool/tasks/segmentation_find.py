@@ -21,9 +21,9 @@ from medtool.data.datasets import is_dataset, read_dataset
 from medtool.data.layout_files import image_ending, image_stem
 from medtool.data.nifti import is_synthetic
 from medtool.dicom.find import find_files
-from medtool.tasks.bag_find import find_studies
 from medtool.tasks.segmentation_labels import MASK, scheme_of
 from medtool.tasks.segmentation_settings import SegmentationDataSection
+from medtool.tasks.studies import find_studies
 
 # nnU-Net's ending of a channel's file.
 CHANNEL_NUMBER = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")

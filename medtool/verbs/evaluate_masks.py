@@ -85,6 +85,7 @@ def evaluate_masks(options: EvaluateOptions, reporter: Reporter) -> Evaluation:
     References come from ``data``, else from where the run or the preset says. Raises UsageError,
     InputError (no case has both), LeakageError (patients seen in training, unless told).
     """
+    _refuse_what_masks_lack(options)
     with ExitStack() as stack:
         root = options.output
         if root is None:
@@ -103,6 +104,23 @@ def evaluate_masks(options: EvaluateOptions, reporter: Reporter) -> Evaluation:
             for one, subject in zip(evaluated, subjects, strict=True)
         ]
         return result.written(options.output, rows, command=options.command)
+
+
+def _refuse_what_masks_lack(options: EvaluateOptions) -> None:
+    """An option that could change nothing must not look as if it had."""
+    asked = {
+        "--by": options.by != "case",
+        "--threshold": options.threshold is not None,
+        "--labels": options.labels is not None,
+        "--subgroup": bool(options.subgroups),
+    }
+    named = [option for option, is_given in asked.items() if is_given]
+    if named:
+        raise UsageError(
+            "Masks are evaluated by case, beside masks.",
+            met=", ".join(named),
+            how=f"leave {' and '.join(named)} out; --data FOLDER names the references.",
+        )
 
 
 def _subjects(options: EvaluateOptions, root: Path, reporter: Reporter) -> list[MaskSubject]:

@@ -145,6 +145,16 @@ def test_references_are_found_where_the_run_found_them_or_asked_for(trained, tmp
         evaluate(EvaluateOptions(subjects=(test,), checkpoints=(lonely,)))
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("by", "patient"), ("threshold", 0.5), ("labels", Path("labels.csv")), ("subgroups", ("x",))],
+)
+def test_an_option_that_says_nothing_of_masks_is_refused(trained, option, value):
+    _, result = trained
+    with pytest.raises(UsageError, match="beside masks"):
+        evaluate(EvaluateOptions(subjects=(result.run,), **{option: value}))
+
+
 def test_a_network_that_is_given_in_part_is_refused(trained):
     folder, _ = trained
     settings = resolve(

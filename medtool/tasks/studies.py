@@ -23,7 +23,7 @@ from medtool.dicom.choose import choose
 from medtool.dicom.document import intake_document
 from medtool.dicom.overrule import overruled, reasons_to_stay_refused
 from medtool.dicom.series import Intake, Series
-from medtool.tasks.bag_tables import (
+from medtool.tasks.study_tables import (
     ManifestRow,
     VolumeStudies,
     is_manifest,
