@@ -63,6 +63,12 @@ VERBS: tuple[Verb, ...] = (
         resume="run the same command again; a run that has begun goes on with --resume RUN.",
     ),
     Verb("fetch", "fetch", LEARN, "Fetch the weights that a task's training starts from."),
+    Verb(
+        "import",
+        "import_model",
+        LEARN,
+        "Turn a model that another program trained into a checkpoint.",
+    ),
     Verb("demo", "demo", LOOK, "Write a synthetic cohort and run every command on it."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
     Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),

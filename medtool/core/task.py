@@ -8,7 +8,7 @@ group ``medtool.tasks``; ``medtool.testing.check_task`` checks it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from medtool.config.sections import TaskSettings
+    from medtool.core.foreign import ForeignModel
 
 
 class Task(ABC):
@@ -51,6 +52,8 @@ class Task(ABC):
     columns: Mapping[str, tuple[str, str, str]] = {}
     # What a case needs so that something can be learned from it: one word, for refusals.
     reference: ClassVar[str] = "label"
+    # Programs whose models 'medtool import' turns into checkpoints of this task.
+    imports: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -163,6 +166,21 @@ class Task(ABC):
     def predict(self, model: Any, prepared: Prepared, case: Case) -> Prediction:
         """One case, any size, bounded memory; ``model`` is a medtool.predict.model.Model."""
 
+    def require_together(self, tasks: Sequence[Task]) -> None:
+        """Raises UsageError where models of ``tasks``, such as the folds of a run, cannot answer
+        as one. They may be planned from different cases.
+        """
+        raise UsageError(
+            f"Models of the task '{self.name}' answer one by one.",
+            met=f"{len(tasks)} models in one checkpoint",
+            how="name the checkpoint of one fold.",
+        )
+
+    def predict_together(self, model: Any, prepared: Sequence[Prepared], case: Case) -> Prediction:
+        """As ``predict``, by all of ``model.members`` together; ``prepared`` has one for each."""
+        self.require_together([member.task for member in model.members])
+        raise NotImplementedError
+
     def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
         """Masks and pictures into ``folder``; gives the task's columns of the CSV row."""
         return dict(prediction.scalars)
@@ -227,6 +245,18 @@ class Task(ABC):
     def sections(self, run: Any) -> list[Section]:
         """What the report shows beyond the common part; ``run`` is a data.run_folder.RunFolder."""
         return []
+
+    # --- other programs -------------------------------------------------------------------
+    @classmethod
+    def foreign_models(
+        cls, program: str, folder: Path, *, checkpoint: str, folds: Sequence[str]
+    ) -> Iterator[ForeignModel]:
+        """The models that ``program``, one of ``imports``, left in ``folder``, one after another.
+
+        ``checkpoint`` is best or final; ``folds`` names those that are wanted, all where it is
+        empty. Raises CheckpointError that says in what a model does not fit.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def write_demo(self, folder: Path, seed: int, reporter: Reporter | None = None) -> None:

@@ -40,12 +40,16 @@ def hash_patients(patient_ids: Iterable[str]) -> dict[str, Any]:
 def seen_patients(table: Mapping[str, Any], patient_ids: Iterable[str]) -> set[str]:
     """Those of ``patient_ids`` that the model was trained on or chosen with.
 
-    ``table`` is a checkpoint's ``patients``. Raises CheckpointError where it cannot be understood.
+    ``table`` is a checkpoint's ``patients``; that of several models together holds theirs as
+    ``tables``. Raises CheckpointError where it cannot be understood.
     """
     if not table or not table.get("hashes"):
         return set()
+    patients = sorted(set(patient_ids))
+    if "tables" in table:
+        return {seen for own in table["tables"] for seen in seen_patients(own, patients)}
     known = set(table["hashes"])
-    found = _hashes(table, sorted(set(patient_ids)))
+    found = _hashes(table, patients)
     return {patient for patient, value in found.items() if value in known}
 
 

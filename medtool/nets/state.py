@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medtool.core.checkpoint import RawTensor, read_header
+from medtool.core.ensemble import member_prefix
 from medtool.core.errors import CheckpointError
 from medtool.core.names import nearest_name
 
@@ -50,13 +51,14 @@ def read_tensors(path: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield name.removeprefix(prefix), file.get_tensor(name)
 
 
-def load_network(path: Path, network: nn.Module) -> None:
+def load_network(path: Path, network: nn.Module, *, member: str = "") -> None:
     """Load ``model.*`` of ``path`` into ``network``, which must have exactly these tensors.
 
-    Raises CheckpointError that names the first tensors that are missing, unknown or of another
-    shape.
+    ``member`` names one of several models in the file (``medtool.core.ensemble``). Raises
+    CheckpointError that names the first tensors that are missing, unknown or of another shape.
     """
-    fill(network, dict(read_tensors(path, MODEL_PREFIX)), where=str(path))
+    tensors = dict(read_tensors(path, member_prefix(MODEL_PREFIX, member)))
+    fill(network, tensors, where=f"{path}, {member}" if member else str(path))
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "") -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from medtool.core.clock import READING
 from medtool.core.errors import MachineError, MedtoolError
@@ -15,6 +17,9 @@ from medtool.data.preparation import CaseDone, prepare_stream
 from medtool.data.worker import unforeseen
 from medtool.predict.model import Model
 from medtool.predict.unlike import unlike_training
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
 
 
 @dataclass(frozen=True)
@@ -51,40 +56,69 @@ def predict_cases(
     ``keep_prepared`` False each file of the cache is removed once it was used, so that disk and
     memory stay flat over any number of cases.
     """
-    stream = prepare_stream(
-        model.task,
-        cases,
-        cache,
-        workers=workers,
-        case_timeout_s=case_timeout_s,
-        reporter=reporter or Silent(),
-        stop=stop,
-    )
-    for done in stream:
-        if done.path is None:
+    preparations = _preparations(model, cache)
+    streams = [
+        prepare_stream(
+            own,
+            cases,
+            kept,
+            workers=math.ceil(workers / len(preparations)),
+            case_timeout_s=case_timeout_s,
+            reporter=reporter or Silent(),
+            stop=stop,
+        )
+        for own, kept in preparations.values()
+    ]
+    # Streams end together: each has every case, or stops when it is asked to.
+    for several in zip(*streams, strict=False):
+        missing = next((done for done in several if done.path is None), None)
+        seconds = _seconds(several)
+        if missing is not None:
             yield CaseOutcome(
-                case=done.case,
-                status=done.status,
-                code=done.code,
-                message=done.message,
-                seconds=_seconds(done),
+                case=missing.case,
+                status=missing.status,
+                code=missing.code,
+                message=missing.message,
+                seconds=seconds,
             )
             continue
-        yield _answer(model, done.case, read_prepared(done.path), _seconds(done))
+        paths = {key: done.path for key, done in zip(preparations, several, strict=True)}
+        read = {key: read_prepared(path) for key, path in paths.items() if path is not None}
+        yield _answer(model, several[0].case, read, cache, seconds)
         if not keep_prepared:
-            done.path.unlink(missing_ok=True)
+            for path in filter(None, paths.values()):
+                path.unlink(missing_ok=True)
 
 
-def _seconds(done: CaseDone) -> dict[str, float]:
-    return {READING: done.reading_s, "preparing": done.seconds - done.reading_s}
+def _preparations(model: Model, cache: Cache) -> dict[str, tuple[Task, Cache]]:
+    """Each way in which the model, or its members, want cases prepared: by the key of its cache."""
+    if not model.members:
+        return {cache.key: (model.task, cache)}
+    own = ((member.task, Cache(cache.root, member.task)) for member in model.members)
+    return {kept.key: (task, kept) for task, kept in own}
+
+
+def _seconds(several: Sequence[CaseDone]) -> dict[str, float]:
+    reading = sum(done.reading_s for done in several)
+    return {READING: reading, "preparing": sum(done.seconds for done in several) - reading}
 
 
 def _answer(
-    model: Model, case: Case, prepared: Prepared, spent: Mapping[str, float]
+    model: Model,
+    case: Case,
+    read: Mapping[str, Prepared],
+    cache: Cache,
+    spent: Mapping[str, float],
 ) -> CaseOutcome:
+    """The answer for a case; ``read`` has it in each preparation that is wanted."""
     started = time.perf_counter()
+    prepared = next(iter(read.values()))
     try:
-        prediction = model.task.predict(model, prepared, case)
+        if model.members:
+            every = [read[Cache(cache.root, member.task).key] for member in model.members]
+            prediction = model.task.predict_together(model, every, case)
+        else:
+            prediction = model.task.predict(model, prepared, case)
     except MachineError:
         raise
     except Exception as error:  # noqa: BLE001 - one case must not end the others

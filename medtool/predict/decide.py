@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtool.data.resampling import separate_axis
-from medtool.predict.planes import planes_of, resized_planes
+from medtool.predict.planes import Planes, planes_of, resized_planes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,12 +95,25 @@ def decide(
     What was cropped away is background (0). ``probabilities`` need memory for every channel at the
     image's size.
     """
+    return decide_planes(
+        image_planes(slabs, placement), placement, rule, probabilities=probabilities
+    )
+
+
+def image_planes(slabs: Iterable[Slab], placement: Placement) -> Planes:
+    """The planes (channels, y, x) of logits at the size that was cut out of the image, in order."""
+    size, depth = placement.crop_size_vox, placement.depth_vox
+    return resized_planes(planes_of(slabs), depth, size, placement.nearest_axis)
+
+
+def decide_planes(
+    planes: Planes, placement: Placement, rule: LabelRule, *, probabilities: bool = False
+) -> Decided:
+    """As ``decide``, from planes that have the image's size already."""
     mask = np.zeros(placement.image_size_vox, dtype=rule.dtype)
     chances = _empty_chances(placement.image_size_vox, rule) if probabilities else None
     crop_z, *crop_plane = placement.crop
     labels_there = mask.transpose(placement.axes_forward)[crop_z]
-    size, depth = placement.crop_size_vox, placement.depth_vox
-    planes = resized_planes(planes_of(slabs), depth, size, placement.nearest_axis)
     for row, logits in enumerate(planes):
         labels_there[row][tuple(crop_plane)] = decide_labels(logits, rule)
         if chances is not None:

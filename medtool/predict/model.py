@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 
 from medtool.config import task_from_document
 from medtool.core.checkpoint import CheckpointHeader, find_checkpoint, read_header
+from medtool.core.ensemble import member_header, members_of
 from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """What ``Task.predict`` gets; the network is in evaluation mode and on ``device``."""
+    """What ``Task.predict`` gets; the network is in evaluation mode and on ``device``.
+
+    Of several models together (the folds of a run) ``members`` holds each: ``predict_together`` of
+    the task asks them, and ``network`` only lists theirs.
+    """
 
     task: Task
     network: nn.Module
@@ -32,6 +37,9 @@ class Model:
     header: CheckpointHeader
     path: Path
     found: str
+    members: tuple[Model, ...] = ()
+    # Its name among the members of its file.
+    name: str = ""
 
     @property
     def document(self) -> Mapping[str, Any]:
@@ -66,21 +74,48 @@ def load_model(path: Path, *, device: str = "auto", precision: str = "auto") -> 
     """The model in ``path``: a checkpoint file, or a run's folder (its selected best).
 
     Raises CheckpointError (no usable checkpoint), UnknownNameError (its task is not installed),
-    MachineError (no such device).
+    UsageError (several models that its task does not let answer together), MachineError (no such
+    device).
     """
     file, found = find_checkpoint(path)
     header = read_header(file)
-    task = task_from_document(header.document["task"], header.document["preset"])
     chosen = choose_device(device)
+    kind = choose_precision(precision, chosen)
+    members = tuple(
+        replace(_loaded(member_header(header, m), m.name, chosen, kind), found=found)
+        for m in members_of(header)
+    )
+    if not members:
+        return replace(_loaded(header, "", chosen, kind), found=found)
+    task = members[0].task
+    task.require_together([member.task for member in members])
+    return replace(
+        members[0],
+        network=torch.nn.ModuleList(member.network for member in members),
+        header=header,
+        members=members,
+        name="",
+    )
+
+
+def _loaded(
+    header: CheckpointHeader,
+    name: str,
+    device: torch.device,
+    autocast_type: torch.dtype | None,
+) -> Model:
+    """One model of the file: the only one, or the member ``name``."""
+    task = task_from_document(header.document["task"], header.document["preset"])
     network = task.network()
-    load_network(file, network)
-    network.to(chosen).eval()
+    load_network(header.path, network, member=name)
+    network.to(device).eval()
     return Model(
         task=task,
         network=network,
-        device=chosen,
-        autocast_type=choose_precision(precision, chosen),
+        device=device,
+        autocast_type=autocast_type,
         header=header,
-        path=file,
-        found=found,
+        path=header.path,
+        found="",
+        name=name,
     )

@@ -14,7 +14,7 @@ torch is imported inside methods only: listing tasks and preparing cases do with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from medtool.tasks.segmentation_settings import SegmentationSettings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from medtool.core.foreign import ForeignModel
     from medtool.core.plan import Plan
     from medtool.core.progress import Reporter
     from medtool.tasks.segmentation_examples import PatchExamples
@@ -181,6 +182,18 @@ class SegmentationTask(Task):
 
         return predict_mask(self.settings, model, prepared, case)
 
+    def require_together(self, tasks: Sequence[Task]) -> None:
+        """Models answer together where channels and labels are the same."""
+        from medtool.tasks.segmentation_together import require_alike
+
+        require_alike([task.settings for task in tasks if isinstance(task, SegmentationTask)])
+
+    def predict_together(self, model: Any, prepared: Sequence[Prepared], case: Case) -> Prediction:
+        """The mask of the mean of all members' logits."""
+        from medtool.tasks.segmentation_together import predict_together
+
+        return predict_together(model, prepared, case)
+
     def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
         """The mask as NIfTI, and the volumes."""
         from medtool.tasks.segmentation_predict import write_prediction
@@ -232,6 +245,16 @@ class SegmentationTask(Task):
             outputs=("logits",),
             inside=("encoder", "decoder"),
         )
+
+    # --- other programs -------------------------------------------------------------------
+    @classmethod
+    def foreign_models(
+        cls, program: str, folder: Path, *, checkpoint: str, folds: Sequence[str]
+    ) -> Iterator[ForeignModel]:
+        """The folds of a model folder of nnU-Net v2."""
+        from medtool.tasks.segmentation_nnunet import nnunet_models
+
+        yield from nnunet_models(cls.settings_type, folder, checkpoint=checkpoint, folds=folds)
 
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
         """What was planned from the data, each decision with its reason."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from medtool.data.placement import placement_from_facts
 from medtool.data.volumes import read_mask
 from medtool.dicom.series import Series
 from medtool.predict.choose_postprocessing import Validated, choose_postprocessing
-from medtool.predict.decide import LabelRule, decide, way_back
+from medtool.predict.decide import LabelRule, decide_planes, image_planes, way_back
 from medtool.predict.layout import use_fast_layout
 from medtool.predict.postprocess import Step, postprocessed, step_from_dict
 from medtool.predict.sliding_window import Windows, sliding_window
+from medtool.predict.together import mean_planes
 from medtool.tasks.segmentation_labels import (
     MASK,
     has_regions,
@@ -34,7 +36,10 @@ from medtool.tasks.segmentation_pictures import draw_overlay
 from medtool.tasks.segmentation_reading import read_case
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from medtool.predict.model import Model
+    from medtool.predict.sliding_window import Slab
     from medtool.tasks.segmentation_settings import (
         SegmentationDataSection,
         SegmentationSettings,
@@ -47,24 +52,27 @@ def predict_mask(
     settings: SegmentationSettings, model: Model, prepared: Prepared, case: Case
 ) -> Prediction:
     """The mask (z, y, x) of ids on the input's own grid. Raises CaseRefused."""
-    infer, patch = settings.infer, tuple(settings.model.patch_size_vox)
-    windows = Windows(
-        patch,
-        step=infer.step,
-        batch=infer.batch_windows,
-        mirror_axes=tuple(range(len(patch))) if infer.mirror else (),
-    )
-    use_fast_layout(model.network, model.device)
-    slabs = sliding_window(
-        model.network,
-        prepared.arrays["image"],
-        windows,
-        device=model.device,
-        arithmetic=model.autocast,
-    )
+    return predict_mean(model, [Part(settings, model.network, prepared)], case)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network that answers, how, what it sees, and for how many models it speaks."""
+
+    settings: SegmentationSettings
+    network: nn.Module
+    prepared: Prepared
+    models: int = 1
+
+
+def predict_mean(model: Model, parts: Sequence[Part], case: Case) -> Prediction:
+    """The mask of the mean of the logits of ``parts``; the first says what labels mean."""
+    settings, grid = parts[0].settings, parts[0].prepared.grids["image"]
     rule = LabelRule(output_ids(settings.data), regions=has_regions(settings.data))
-    grid = prepared.grids["image"]
-    decided = decide(slabs, way_back(placement_from_facts(prepared.facts)), rule)
+    ways = [way_back(placement_from_facts(part.prepared.facts)) for part in parts]
+    planes = [image_planes(_slabs(part, model), way) for part, way in zip(parts, ways, strict=True)]
+    mean = mean_planes(planes, [part.models for part in parts]) if len(parts) > 1 else planes[0]
+    decided = decide_planes(mean, ways[0], rule)
     mask = postprocessed(decided.mask, _steps(settings, model), voxel_ml(grid))
     return Prediction(
         case_id=case.case_id,
@@ -72,6 +80,25 @@ def predict_mask(
         scalars={},
         arrays={MASK: mask},
         grids={MASK: grid},
+    )
+
+
+def _slabs(part: Part, model: Model) -> Iterator[Slab]:
+    """Logits of the prepared image, as the settings say how windows move."""
+    infer, patch = part.settings.infer, tuple(part.settings.model.patch_size_vox)
+    windows = Windows(
+        patch,
+        step=infer.step,
+        batch=infer.batch_windows,
+        mirror_axes=tuple(range(len(patch))) if infer.mirror else (),
+    )
+    use_fast_layout(part.network, model.device)
+    return sliding_window(
+        part.network,
+        part.prepared.arrays["image"],
+        windows,
+        device=model.device,
+        arithmetic=model.autocast,
     )
 
 

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from medtool.core.checkpoint import RawTensor
+from medtool.core.ensemble import member_prefix
 from medtool.core.randomness import generator
 from medtool.core.records import DeploymentSpec
 from medtool.nets.state import raw_tensor, read_tensors
 
-INPUT_PREFIX = "probe.input."
-OUTPUT_PREFIX = "probe.output."
+PROBE_PREFIX = "probe."
+INPUT_PREFIX = PROBE_PREFIX + "input."
+OUTPUT_PREFIX = PROBE_PREFIX + "output."
 # Largest difference allowed, as a share of the range of the output.
 TOLERANCE_FLOAT32 = 1e-4
 TOLERANCE_REDUCED = 1e-2
@@ -83,20 +85,29 @@ def answer(
     return {name: found[name].float().cpu().clone() for name in spec.outputs}
 
 
-def has_probe(tensor_names: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint with these tensors holds a probe."""
-    return any(name.startswith(OUTPUT_PREFIX) for name in tensor_names)
+def has_probe(tensor_names: Mapping[str, Any], *, member: str = "") -> bool:
+    """Whether a checkpoint with these tensors holds a probe, of its only model or of ``member``."""
+    return any(name.startswith(_prefix(OUTPUT_PREFIX, member)) for name in tensor_names)
+
+
+def _prefix(prefix: str, member: str) -> str:
+    return member_prefix(PROBE_PREFIX, member) + prefix.removeprefix(PROBE_PREFIX)
 
 
 def check_probe(
-    path: Path, network: nn.Module, spec: DeploymentSpec, *, reduced: bool = False
+    path: Path,
+    network: nn.Module,
+    spec: DeploymentSpec,
+    *,
+    reduced: bool = False,
+    member: str = "",
 ) -> ProbeResult:
     """Compare what ``network`` says to the probe of ``path`` with what is stored there.
 
-    ``reduced`` is for arithmetic of less than 32 bits.
+    ``reduced`` is for arithmetic of less than 32 bits; ``member`` is one of several models.
     """
-    inputs = dict(read_tensors(path, INPUT_PREFIX))
-    wanted = dict(read_tensors(path, OUTPUT_PREFIX))
+    inputs = dict(read_tensors(path, _prefix(INPUT_PREFIX, member)))
+    wanted = dict(read_tensors(path, _prefix(OUTPUT_PREFIX, member)))
     found = answer(network, inputs, spec)
     difference = max(float((found[n] - wanted[n]).abs().max()) for n in wanted)
     lowest = min(float(tensor.min()) for tensor in wanted.values())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from medtool.nets.backbones import backbone_parts, summed_stem
 from medtool.train.weights_store import WeightsRecord, fetched_weights
 
 SAFETENSORS = ".safetensors"
+TENSORS_WANTED = "a table of tensors: .safetensors, or .pt without code (a state_dict)"
 # What programs wrap a table of tensors in, and what they put before its names.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.")
@@ -89,10 +91,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix.lower() == SAFETENSORS:
         return _read_safetensors(path)
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _unreadable(path, str(error).splitlines()[0]) from error
+    found = load_without_code(path, wanted=TENSORS_WANTED)
     while isinstance(found, Mapping) and not any(isinstance(v, Tensor) for v in found.values()):
         inner = next((found[name] for name in WRAPPERS if name in found), None)
         if inner is None:
@@ -106,6 +105,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def load_without_code(path: Path, *, wanted: str, allowed: Sequence[Any] = ()) -> Any:
+    """What ``torch.save`` wrote to ``path``, on the CPU; nothing in it is run.
+
+    Only tensors, plain values and the types ``allowed`` are made. Raises CheckpointError that names
+    whatever else the file wants to make.
+    """
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        met = f"code ({foreign[1]}), of which nothing was run" if foreign else "a damaged pickle"
+        raise _unreadable(path, met, wanted) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        met = (str(error) or type(error).__name__).splitlines()[0]
+        raise _unreadable(path, met, wanted) from error
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -116,12 +133,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, str(error).splitlines()[0]) from error
 
 
-def _unreadable(path: Path, met: str) -> CheckpointError:
+def _unreadable(path: Path, met: str, wanted: str = TENSORS_WANTED) -> CheckpointError:
     return CheckpointError(
         "This file cannot be read as weights.",
         where=str(path),
         met=met,
-        wanted="a table of tensors: .safetensors, or .pt without code (a state_dict)",
+        wanted=wanted,
         how="save the network's state_dict(), not the network, and give that file.",
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from medtool import __version__
 from medtool.core.checkpoint import find_checkpoint, read_header, verify_tensors
+from medtool.core.ensemble import members_of
 from medtool.core.errors import CheckpointError
 from medtool.data.machine import describe_machine, free_disk_bytes
 
@@ -203,7 +204,8 @@ def prove(path: Path, device: str = "auto") -> list[Proof]:
     from medtool.predict.model import load_model
     from medtool.train.probe import check_probe, has_probe
 
-    if not has_probe(header.tensors):
+    names = [member.name for member in members_of(header)] or [""]
+    if not all(has_probe(header.tensors, member=name) for name in names):
         raise CheckpointError(
             "This checkpoint holds no probe.",
             where=str(file),
@@ -213,9 +215,18 @@ def prove(path: Path, device: str = "auto") -> list[Proof]:
     for precision in ("32", "bf16"):
         model = load_model(file, device=device, precision=precision)
         with model.autocast():
-            result = check_probe(
-                file, model.network, model.task.deployment(), reduced=precision != "32"
-            )
+            results = [
+                check_probe(
+                    file,
+                    one.network,
+                    one.task.deployment(),
+                    reduced=precision != "32",
+                    member=one.name,
+                )
+                for one in model.members or (model,)
+            ]
+        # Of several models the worst speaks for all.
+        result = max(results, key=lambda one: (not one.passed, one.share))
         proofs.append(
             Proof(file, str(model.device), precision, result.share, result.tolerance, result.passed)
         )

@@ -23,7 +23,7 @@ def inspection_lines(inspection: Inspection, *, all_layers: bool = False) -> Ite
     slim = ", slim: it can answer, not learn on" if header.is_slim else ""
     yield f"  size      {header.size_bytes / MEGABYTE:.1f} MB{slim}"
     yield f"  task      {document.get('task')}, preset {document.get('preset_name') or 'not named'}"
-    yield f"  position  after epoch {document.get('epoch')} (from 0), step {document.get('step')}"
+    yield from _position_lines(document)
     yield f"  written   {document.get('created_by')} ({_pairs(document.get('versions'))})"
     if document.get("synthetic"):
         yield "  WARNING   trained on synthetic data: not for patients"
@@ -39,6 +39,15 @@ def inspection_lines(inspection: Inspection, *, all_layers: bool = False) -> Ite
     yield from _history_lines(document.get("history") or [])
     yield from _hash_lines(inspection)
     yield from _milestone_lines(inspection)
+
+
+def _position_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    members = [str(member["name"]) for member in document.get("members", ())]
+    if members:
+        yield f"  members   {len(members)} models that answer together: {', '.join(members)}"
+    else:
+        step = "" if document.get("step") is None else f", step {document['step']}"
+        yield f"  position  after epoch {document.get('epoch')} (from 0){step}"
 
 
 def _metric_lines(document: Mapping[str, Any]) -> Iterator[str]:

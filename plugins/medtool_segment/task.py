@@ -14,6 +14,7 @@ class Segment(SegmentationTask):
 
     name: ClassVar[str] = "segment"
     summary: ClassVar[str] = "Segmentation of any data set, planned from its images and masks."
+    imports: ClassVar[tuple[str, ...]] = ("nnunet",)
 
     def write_demo(self, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
         """A synthetic MR data set in nnU-Net's layout: see ``medtool_segment.demo``."""

@@ -28,6 +28,7 @@ from documented import (
     toml_blocks,
     write_playground,
 )
+from nnunet_folder import write_nnunet_place
 
 from medtool.cli.table import VERBS
 from medtool.core.checkpoint import read_header
@@ -38,6 +39,8 @@ from medtool.verbs import PUBLIC_NAMES
 DOCS = ROOT / "docs"
 PAGES = pages()
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
+# Pages whose commands want a model that nnU-Net trained.
+NNUNET_PAGES = ("import",)
 # The programs of commands that install, or reach the network: no test may run them.
 INSTALLERS = ("make", "pip", "pipx", "python3.11", "git")
 
@@ -232,6 +235,9 @@ def test_commands_run(
         (folder / "medtool.toml").unlink()
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    if page.stem in NNUNET_PAGES:
+        (folder / "medtool.toml").unlink()
+        write_nnunet_place(folder)
     for command in commands_to_run(page):
         outcome = medtool(*_expanded(command, folder), folder=folder)
         assert outcome.status == command.status, f"$ {command.text}\n{outcome.out}\n{outcome.err}"
