@@ -150,6 +150,55 @@ CODES: dict[str, Code] = {
     "frames-without-slice": Code(
         "warning", "Frames of a DICOM SEG object that lie on no slice of the series: left out."
     ),
+    # --- PET to SUV -----------------------------------------------------------------------------
+    "suv-not-pet": Code("refusal", "Another modality than PET does not become SUV."),
+    "suv-multiframe": Code("refusal", "A multi-frame (enhanced) PET: its SUV is not computed."),
+    "suv-headers-differ": Code(
+        "refusal", "Files of one PET series state different weights, doses, units or other."
+    ),
+    "suv-units": Code(
+        "refusal",
+        "PET in a unit that cannot become SUV (PROPCPS, counts without Philips' private factors).",
+    ),
+    "suv-uncorrected": Code(
+        "refusal",
+        "PET not corrected for attenuation, or of which it is not clear how it was corrected for "
+        "decay.",
+    ),
+    "suv-weight": Code("refusal", "The patient's weight is missing, or is nobody's."),
+    "suv-dose": Code("refusal", "The injected dose is missing, or is no dose in Bq or MBq."),
+    "suv-half-life": Code(
+        "refusal", "The half-life is missing with the nuclide, is none, or is another nuclide's."
+    ),
+    "suv-times": Code(
+        "refusal",
+        "Times of injection and scan are missing, or leave no plausible time between: injection "
+        "after the scan, or over 2 half-lives before it (3 for nuclides of over 11.5 h).",
+    ),
+    "suv-normalisation": Code(
+        "refusal",
+        "SUV by something else than body weight that sex, weight and height do not bring back.",
+    ),
+    "suv-dose-mbq": Code("repair", "A dose below 10,000 is in MBq, although Bq is the rule."),
+    "suv-injection-day": Code(
+        "repair",
+        "The day of the injection is missing or wrong; its time of day fits the day of the scan, "
+        "or the one before.",
+    ),
+    "suv-reference-time": Code(
+        "warning",
+        "The moment that decay is corrected to is not plainly SeriesTime: which one was taken, "
+        "and why.",
+    ),
+    "suv-assumed": Code(
+        "warning", "Something that the header does not say was inferred from what it says."
+    ),
+    "suv-factors-differ": Code(
+        "warning", "Philips' two ways to SUV disagree: perhaps the weight was edited."
+    ),
+    "suv-unusual": Code("warning", "The highest SUV of the volume is none that patients have."),
+    "suv-factor": Code("note", "What SUV was worked out from."),
+    "suv-converted": Code("note", "SUV by lean body mass or body surface became SUV by weight."),
     # --- files that belong to no series ---------------------------------------------------------
     "not-dicom": Code("skip", "Not a DICOM file."),
     "empty-file": Code("skip", "A file of no bytes."),

@@ -1,0 +1,312 @@
+"""What the header of a PET says that decides on its SUV, read with pydicom.
+
+Intake keeps none of it: it is read again, from every file, when a PET is to become SUV. What all
+files of a series must agree on is in ``PetHeader``, what may differ from file to file (a bed's own
+times) in its ``frames``. Elements are those of PS3.3 C.8.9 and private ones of three vendors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.errors import CaseRefused
+from medtool.dicom import tags
+from medtool.dicom.series import Series
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_DATE = re.compile(r"^(\d{4})\.?(\d{2})\.?(\d{2})$")
+_TIME = re.compile(r"^(\d{2}):?(?:(\d{2}):?(?:(\d{2})(?:\.(\d{1,6}))?)?)?$")
+_DATE_TIME = re.compile(r"^(\d{8})(\d{2,6}(?:\.\d{1,6})?)(?:[+-]\d{4})?$")
+
+# A week: no frame is longer, and none lies farther from the start of its scan.
+LONGEST_MS = 7 * 86_400_000.0
+
+# Private elements: group, creator of the block, element in it (PS3.5, 7.8).
+_GE_SCAN_START = (0x0009, "GEMS_PETD_01", 0x0D)
+_GE_ADMINISTERED = (0x0009, "GEMS_PETD_01", 0x3B)
+_SIEMENS_REFERENCE = (0x0071, "SIEMENS MED PT", 0x22)
+_PHILIPS_SUV = (0x7053, "Philips PET Private Group", 0x00)
+_PHILIPS_ACTIVITY = (0x7053, "Philips PET Private Group", 0x09)
+
+
+@dataclass(frozen=True, slots=True)
+class PetFrame:
+    """Times of one plane: start of its acquisition, FrameReferenceTime, duration."""
+
+    acquired: datetime | None
+    reference_s: float | None
+    duration_s: float | None
+
+
+@dataclass(frozen=True)
+class PetHeader:
+    """The elements of one PET series that decide on SUV; numbers as they are written.
+
+    A number is None where the element is absent or empty, NaN where it holds none; a moment is
+    None in both cases. ``dose`` is RadionuclideTotalDose in whatever unit the site wrote.
+    ``injected`` is RadiopharmaceuticalStartDateTime (or GE's own element), ``injection_time`` the
+    time of day of RadiopharmaceuticalStartTime. ``nuclide`` is the code value of the radionuclide.
+    ``vendor_reference`` is the moment that the vendor says decay was corrected to, and
+    ``vendor_element`` where that stands. The Philips factors are None where they are 0.
+    """
+
+    units: str
+    suv_type: str
+    manufacturer: str
+    series_type: str
+    sex: str
+    weight_kg: float | None
+    height_m: float | None
+    decay_correction: str
+    corrections: frozenset[str]
+    dose: float | None
+    half_life_s: float | None
+    nuclide: str
+    injected: datetime | None
+    injection_time: time | None
+    series_start: datetime | None
+    vendor_reference: datetime | None
+    vendor_element: str
+    philips_suv: float | None
+    philips_activity: float | None
+    has_rescale: bool
+    frames: tuple[PetFrame, ...] = ()
+
+    @property
+    def is_ge(self) -> bool:
+        """Whether the scanner is one of GE's."""
+        return self.manufacturer.upper().startswith("GE")
+
+
+def read_pet_header(series: Series) -> PetHeader:
+    """The header of all planes of a series, in their order.
+
+    Raises CaseRefused: ``suv-not-pet`` (another modality), ``suv-multiframe`` (enhanced PET keeps
+    these elements elsewhere), ``suv-headers-differ`` (files of one series contradict one another),
+    ``unreadable``.
+    """
+    where = str(series.folder)
+    if series.modality != "PT":
+        raise CaseRefused(
+            "suv-not-pet",
+            "Only PET becomes SUV.",
+            where=where,
+            met=f"modality {series.modality or 'not given'}",
+            wanted="PT",
+        )
+    if series.facts.get("sop_class") in tags.ENHANCED_CLASSES:
+        raise CaseRefused(
+            "suv-multiframe",
+            "SUV of a multi-frame (enhanced) PET is not computed.",
+            where=where,
+            how="export the series as single-frame PET images.",
+        )
+    return merged_headers([pet_header(_dataset(p.path)) for p in series.planes], where)
+
+
+def merged_headers(headers: Sequence[PetHeader], where: str) -> PetHeader:
+    """One header with the frames of all; refuses (``suv-headers-differ``) what contradicts."""
+    first = replace(headers[0], frames=())
+    for header in headers:
+        other = replace(header, frames=())
+        if other != first:
+            names = [f.name for f in fields(first) if _differ(first, other, f.name)]
+            if names:
+                raise CaseRefused(
+                    "suv-headers-differ",
+                    "The files of one PET series contradict one another.",
+                    where=where,
+                    met=f"different {', '.join(names)}",
+                    wanted="one value in all files",
+                )
+    return replace(first, frames=tuple(frame for header in headers for frame in header.frames))
+
+
+def _differ(first: PetHeader, other: PetHeader, name: str) -> bool:
+    ours, theirs = getattr(first, name), getattr(other, name)
+    both_nan = all(isinstance(v, float) and math.isnan(v) for v in (ours, theirs))
+    return bool(ours != theirs) and not both_nan
+
+
+def _dataset(path: Path) -> Dataset:
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    except OSError as error:
+        raise CaseRefused(
+            "unreadable",
+            "The file cannot be read.",
+            where=str(path),
+            met=error.strerror or type(error).__name__,
+        ) from error
+
+
+def pet_header(dataset: Dataset) -> PetHeader:
+    """The elements of one file (one frame)."""
+    with warnings.catch_warnings():
+        # What pydicom says of odd values is judged here, by the values.
+        warnings.simplefilter("ignore")
+        return _header(dataset)
+
+
+def _header(dataset: Dataset) -> PetHeader:
+    drug = _first_item(dataset, "RadiopharmaceuticalInformationSequence")
+    reference, element = _vendor_reference(dataset)
+    injected = date_time(_text(drug, "RadiopharmaceuticalStartDateTime"))
+    if injected is None and _text(dataset, "Manufacturer").upper().startswith("GE"):
+        injected = date_time(_private_text(dataset, *_GE_ADMINISTERED))
+    acquired = moment(_text(dataset, "AcquisitionDate"), _text(dataset, "AcquisitionTime"))
+    acquired = acquired or date_time(_text(dataset, "AcquisitionDateTime"))
+    series_date = _text(dataset, "SeriesDate") or _text(dataset, "StudyDate")
+    acquired = acquired or moment(series_date, _text(dataset, "AcquisitionTime"))
+    return PetHeader(
+        units=_text(dataset, "Units").upper(),
+        suv_type=_text(dataset, "SUVType").upper(),
+        manufacturer=_text(dataset, "Manufacturer"),
+        series_type=_text(dataset, "SeriesType").upper(),
+        sex=_text(dataset, "PatientSex").upper(),
+        weight_kg=_number(_text(dataset, "PatientWeight")),
+        height_m=_number(_text(dataset, "PatientSize")),
+        decay_correction=_text(dataset, "DecayCorrection").upper(),
+        corrections=frozenset(_text(dataset, "CorrectedImage").upper().split("\\")) - {""},
+        dose=_number(_text(drug, "RadionuclideTotalDose")),
+        half_life_s=_number(_text(drug, "RadionuclideHalfLife")),
+        nuclide=_text(_first_item(drug, "RadionuclideCodeSequence"), "CodeValue"),
+        injected=injected,
+        injection_time=time_of_day(_text(drug, "RadiopharmaceuticalStartTime")),
+        series_start=moment(series_date, _text(dataset, "SeriesTime")),
+        vendor_reference=reference,
+        vendor_element=element,
+        philips_suv=_number(_private_text(dataset, *_PHILIPS_SUV)) or None,
+        philips_activity=_number(_private_text(dataset, *_PHILIPS_ACTIVITY)) or None,
+        has_rescale=bool(_text(dataset, "RescaleSlope") and _text(dataset, "RescaleIntercept")),
+        frames=(
+            PetFrame(
+                acquired,
+                _seconds(_number(_text(dataset, "FrameReferenceTime"))),
+                _seconds(_number(_text(dataset, "ActualFrameDuration"))),
+            ),
+        ),
+    )
+
+
+def _vendor_reference(dataset: Dataset) -> tuple[datetime | None, str]:
+    maker = _text(dataset, "Manufacturer").upper()
+    for beginnings, element, name in (
+        (("SIEMENS", "CPS"), _SIEMENS_REFERENCE, "Siemens' (0071,xx22)"),
+        (("GE",), _GE_SCAN_START, "GE's (0009,xx0D)"),
+    ):
+        if maker.startswith(beginnings):
+            found = date_time(_private_text(dataset, *element))
+            return found, name if found else ""
+    return None, ""
+
+
+def _first_item(dataset: Dataset | None, keyword: str) -> Dataset | None:
+    items = dataset.get(keyword) if dataset is not None else None
+    return items[0] if items else None
+
+
+def _text(dataset: Dataset | None, keyword: str) -> str:
+    """The value as text, several by backslashes; "" where absent, empty or not to be read."""
+    if dataset is None or keyword not in dataset:
+        return ""
+    try:
+        return _as_text(dataset[keyword].value)
+    except (ValueError, TypeError, OverflowError):
+        # A number that is none: pydicom converts when asked, and keeps the bytes.
+        raw = dataset.get_item(keyword)
+        return _as_text(getattr(raw, "value", b""))
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("ascii", "replace").strip(" \0")
+    if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue":
+        return "\\".join(str(part).strip(" \0") for part in value)
+    return str(value).strip(" \0")
+
+
+def _private_text(dataset: Dataset, group: int, creator: str, element: int) -> str:
+    """A private element's text, in the block of its creator.
+
+    Where an anonymiser took the names of all creators away, the element is looked for in the
+    first block, which is where scanners put it.
+    """
+    blocks = [tag for tag in range(0x10, 0x100) if (group, tag) in dataset]
+    names = {tag: _as_text(dataset[group, tag].value) for tag in blocks}
+    owned = [tag for tag, name in names.items() if name.upper() == creator.upper()]
+    if not owned and not blocks:
+        owned = [0x10]
+    for block in owned:
+        if (group, block << 8 | element) in dataset:
+            return _as_text(dataset[group, block << 8 | element].value)
+    return ""
+
+
+def _number(text: str) -> float | None:
+    """The first number; NaN where there is text that is none; None where there is no text."""
+    if not text:
+        return None
+    try:
+        return float(text.split("\\")[0])
+    except ValueError:
+        return math.nan
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    if milliseconds is None or not abs(milliseconds) <= LONGEST_MS:
+        return None
+    return milliseconds / 1000.0
+
+
+def time_of_day(text: str) -> time | None:
+    """A time (TM): HH, HHMM, HHMMSS, with or without a fraction, or of old with colons."""
+    found = _TIME.match(text)
+    if not found:
+        return None
+    hour, minute, second, fraction = found.groups()
+    seconds = min(int(second or 0), 59)  # 60 is a leap second.
+    try:
+        return time(int(hour), int(minute or 0), seconds, int((fraction or "0").ljust(6, "0")))
+    except ValueError:
+        return None
+
+
+def moment(date_text: str, time_text: str) -> datetime | None:
+    """A date (DA) and a time (TM) as one moment; None where either is missing or none."""
+    found, clock = _DATE.match(date_text), time_of_day(time_text)
+    if not found or clock is None:
+        return None
+    try:
+        return datetime.combine(datetime(*map(int, found.groups())), clock)  # type: ignore[arg-type]
+    except ValueError:
+        return None
+
+
+def date_time(text: str) -> datetime | None:
+    """A date with a time (DT), by the clock on the wall: an offset from UTC is left out.
+
+    The other times of the header have no offset either. A date alone is no moment.
+    """
+    found = _DATE_TIME.match(text)
+    return moment(found.group(1), found.group(2)) if found else None
+
+
+def seconds_between(earlier: datetime, later: datetime) -> float:
+    """Seconds from ``earlier`` to ``later``; negative the other way round."""
+    return (later - earlier) / timedelta(seconds=1)

@@ -1,0 +1,520 @@
+"""SUV: real series with known values, formulas by hand, and what is refused or only said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import series_by_hand
+from dicom_builder import stack_positions
+from pet_builder import FACTOR, HALF_LIFE_S, build_pet, pet_dataset
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+
+from medtool.core.errors import CaseRefused
+from medtool.core.records import Finding
+from medtool.dicom import scan
+from medtool.dicom.codes import CODES
+from medtool.dicom.suv import SuvScale, read_suv, scale_of, suv_scale
+from medtool.dicom.suv_body import body_surface_m2, lean_body_mass_kg
+from medtool.dicom.suv_header import date_time, merged_headers, moment, pet_header, time_of_day
+from medtool.dicom.suv_times import mean_activity_time_s
+
+GE = "GE MEDICAL SYSTEMS"
+# One step of what the file stores: 0.01 in (cm2/mL), brought to body weight. The smallest value
+# of this object is 0.0528 and stands there as 0.05.
+TRUNCATED = {"DRO_2_3": 0.01 * 3.788}
+
+
+def scale(*datasets: Dataset) -> SuvScale:
+    return scale_of(merged_headers([pet_header(d) for d in datasets], "here"), "here")
+
+
+def refusal(*datasets: Dataset) -> CaseRefused:
+    with pytest.raises(CaseRefused) as caught:
+        scale(*datasets)
+    return caught.value
+
+
+def said(found: SuvScale) -> dict[str, str]:
+    """Findings by code, without the one that every scale has."""
+    assert all(f.code in CODES for f in found.findings)
+    return {f.code: f.message for f in found.findings if f.code != "suv-factor"}
+
+
+# --- real series --------------------------------------------------------------------------------
+def reference_objects(real_data: Path) -> list[dict[str, str]]:
+    with (real_data / "petct/suv_reference_objects/expected.csv").open(encoding="utf-8-sig") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.mark.real_data
+def test_reference_objects(real_data: Path) -> None:
+    rows = reference_objects(real_data)
+    assert len(rows) == 12
+    for row in rows:
+        folder = real_data / "petct/suv_reference_objects" / row["ID"]
+        # Three slices of twenty are kept, which intake refuses as a gap; positions are real.
+        array = read_suv(series_by_hand.series(sorted(folder.glob("*.dcm")))).array
+        found = np.unique(array)
+        assert found[0] == 0.0
+        expected = [float(row[f"SUV{which}_expected"]) for which in ("min", "med", "max")]
+        assert found[1:] == pytest.approx(expected, rel=0.01, abs=TRUNCATED.get(row["ID"], 0))
+
+
+@pytest.mark.real_data
+def test_headers_of_the_vendors(real_data: Path) -> None:
+    folder = real_data / "petct/suv_headers"
+    document = json.loads((folder / "expected_suvbw_factors.json").read_text())
+    assert len(document["expected"]) == 8
+    for name, factor in document["expected"].items():
+        headers = [as_dataset(one) for one in json.loads((folder / f"{name}.json").read_text())]
+        assert scale(*headers).factors[0] == pytest.approx(factor, rel=1e-4), name
+
+
+def as_dataset(values: Mapping[str, Any]) -> Dataset:
+    """Header values that were published without their files."""
+    data, drug = Dataset(), Dataset()
+    data.RescaleSlope, data.RescaleIntercept = "1", "0"
+    for name, value in values.items():
+        if name.startswith("Radi"):
+            setattr(drug, name, value if isinstance(value, str) else str(value))
+        elif name != "PhilipsPETPrivateGroup":
+            setattr(data, name, value)
+    data.RadiopharmaceuticalInformationSequence = DicomSequence([drug])
+    factors = values["PhilipsPETPrivateGroup"]
+    data.Manufacturer = "Philips" if factors else "SIEMENS"
+    if factors:
+        data.add_new((0x7053, 0x0010), "LO", "Philips PET Private Group")
+    for name, element in (("SUVScaleFactor", 0x1000), ("ActivityConcentrationScaleFactor", 0x1009)):
+        if name in factors:
+            data.add_new((0x7053, element), "DS", factors[name].strip())
+    return data
+
+
+@pytest.mark.real_data
+def test_a_raw_ge_series_equals_the_volume_that_others_made(real_data: Path) -> None:
+    folder = real_data / "petct/ge_sts001"
+    series = scan([folder / "pet_dicom"]).series[0]
+    expected = json.loads((real_data / "petct/expected_suv.json").read_text())["ge_sts001"]
+    assert suv_scale(series).factors[0] == pytest.approx(expected["suvbw_factor"], rel=1e-9)
+    truth = np.asarray(nibabel.load(folder / "suv_truth.nii.gz").dataobj).transpose(2, 1, 0)
+    # One joint of two beds is 0.02 mm wider: the planes are compared where they were measured.
+    array = read_suv(series).array
+    x, y, _ = expected["crop_index_xyz"]
+    crop = array[:, y : y + truth.shape[1], x : x + truth.shape[2]]
+    assert np.abs(crop - truth).max() < 0.001
+    assert array.max() == pytest.approx(expected["suvmax_volume"], abs=1e-4)
+
+
+@pytest.mark.real_data
+def test_beds_are_not_decayed_by_their_own_times(real_data: Path) -> None:
+    series = scan([real_data / "petct/siemens_qin0139/pet_dicom"]).series[0]
+    found = suv_scale(series)
+    assert found.factors == (pytest.approx(0.00040163497, rel=1e-4),) * 21
+    assert read_suv(series, found).array.max() == pytest.approx(20.6052, rel=1e-4)
+    assert set(said(found)) == {"suv-assumed"}
+    assert found.facts["uptake_min"] == pytest.approx(6151.687 / 60)
+
+
+@pytest.mark.real_data
+def test_values_that_are_suv_already(real_data: Path) -> None:
+    series = scan([real_data / "petct/ge_sts003_gml/pet_dicom"]).series[0]
+    array = read_suv(series).array
+    others = np.asarray(nibabel.load(real_data / "petct/ibsi_nifti/STS_003_pet.nii.gz").dataobj)
+    assert np.abs(array - others.transpose(2, 1, 0)).max() < 2e-6
+
+
+@pytest.mark.real_data
+def test_jpeg_slices_one_of_which_is_no_suv(real_data: Path) -> None:
+    folder = real_data / "petct/ge_jpeg_singles"
+    # 90 kg, 474.6 MBq, injection 09:32:00, scan 11:00:36.
+    expected = 90e3 / 474_592_928 * 2 ** (5316 / 6588)
+    header = pydicom.dcmread(folder / "GH184.dcm", stop_before_pixels=True)
+    assert scale(header).factors[0] == pytest.approx(expected, rel=1e-12)
+    counts = pydicom.dcmread(folder / "GH610.dcm", stop_before_pixels=True)
+    assert refusal(counts).code == "suv-uncorrected"
+    counts.CorrectedImage = ["ATTN", "DECY"]
+    assert refusal(counts).code == "suv-units"
+    assert "PROPCPS" in refusal(counts).met
+
+
+# --- formulas -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("changes", "factor"),
+    [
+        ({}, FACTOR),
+        ({"SeriesTime": "095000", "AcquisitionTime": "095000"}, 2.5942680e-4),
+        ({"DecayCorrection": "ADMIN"}, 1.8918919e-4),
+    ],
+)
+def test_factor_by_hand(changes: Mapping[str, Any], factor: float) -> None:
+    assert scale(pet_dataset(changes)).factors == (pytest.approx(factor, rel=1e-7),)
+
+
+def test_time_of_mean_activity() -> None:
+    assert mean_activity_time_s(120, HALF_LIFE_S) == pytest.approx(59.936855, abs=1e-6)
+    assert mean_activity_time_s(600, HALF_LIFE_S) == pytest.approx(298.421417, abs=1e-6)
+    assert mean_activity_time_s(0, HALF_LIFE_S) == 0
+
+
+def test_frames_without_decay_correction_each_at_its_own_time() -> None:
+    changes = {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"]}
+    beds = [pet_dataset(changes | {"AcquisitionTime": t}) for t in ("100000", "100500")]
+    found = scale(*beds).factors
+    ratio = 70e3 / 370e6
+    expected = [ratio * 2 ** ((3600 + s + 59.936855) / HALF_LIFE_S) for s in (0, 300)]
+    assert found == pytest.approx(expected, rel=1e-8)
+
+
+def test_lean_body_mass_and_body_surface_by_hand() -> None:
+    # 70 kg and 175 cm: (W / H)^2 = 0.16, body mass index 22.857.
+    assert lean_body_mass_kg("LBMJAMES128", "M", 70, 1.75) == pytest.approx(77 - 20.48)
+    assert lean_body_mass_kg("LBM", "M", 70, 1.75) == pytest.approx(77 - 19.2)
+    assert lean_body_mass_kg("LBM", "F", 70, 1.75) == pytest.approx(74.9 - 23.68)
+    janma = 9270 * 70 / (8780 + 244 * 70 / 1.75**2)
+    assert lean_body_mass_kg("LBMJANMA", "F", 70, 1.75) == pytest.approx(janma)
+    assert body_surface_m2(70, 1.75) == pytest.approx(1.8481, abs=5e-5)
+
+
+def test_each_plane_has_its_own_rescale_and_suv_comes_before_resampling(tmp_path: Path) -> None:
+    stored = np.full((5, 4, 4), 1000, np.int16)
+    distances = (0.0, 4.0, 8.0, 14.0, 18.0)
+    built = build_pet(
+        tmp_path,
+        stored,
+        positions_mm=stack_positions(distances),
+        slice_tags=lambda k: {"RescaleSlope": str(k + 1), "RescaleIntercept": "-3"},
+    )
+    series = scan([built.folder]).series[0]
+    assert series.verdict == "repaired"
+    volume = read_suv(series)
+    positions = volume.grid.origin_mm[2] + volume.grid.spacing_mm[2] * np.arange(len(volume.array))
+    values = [(1000 * (k + 1) - 3) * FACTOR for k in range(5)]
+    expected = np.interp(positions, distances, values)
+    assert volume.array[:, 2, 2] == pytest.approx(expected, rel=1e-5)
+
+
+# --- which moment -------------------------------------------------------------------------------
+def test_series_time_after_the_scan_is_not_believed() -> None:
+    # Two beds of 10 min: FrameReferenceTime counts to the time of mean activity, 298.42 s.
+    beds = [
+        pet_dataset(
+            {
+                "SeriesTime": "113000",
+                "AcquisitionTime": acquired,
+                "FrameReferenceTime": str(offset_ms),
+                "ActualFrameDuration": "600000",
+            }
+        )
+        for acquired, offset_ms in (("100000", 298_421.4), ("101000", 898_421.4))
+    ]
+    found = scale(*beds)
+    assert found.factors == pytest.approx([FACTOR] * 2, rel=1e-6)
+    assert "90.0 min after the first acquisition" in said(found)["suv-reference-time"]
+    # The same two, of which one does not say: the first acquisition is all there is.
+    del beds[1].FrameReferenceTime
+    found = scale(*beds)
+    assert found.factors == pytest.approx([FACTOR] * 2, rel=1e-6)
+    assert "the start of the first acquisition" in said(found)["suv-reference-time"]
+
+
+def test_ge_counts_offsets_to_the_start_of_a_frame() -> None:
+    beds = [
+        pet_dataset(
+            {
+                "Manufacturer": GE,
+                "SeriesTime": "113000",
+                "AcquisitionTime": acquired,
+                "FrameReferenceTime": offset_ms,
+            }
+        )
+        for acquired, offset_ms in (("100000", "0"), ("100400", "240000"))
+    ]
+    assert scale(*beds).factors == pytest.approx([FACTOR] * 2, rel=1e-7)
+
+
+def test_series_time_stands_where_the_frames_say_otherwise_which_is_said() -> None:
+    found = scale(pet_dataset({"FrameReferenceTime": "659936.86"}))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert "would change SUV by 6.5 %" in said(found)["suv-reference-time"]
+
+
+@pytest.mark.parametrize(
+    ("maker", "group", "creator"),
+    [(GE, 0x0009, "GEMS_PETD_01"), ("SIEMENS", 0x0071, "SIEMENS MED PT")],
+)
+@pytest.mark.parametrize("block", [0x10, 0x11])
+def test_the_vendors_own_moment(maker: str, group: int, creator: str, block: int) -> None:
+    element = 0x0D if group == 0x0009 else 0x22
+    private = [
+        (group, block, "LO", creator),
+        (group, block << 8 | element, "UN", b"20200102100000.00"),
+    ]
+    changes = {"Manufacturer": maker, "SeriesTime": "103000", "AcquisitionTime": "103000"}
+    found = scale(pet_dataset(changes, private=private))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert "SeriesTime is 30.0 min off" in said(found)["suv-reference-time"]
+    # Another maker's block at the same place is none of theirs.
+    private[0] = (group, block, "LO", "SOMEBODY ELSE")
+    other = scale(pet_dataset(changes, private=private)).factors[0]
+    assert other == pytest.approx(FACTOR * 2 ** (1800 / HALF_LIFE_S), rel=1e-7)
+
+
+def test_without_series_time_the_frames_say_and_without_any_time_nothing_does() -> None:
+    found = scale(pet_dataset({"SeriesTime": None}))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-6),)
+    assert "SeriesTime is missing" in said(found)["suv-reference-time"]
+    assert "no acquisition times" in str(said(scale(pet_dataset({"AcquisitionTime": None}))))
+    error = refusal(pet_dataset({"SeriesTime": None, "AcquisitionTime": None}))
+    assert error.code == "suv-times"
+
+
+# --- injection ----------------------------------------------------------------------------------
+def test_midnight_between_injection_and_scan() -> None:
+    changes = {
+        name: value
+        for what in ("Series", "Acquisition")
+        for name, value in ((f"{what}Date", "20200103"), (f"{what}Time", "003000"))
+    }
+    clock = {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": "233000"}
+    found = scale(pet_dataset(changes, clock))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert "the day before" in said(found)["suv-injection-day"]
+    # With its date nothing has to be put right.
+    dated = clock | {"RadiopharmaceuticalStartDateTime": "20200102233000"}
+    assert said(scale(pet_dataset(changes, dated))) == {}
+
+
+def test_a_date_that_was_shifted_alone_is_put_right() -> None:
+    found = scale(pet_dataset(drug={"RadiopharmaceuticalStartDateTime": "19990101090000"}))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert "does not fit the scan" in said(found)["suv-injection-day"]
+
+
+def test_a_time_without_a_date_is_said() -> None:
+    found = scale(pet_dataset(drug={"RadiopharmaceuticalStartDateTime": None}))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert said(found) == {"suv-assumed": "the injection has no date: the day of the scan is taken"}
+
+
+def test_two_times_of_injection_that_differ() -> None:
+    found = scale(pet_dataset(drug={"RadiopharmaceuticalStartTime": "083000"}))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert "differs by 30.0 min" in said(found)["suv-assumed"]
+
+
+def test_a_dynamic_scan_begins_before_the_injection() -> None:
+    late = {
+        "RadiopharmaceuticalStartDateTime": "20200102100200",
+        "RadiopharmaceuticalStartTime": None,
+    }
+    found = scale(pet_dataset({"SeriesType": ["DYNAMIC", "IMAGE"]}, late))
+    assert found.factors[0] == pytest.approx(70e3 / 370e6 * 2 ** (-120 / HALF_LIFE_S), rel=1e-7)
+    assert "2.0 min before the injection" in said(found)["suv-assumed"]
+    assert refusal(pet_dataset(drug=late)).code == "suv-times"
+
+
+def test_long_lived_nuclides_need_a_date_and_have_a_week() -> None:
+    zirconium = {"RadionuclideHalfLife": "282240"}
+    week = zirconium | {
+        "RadiopharmaceuticalStartDateTime": "20191226100000",
+        "RadiopharmaceuticalStartTime": None,
+    }
+    found = scale(pet_dataset(drug=week)).factors[0]
+    assert found == pytest.approx(70e3 / 370e6 * 2 ** (7 * 86400 / 282240), rel=1e-9)
+    undated = zirconium | {"RadiopharmaceuticalStartDateTime": None}
+    assert "date of injection is missing" in refusal(pet_dataset(drug=undated)).met
+    month = week | {"RadiopharmaceuticalStartDateTime": "20191126100000"}
+    assert "37.0 days before" in refusal(pet_dataset(drug=month)).met
+
+
+# --- other units --------------------------------------------------------------------------------
+PHILIPS = {"Manufacturer": "Philips", "Units": "CNTS"}
+
+
+def test_philips_counts_by_either_factor() -> None:
+    creator = (0x7053, 0x0010, "LO", "Philips PET Private Group")
+    direct, activity = (0x7053, 0x1000, "DS", "0.0007"), (0x7053, 0x1009, "DS", "2.5")
+    weightless = {**PHILIPS, "PatientWeight": None}
+    assert scale(pet_dataset(weightless, private=[creator, direct])).factors == (0.0007,)
+    both = scale(pet_dataset(PHILIPS, private=[creator, direct, activity]))
+    assert both.factors == (0.0007,)
+    # 2.5 * FACTOR / 0.0007 = 0.98692.
+    assert set(said(both)) == set()
+    far = scale(pet_dataset(PHILIPS, private=[creator, direct, (0x7053, 0x1009, "DS", "3")]))
+    assert "+18.4 % higher" in said(far)["suv-factors-differ"]
+    zero = (0x7053, 0x1000, "DS", "0.0")
+    found = scale(pet_dataset(PHILIPS, private=[creator, zero, activity]))
+    assert found.factors == (pytest.approx(2.5 * FACTOR, rel=1e-7),)
+    assert "(7053,xx09)" in found.source
+
+
+def test_suv_without_a_type_is_by_weight_which_is_said() -> None:
+    found = scale(pet_dataset({"Units": "GML", "PatientWeight": None}))
+    assert found.factors == (1.0,)
+    assert "no SUVType" in said(found)["suv-assumed"]
+    bare = scale(pet_dataset({"Units": "GML", "SUVType": "BW", "CorrectedImage": None}))
+    assert "CorrectedImage is missing" in said(bare)["suv-assumed"]
+
+
+def test_a_half_life_that_is_missing_is_that_of_the_nuclide() -> None:
+    code = Dataset()
+    code.CodeValue = "C-111A1"
+    drug = {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": DicomSequence([code])}
+    found = scale(pet_dataset(drug=drug))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert "that of F-18" in said(found)["suv-assumed"]
+    code.CodeValue = "C-131A3"
+    error = refusal(pet_dataset(drug=drug | {"RadionuclideHalfLife": "6586.2"}))
+    assert (error.code, error.met) == ("suv-half-life", "RadionuclideHalfLife 6586.2 s for Ga-68")
+
+
+# --- refusals -----------------------------------------------------------------------------------
+NO_DATES = {"RadiopharmaceuticalStartDateTime": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "drug", "code", "word"),
+    [
+        ({"Units": "PROPCPS"}, {}, "suv-units", "PROPCPS"),
+        ({"Units": "CNTS"}, {}, "suv-units", "(7053,xx00)"),
+        ({"Units": "CPS"}, {}, "suv-units", "CPS"),
+        ({"Units": None}, {}, "suv-units", "not given"),
+        ({"CorrectedImage": ["NORM", "DECY"]}, {}, "suv-uncorrected", "DECY, NORM"),
+        ({"CorrectedImage": None}, {}, "suv-uncorrected", "not given"),
+        ({"CorrectedImage": ["ATTN"]}, {}, "suv-uncorrected", "START"),
+        ({"DecayCorrection": "NONE"}, {}, "suv-uncorrected", "NONE"),
+        ({"DecayCorrection": None}, {}, "suv-uncorrected", "not given"),
+        ({"PatientWeight": None}, {}, "suv-weight", "no PatientWeight"),
+        ({"PatientWeight": "0"}, {}, "suv-weight", "PatientWeight 0"),
+        ({"PatientWeight": "70000"}, {}, "suv-weight", "70000"),
+        ({}, {"RadionuclideTotalDose": None}, "suv-dose", "no RadionuclideTotalDose"),
+        ({}, {"RadionuclideTotalDose": "0"}, "suv-dose", "0"),
+        # kBq, GBq, or neither Bq nor MBq.
+        ({}, {"RadionuclideTotalDose": "370000"}, "suv-dose", "370000"),
+        ({}, {"RadionuclideTotalDose": "0.37"}, "suv-dose", "0.37"),
+        ({}, {"RadionuclideTotalDose": "50000"}, "suv-dose", "50000"),
+        ({}, {"RadionuclideHalfLife": None}, "suv-half-life", "no nuclide"),
+        ({}, {"RadionuclideHalfLife": "-1"}, "suv-half-life", "-1"),
+        ({}, {**NO_DATES, "RadiopharmaceuticalStartTime": None}, "suv-times", "no Radio"),
+        ({}, {**NO_DATES, "RadiopharmaceuticalStartTime": "noon"}, "suv-times", "no Radio"),
+        # Injection after the scan, by the clock alone and with a date.
+        ({}, {**NO_DATES, "RadiopharmaceuticalStartTime": "104000"}, "suv-times", "40.0 min after"),
+        ({}, {"RadiopharmaceuticalStartDateTime": "20200102104000"}, "suv-times", "40.0 min after"),
+        ({}, {"RadiopharmaceuticalStartDateTime": "20200102050000"}, "suv-times", "5.0 h before"),
+        ({"Units": "GML", "SUVType": "IBW"}, {}, "suv-normalisation", "IBW"),
+        ({"Units": "GML", "SUVType": "BSA"}, {}, "suv-normalisation", "BSA"),
+        ({"Units": "GML", "SUVType": "LBM", "PatientSex": "O"}, {}, "suv-normalisation", "O"),
+        ({"Units": "GML", "SUVType": "LBM", "PatientSize": None}, {}, "suv-normalisation", "Size"),
+        ({"Units": "GML", "SUVType": "LBM", "PatientSize": "175"}, {}, "suv-normalisation", "175"),
+        ({"Units": "CM2ML", "PatientWeight": None}, {}, "suv-weight", "no PatientWeight"),
+        ({"RescaleSlope": None}, {}, "no-rescale", "none"),
+    ],
+)
+def test_what_cannot_become_suv(
+    changes: Mapping[str, Any], drug: Mapping[str, Any], code: str, word: str
+) -> None:
+    error = refusal(pet_dataset(changes, drug))
+    assert error.code == code
+    assert word in error.met
+    assert code in CODES
+    assert error.where == "here"
+
+
+def test_a_weight_that_is_no_number() -> None:
+    data = pet_dataset({"PatientWeight": None})
+    raw = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(0x00101030), "DS", 4, b"many", 0, False, True
+    )
+    data._dict[raw.tag] = raw
+    assert (refusal(data).code, refusal(data).met) == ("suv-weight", "PatientWeight nan")
+
+
+def test_files_that_contradict_one_another() -> None:
+    error = refusal(pet_dataset(), pet_dataset({"PatientWeight": "71"}))
+    assert (error.code, error.met) == ("suv-headers-differ", "different weight_kg")
+
+
+def test_frames_without_decay_correction_need_their_times() -> None:
+    changes = {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"], "ActualFrameDuration": None}
+    assert refusal(pet_dataset(changes)).code == "suv-times"
+
+
+def test_series_that_are_no_plain_pet(tmp_path: Path) -> None:
+    series = scan([build_pet(tmp_path).folder]).series[0]
+    enhanced = {**series.facts, "sop_class": "1.2.840.10008.5.1.4.1.1.130"}
+    for changed, code in (
+        (replace(series, modality="CT"), "suv-not-pet"),
+        (replace(series, facts=enhanced), "suv-multiframe"),
+    ):
+        with pytest.raises(CaseRefused) as caught:
+            suv_scale(changed)
+        assert caught.value.code == code
+    table = replace(series.planes[0], has_modality_lut=True)
+    with pytest.raises(CaseRefused) as caught:
+        read_suv(replace(series, planes=(table, *series.planes[1:])))
+    assert caught.value.code == "invalid-rescale"
+
+
+def test_a_file_that_went_away(tmp_path: Path) -> None:
+    built = build_pet(tmp_path)
+    series = scan([built.folder]).series[0]
+    built.files[3].unlink()
+    with pytest.raises(CaseRefused) as caught:
+        suv_scale(series)
+    assert caught.value.code == "unreadable"
+
+
+def test_a_maximum_that_no_patient_has_is_said(tmp_path: Path) -> None:
+    volume = read_suv(scan([build_pet(tmp_path, np.ones((4, 4, 4), np.int16)).folder]).series[0])
+    unusual = [f for f in volume.findings if f.code == "suv-unusual"]
+    assert unusual == [
+        Finding(
+            "suv-unusual",
+            "the highest SUV is 0.0002763: weight, dose or times may be wrong",
+            "warning",
+        )
+    ]
+
+
+# --- times as they are written ------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("101112.5", "10:11:12.500000"),
+        ("1011", "10:11:00"),
+        ("10", "10:00:00"),
+        ("10:11:12", "10:11:12"),
+        ("101160", "10:11:59"),
+        ("", None),
+        ("2511", None),
+        ("noon", None),
+    ],
+)
+def test_times_of_day(text: str, expected: str | None) -> None:
+    found = time_of_day(text)
+    assert (found.isoformat() if found else None) == expected
+
+
+def test_moments() -> None:
+    written = moment("20200102", "1011")
+    assert written == moment("2020.01.02", "101100") == date_time("202001021011+0100")
+    assert moment("20201302", "10") is None
+    assert moment("", "10") is None
+    assert date_time("20200102") is None
+
+
+def test_offsets_without_end_are_none() -> None:
+    found = scale(pet_dataset({"SeriesTime": None, "FrameReferenceTime": "1e17"}))
+    assert math.isfinite(found.factors[0])
+    assert "the start of the first acquisition" in said(found)["suv-reference-time"]
