@@ -154,8 +154,11 @@ def devices() -> list[Device]:
         import torch
     except ImportError:
         return []
+    from medtool.nets.device import computes_slowly
+
     threads = torch.get_num_threads()
-    found = [Device("cpu", f"{threads} threads", ("32", "bf16"))]
+    imitated = computes_slowly(torch.bfloat16, torch.device("cpu"))
+    found = [Device("cpu", f"{threads} threads", ("32",) if imitated else ("32", "bf16"))]
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         facts = torch.cuda.get_device_properties(number)
         precisions = ("32", "16", "bf16") if torch.cuda.is_bf16_supported() else ("32", "16")

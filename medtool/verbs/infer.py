@@ -99,13 +99,12 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     guard(place, force=options.force, resume=options.resume)
     reporter.say(f"Model: {found}; task {task_name}.")
 
+    from medtool.nets.device import warn_of_precision
     from medtool.predict.model import load_model
 
-    model = load_model(
-        options.checkpoint,
-        device=options.run.device,
-        precision=options.run.precision or "auto",
-    )
+    precision = options.run.precision or "auto"
+    model = load_model(options.checkpoint, device=options.run.device, precision=precision)
+    warn_of_precision(precision, model.device, reporter)
     reporter.say(f"Looking for studies; answering on {model.device}.")
     with Scratch() as scratch:
         sources, refused = _unpacked(options.sources, scratch.path)

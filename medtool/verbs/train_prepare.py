@@ -22,7 +22,7 @@ from medtool.data.patient_hashes import hash_patients
 from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
 from medtool.data.run_folder import RunFolder, write_json
 from medtool.data.run_record import run_record, versions
-from medtool.nets.device import choose_device
+from medtool.nets.device import choose_device, warn_of_precision
 from medtool.nets.state import load_network
 from medtool.train.document import (
     fingerprint,
@@ -83,6 +83,8 @@ def make_ready(
 
     Raises what ``train`` raises.
     """
+    device = choose_device(options.run.device)
+    warn_of_precision(task.settings.train.precision, device, reporter)
     options = _same_data(options, run) if run.exists() else options
     data, cache = _planned(task, resolved, options, run, reporter)
     task, resolved = data.task, with_planned(resolved, data.task)
@@ -130,7 +132,7 @@ def make_ready(
         data.part("selection"),
         report.paths,
         run.path,
-        device=choose_device(options.run.device),
+        device=device,
         reporter=reporter,
     )
     base = _base(task, resolved, data, facts, plan, start, document, resume)
