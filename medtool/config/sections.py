@@ -6,8 +6,9 @@ has a type, a range, its unit in its name and one line of meaning (its descripti
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +27,9 @@ class Section(BaseModel):
 
 class DataSection(Section):
     """Where cases and references are, and which columns name them."""
+
+    # Whether classes have names of their own, beside positive and negative.
+    names_classes: ClassVar[bool] = False
 
     folder: Path = Path()
     """Folder of the data; relative to the working folder."""
@@ -46,6 +50,13 @@ class DataSection(Section):
     nnU-Net's splits_final.json, whose val of the fold is the test part."""
     preparation: Section = Section()
     """How a case is prepared; the cache depends on this table."""
+
+    def class_values(self) -> Mapping[str, Sequence[str]]:
+        """Values of the label column that mean each class, in the order of the classes' numbers.
+
+        Empty where classes are not known yet: then every value is a class of its own.
+        """
+        return {"negative": self.negative_values, "positive": self.positive_values}
 
 
 class ModelSection(Section):

@@ -54,6 +54,8 @@ class Task(ABC):
     reference: ClassVar[str] = "label"
     # Programs whose models 'medtool import' turns into checkpoints of this task.
     imports: ClassVar[tuple[str, ...]] = ()
+    # Whether a table of labels says something to this task; else none is looked for.
+    reads_labels: ClassVar[bool] = True
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -62,6 +64,13 @@ class Task(ABC):
     @abstractmethod
     def find(self, source: Source) -> Cohort:
         """The cases under ``source``, and what was not usable and why; reads headers only."""
+
+    def self_labelled(self, cohort: Cohort) -> Cohort:
+        """The cohort with the labels that its cases carry themselves, as in their names.
+
+        By default as it is. Asked only where labels matter. Raises LabelsError.
+        """
+        return cohort
 
     def check(self, case: Case) -> list[Finding]:
         """What only pixels show. Runs in a worker."""

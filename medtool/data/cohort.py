@@ -19,6 +19,8 @@ from medtool.data.series_table import recorded_overrulings
 if TYPE_CHECKING:
     from medtool.core.task import Task
 
+# Under this name the intake has the names of the classes, where they have names of their own.
+CLASSES = "classes"
 # What anonymisers write into PatientID of everybody, in lower case without punctuation.
 PLACEHOLDERS = frozenset(
     "anon anonym anonymous anonymised anonymized deidentified unknown none null na nn removed "
@@ -56,18 +58,37 @@ def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None
     Without any case no labels are read. Raises InputError (no such data), LabelsError.
     """
     reporter = reporter or Silent()
-    cohort = recorded_overrulings(task.find(source), source)
-    data = task.settings.data
+    cohort = task.self_labelled(recorded_overrulings(task.find(source), source))
+    # What the data say of themselves, such as names of classes, holds for their tables as well.
+    data = task.informed(cohort.intake).settings.data
     cases = keyed_patients(cohort.cases, data)
     findings = [*cohort.findings, *suspicious_patients(cases)]
-    file = labels_file(source, data)
+    file = _table_of_labels(task, source, data)
     labelled = None
     if file is not None and cases:
-        labelled = attach_labels(cases, read_labels(file, data))
+        table = read_labels(file, data)
+        labelled = attach_labels(cases, table)
         cases = labelled.cases
         findings.extend(labelled.findings)
+        if table.classes:
+            intake = {**cohort.intake, CLASSES: list(table.classes)}
+            cohort = replace(cohort, intake=intake)
     tell(findings, reporter)
     return LabelledCohort(cohort, cases, labelled, file, tuple(findings))
+
+
+def _table_of_labels(task: Task, source: Source, data: DataSection) -> Path | None:
+    """The table, for a task that has something to learn from one. Raises UsageError."""
+    if task.reads_labels:
+        return labels_file(source, data)
+    if source.labels is not None:
+        raise UsageError(
+            f"The task '{task.name}' reads no table of labels.",
+            met=str(source.labels),
+            wanted=f"a {task.reference} for each case",
+            how="leave --labels out.",
+        )
+    return None
 
 
 def labels_file(source: Source, data: DataSection) -> Path | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,6 +21,8 @@ from medtool.data.foreign_table import ForeignRow, ForeignTable, read_foreign_ta
 LABELS_PATTERN = "labels*.csv"
 # Rows that a refusal shows before it counts the rest.
 ROWS_SHOWN = 8
+# Labels with more values than this are numbers, or words about a case, not classes.
+MOST_CLASSES = 10
 
 # Names of id columns, in lower case without anything but letters; the first that is there is taken.
 ID_NAMES = (
@@ -33,14 +35,14 @@ ID_NAMES = (
 )
 LABEL_NAMES = (
     ("label", "labels"),
-    ("class", "target", "y", "groundtruth", "gt", "truth"),
+    ("class", "subtype", "target", "y", "groundtruth", "gt", "truth"),
     ("outcome", "diagnosis", "result", "status", "positive", "finding"),
 )
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One row: ``label`` is 1 or 0, or None where the cell is empty."""
+    """One row: ``label`` is the number of its class, or None where the cell is empty."""
 
     line: int
     identifier: str
@@ -50,7 +52,10 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A table whose columns and values are understood; ids are unique."""
+    """A table whose columns and values are understood; ids are unique.
+
+    ``classes`` are the names of the classes by number, where they have names of their own.
+    """
 
     path: Path
     id_column: str
@@ -58,6 +63,7 @@ class LabelTable:
     rows: tuple[LabelRow, ...]
     findings: tuple[Finding, ...]
     how_read: str
+    classes: tuple[str, ...] = ()
 
 
 def find_labels(folder: Path) -> Path | None:
@@ -111,7 +117,10 @@ def read_labels(path: Path, data: DataSection) -> LabelTable:
         raise LabelsError(
             "Id and label are the same column.", where=str(path), met=id_column, wanted="two"
         )
-    rows, findings = _understood(table, data, id_column, label_column)
+    known, classes = _meanings(data), tuple(data.class_values())
+    if not known:
+        known, classes = _own_classes(table, id_column, label_column)
+    rows, findings = _understood(table, data, known, id_column, label_column)
     rows, more = _unique(table, rows, id_column)
     if all(row.label is None for row in rows):
         raise LabelsError(
@@ -126,6 +135,7 @@ def read_labels(path: Path, data: DataSection) -> LabelTable:
         rows=tuple(rows),
         findings=(*table.findings, *findings, *more),
         how_read=table.how_read(),
+        classes=classes if data.names_classes else (),
     )
 
 
@@ -180,7 +190,8 @@ def _recognised_label(table: ForeignTable, data: DataSection, *, without: str) -
         "No column of the table of labels is recognised as the label.",
         where=str(table.path),
         met="columns " + ", ".join(table.columns),
-        wanted="a column named label, class, target, outcome, ..., or one 0/1 or yes/no column"
+        wanted="a column named label, class, target, outcome, ..., or one "
+        + ("of the classes" if data.names_classes else "0/1 or yes/no column")
         + (f"; {', '.join(fitting)} all hold such values" if fitting else ""),
         how="--set data.label_column=NAME, or write it into the preset or medtool.toml.",
     )
@@ -203,24 +214,65 @@ def _recognised_id(table: ForeignTable, *, without: str) -> str:
 
 
 def _meanings(data: DataSection) -> dict[str, float]:
-    """Value of a cell -> 1 or 0."""
-    positive = {normal_value(value): 1.0 for value in data.positive_values}
-    negative = {normal_value(value): 0.0 for value in data.negative_values}
-    both = sorted(positive.keys() & negative.keys())
-    if both:
+    """Value of a cell -> number of the class; empty where classes are not known yet."""
+    meanings: dict[str, float] = {}
+    for number, values in enumerate(data.class_values().values()):
+        for value in map(normal_value, values):
+            if meanings.setdefault(value, float(number)) != number:
+                raise LabelsError(
+                    "A value means two classes at once."
+                    if data.names_classes
+                    else "A value means positive and negative at once.",
+                    where="data.classes"
+                    if data.names_classes
+                    else "data.positive_values and data.negative_values",
+                    met=value,
+                )
+    return meanings
+
+
+def _own_classes(
+    table: ForeignTable, id_column: str, label_column: str
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Every value of the column is a class: numbers of the values, and their names, sorted.
+
+    Raises LabelsError where they are too many to be classes.
+    """
+    texts = [row.cells[label_column] for row in table.rows if row.cells[id_column]]
+    names = class_names(texts)
+    if len(names) > MOST_CLASSES:
         raise LabelsError(
-            "A value means positive and negative at once.",
-            where="data.positive_values and data.negative_values",
-            met=", ".join(both),
+            "The column of classes holds more values than classes.",
+            where=f"{table.path}, column '{label_column}'",
+            met=f"{len(names)} values: {', '.join(names[:ROWS_SHOWN])}, ...",
+            wanted=f"at most {MOST_CLASSES}",
+            how="name the column of the classes: --set data.label_column=NAME.",
         )
-    return positive | negative
+    return {normal_value(name): float(n) for n, name in enumerate(names)}, names
+
+
+def class_names(texts: Iterable[str]) -> tuple[str, ...]:
+    """The different values among ``texts`` in order, each as it is first spelt; none is empty."""
+    first: dict[str, str] = {}
+    for text in texts:
+        if value := normal_value(text):
+            first.setdefault(value, text.strip())
+    return tuple(first[value] for value in sorted(first, key=_class_order))
+
+
+def _class_order(value: str) -> tuple[bool, int, str]:
+    """Numbers come first, by their value; then words."""
+    return (False, int(value), "") if value.isdigit() else (True, 0, value)
 
 
 def _understood(
-    table: ForeignTable, data: DataSection, id_column: str, label_column: str
+    table: ForeignTable,
+    data: DataSection,
+    known: Mapping[str, float],
+    id_column: str,
+    label_column: str,
 ) -> tuple[list[LabelRow], list[Finding]]:
-    """Rows with their label; all values that mean neither class are refused together."""
-    known = _meanings(data)
+    """Rows with their label; all values that mean no class are refused together."""
     rows, strange, unlabelled, nameless = [], [], [], []
     for row in table.rows:
         identifier, text = row.cells[id_column], row.cells[label_column]
@@ -238,14 +290,22 @@ def _understood(
         shown = "; ".join(f"line {row.line}: '{text}'" for row, text in strange[:ROWS_SHOWN])
         more = f"; and {len(strange) - ROWS_SHOWN} more" if len(strange) > ROWS_SHOWN else ""
         raise LabelsError(
-            "Some labels are neither of the two classes.",
+            "Some labels are none of the classes."
+            if data.names_classes
+            else "Some labels are neither of the two classes.",
             where=f"{table.path}, column '{label_column}'",
             met=shown + more,
-            wanted=f"positive: {', '.join(data.positive_values)}; "
+            wanted="one of: " + ", ".join(data.class_values())
+            if data.names_classes
+            else f"positive: {', '.join(data.positive_values)}; "
             f"negative: {', '.join(data.negative_values)}",
             nearest=nearest_name(strange[0][1], known),
-            how="correct them, empty the cell, or name the values in data.positive_values and "
-            "data.negative_values.",
+            how="correct them, empty the cell, or name "
+            + (
+                "all classes in data.classes."
+                if data.names_classes
+                else "the values in data.positive_values and data.negative_values."
+            ),
         )
     findings = []
     if unlabelled:

@@ -85,11 +85,23 @@ def files_of(cases: Iterable[SegmentationCase]) -> list[Path]:
 def from_names(
     cases: Sequence[SegmentationCase], pattern: str, what: Literal["patient", "label"]
 ) -> tuple[list[SegmentationCase], tuple[Finding, ...]]:
-    """Cases whose patient or class is taken from the case id by a regular expression.
+    """Cases whose patient or class is what ``read_from_names`` finds in their ids.
 
-    The group named ``what``, else the first one, else the whole match is taken. Cases that have a
-    class already keep it. Raises UsageError for a pattern that is none, LabelsError where it fits
-    no case.
+    Cases that have a class already keep it. Raises as that does.
+    """
+    found, findings = read_from_names([case.case_id for case in cases], pattern, what)
+    if what == "label":
+        return [replace(c, label=c.label or found.get(c.case_id, "")) for c in cases], findings
+    return [replace(c, patient_id=found.get(c.case_id) or c.case_id) for c in cases], findings
+
+
+def read_from_names(
+    case_ids: Sequence[str], pattern: str, what: Literal["patient", "label"]
+) -> tuple[Mapping[str, str], tuple[Finding, ...]]:
+    """What a regular expression finds in the ids of cases, by case, and what is to be said of it.
+
+    The group named ``what``, else the first one, else the whole match is taken. Raises UsageError
+    for a pattern that is none, LabelsError where it fits no case.
     """
     try:
         expression = re.compile(pattern)
@@ -101,27 +113,21 @@ def from_names(
             wanted=str(error),
         ) from error
     found: Mapping[str, str] = {
-        case.case_id: match[what if what in match.re.groupindex else min(1, match.re.groups)] or ""
-        for case in cases
-        if (match := expression.search(case.case_id))
+        case_id: match[what if what in match.re.groupindex else min(1, match.re.groups)] or ""
+        for case_id in case_ids
+        if (match := expression.search(case_id))
     }
-    if cases and not any(found.values()):
+    if case_ids and not any(found.values()):
         raise LabelsError(
             f"The pattern of the {what} fits no case.",
-            met=f"{pattern}; cases such as {shown([case.case_id for case in cases[:3]])}",
+            met=f"{pattern}; cases such as {shown(case_ids[:3])}",
             wanted=f"a regular expression whose first group is the {what}",
         )
-    misfits = [case.case_id for case in cases if not found.get(case.case_id)]
+    misfits = [case_id for case_id in case_ids if not found.get(case_id)]
     findings = [
         Finding(f"{what}-by-pattern", f"The {what} is taken from the case's name: {pattern}")
     ]
     if misfits:
         message = f"the pattern of the {what} fits {len(misfits)} cases not: {shown(misfits)}"
         findings.append(Finding(f"{what}-by-pattern", message, "warning"))
-    if what == "label":
-        return [replace(c, label=c.label or found.get(c.case_id, "")) for c in cases], tuple(
-            findings
-        )
-    return [replace(c, patient_id=found.get(c.case_id) or c.case_id) for c in cases], tuple(
-        findings
-    )
+    return found, tuple(findings)

@@ -14,6 +14,8 @@ from medtool.data.labels import LabelRow, LabelTable
 
 # Ids shown before the rest is counted.
 IDS_SHOWN = 8
+# The fact of a case that names its class, where classes have names.
+CLASS_FACT = "class"
 
 # The keys in order of preference, which settles a tie.
 KEYS: Mapping[str, Callable[[Case], str]] = {
@@ -77,7 +79,7 @@ def attach_labels(cases: Sequence[Case], table: LabelTable) -> Labelled:
         raise _no_match(cases, table)
     row_of = dict(matched.values())
     get = KEYS[key]
-    labelled = tuple(_with(case, row_of.get(get(case))) for case in cases)
+    labelled = tuple(_with(case, row_of.get(get(case)), table.classes) for case in cases)
     _refuse_contradictions(cases, labelled, table)
     unmatched = tuple(row for row in table.rows if row.line not in matched)
     findings = [
@@ -127,11 +129,19 @@ def _reach(
     return sum(get(case) in values for case in cases)
 
 
-def _with(case: Case, row: LabelRow | None) -> Case:
+def _with(case: Case, row: LabelRow | None, classes: Sequence[str]) -> Case:
     if row is None:
         return case
-    label = case.label if row.label is None else row.label
-    return replace(case, label=label, covariates={**case.covariates, **row.covariates})
+    covariates = {**case.covariates, **row.covariates}
+    if row.label is None:
+        return replace(case, covariates=covariates)
+    named = with_class(case, int(row.label), classes) if classes else case
+    return replace(named, label=row.label, covariates=covariates)
+
+
+def with_class(case: Case, number: int, classes: Sequence[str]) -> Case:
+    """The case as one of a named class: its number as label, its name as a fact for tables."""
+    return replace(case, label=float(number), facts={**case.facts, CLASS_FACT: classes[number]})
 
 
 def _refuse_contradictions(

@@ -21,16 +21,14 @@ from medtool.core.records import Case, Finding, Part
 from medtool.data.cohort import require_patients
 from medtool.data.fold_files import Fold, fold_numbered, nnunet_folds, read_folds
 from medtool.data.foreign_table import ForeignTable, read_foreign_table
-from medtool.data.matching import shown
+from medtool.data.labels import MOST_CLASSES
+from medtool.data.matching import CLASS_FACT, shown
 
 Scheme = Literal["folds", "three-part", "two-part", "nnunet", "file"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 # From this many patients on, one test part says enough and folds cost more than they give.
 FEW_PATIENTS = 500
-# Labels with more values than this are numbers, not classes: not stratified.
-MOST_CLASSES = 10
-
 NNUNET_DEFAULT = "nnU-Net's default split"
 
 PART_SYNONYMS: Mapping[str, Part] = {
@@ -119,18 +117,30 @@ def _strata(cases: Sequence[Case]) -> dict[str, str]:
         labels[case.patient_id].extend([] if case.label is None else [case.label])
     values = {label for same in labels.values() for label in same}
     if len(values) == 1:
+        named = _class_names(cases)
         only = next(iter(values))
         raise LabelsError(
             "All labels are of one class.",
-            met=f"{len(cases)} cases, all {only:g}",
-            wanted="cases of both classes",
-            how="add cases of the other class, or name its values in the preset "
+            met=f"{len(cases)} cases, all {named.get(only, f'{only:g}')}",
+            wanted="cases of two classes" if named else "cases of both classes",
+            how="add cases of another class, or leave the classes out."
+            if named
+            else "add cases of the other class, or name its values in the preset "
             "(data.positive_values, data.negative_values).",
         )
     if len(values) > MOST_CLASSES:
         return dict.fromkeys(labels, "")
     # The rarer question decides: a patient with one positive study is a positive patient.
     return {patient: str(max(same)) if same else "" for patient, same in labels.items()}
+
+
+def _class_names(cases: Sequence[Case]) -> dict[float, str]:
+    """Names of the classes by number, where they have names of their own."""
+    return {
+        case.label: str(case.facts[CLASS_FACT])
+        for case in cases
+        if case.label is not None and CLASS_FACT in case.facts
+    }
 
 
 def _dealt(strata: Mapping[str, str], seed: int, purpose: str) -> dict[str, list[str]]:
@@ -211,7 +221,8 @@ def _fold_parts(strata: Mapping[str, str], train: TrainSection, fold: int) -> di
 def _require_both_classes(
     cases: Sequence[Case], parts: Mapping[str, Part], train: TrainSection, scheme: Scheme
 ) -> list[Finding]:
-    """Both classes in each part; only the test part of a fold may do with one, said."""
+    """Every class in each part; only the test part of a fold may lack one, said."""
+    named = _class_names(cases)
     classes = {case.label for case in cases} - {None}
     if not 2 <= len(classes) <= MOST_CLASSES:
         return []
@@ -223,20 +234,21 @@ def _require_both_classes(
         lacking = sorted(value for value in classes - present if value is not None)
         if not lacking:
             continue
-        which = ", ".join(f"{value:g}" for value in lacking)
+        which = ", ".join(named.get(value, f"{value:g}") for value in lacking)
         if part == "test" and scheme in ("folds", "nnunet", "file"):
-            message = f"the part test has no case of class {which}: its own AUROC is undefined"
+            outcome = "nothing is said of it there" if named else "its own AUROC is undefined"
+            message = f"the part test has no case of class {which}: {outcome}"
             findings.append(Finding("class-missing", message, "warning"))
             continue
         patients = Counter(label for _, label in {(c.patient_id, c.label) for c in cases})
         raise UsageError(
             f"The part {part} would have no case of class {which}.",
             met=", ".join(
-                f"{count} patients of class {label:g}"
+                f"{count} patients of class {named.get(label, f'{label:g}')}"
                 for label, count in sorted(patients.items(), key=lambda item: str(item[0]))
                 if label is not None
             ),
-            wanted="both classes in every part",
+            wanted="every class in every part" if named else "both classes in every part",
             how="add patients of that class, or give a split file (data.split_file).",
         )
     return findings

@@ -132,17 +132,24 @@ class ClassifyingUNet(UNet):
         return torch.stack(joined, dim=1)
 
     def both(
-        self, images: Tensor, keys: Tensor | None = None, masks: Tensor | None = None
+        self,
+        images: Tensor,
+        keys: Tensor | None = None,
+        masks: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
         """Logits of the segmentation, full resolution first, and of the classes (n, classes).
 
-        ``masks`` (n, masks, ...) replace those that the segmentation itself gives, so that training
-        can begin with true ones.
+        ``masks`` (n, masks, ...) replace those that the segmentation itself gives, in all rows or,
+        with ``given`` (n), in those where it is true: training can begin with true ones.
         """
         skips = self.encoder(images, keys)
         logits: list[Tensor] = self.decoder(skips, keys)
         if masks is None:
             masks = self.masks(logits[0]) if self.options.masks else images[:, :0]
+        elif given is not None:
+            rows = given.reshape(-1, *(1,) * (masks.ndim - 1))
+            masks = torch.where(rows, masks.float(), self.masks(logits[0]))
         maps = skips[-1]
         if "decoder" in self.classifier:
             decoder = self.classifier["decoder"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from medtool.data.matching import CLASS_FACT
 from medtool.report.flow import FlowStep, flow_svg
 from medtool.report.run_view import RunView
 from medtool.report.templates import (
@@ -27,7 +28,7 @@ IDENTITY = frozenset(
 )
 # What a reader of a cohort asks for, in this order; other facts are folded away below the table.
 READ_FIRST = (
-    "sex age manufacturer model kernel contrast kvp"
+    f"{CLASS_FACT} sex age manufacturer model kernel contrast kvp"
     " slices thickness_mm slice_spacing_mm pixel_spacing_mm tilt_degrees"
 ).split()
 # Numbers of headers and of geometry carry noise of arithmetic beyond these digits.
@@ -125,14 +126,23 @@ def _part_lines(view: RunView, part: str, rows: Sequence[Mapping[str, str]]) -> 
 
 
 def composition(rows: Sequence[Mapping[str, str]]) -> str:
-    """How many patients, and positive studies where studies have labels."""
+    """How many patients, and positive studies, or those of each class, where labels are known."""
     patients = f"{len({row['patient'] for row in rows})} patients"
-    return f"{patients}, {positives(rows)} studies positive" if has_labels(rows) else patients
+    classes = ", ".join(class_counts(rows))
+    if has_labels(rows):
+        return f"{patients}, {positives(rows)} studies positive"
+    return f"{patients}, {classes}" if classes else patients
 
 
 def has_labels(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether studies are called positive or negative: masks are no labels."""
-    return any(row.get("label") not in (None, "") for row in rows)
+    """Whether studies are called positive or negative: masks and classes of a name are not."""
+    return any(row.get("label") not in (None, "") and not row.get(CLASS_FACT) for row in rows)
+
+
+def class_counts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many studies each class has, in words; none where classes have no names."""
+    counted = Counter(str(row[CLASS_FACT]) for row in rows if row.get(CLASS_FACT))
+    return [f"{count} {name}" for name, count in sorted(counted.items())]
 
 
 def positives(rows: Sequence[Mapping[str, str]]) -> int:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from medtool.core.files import replace_text
 from medtool.core.records import Section
 from medtool.report.cases import label_errors_html, worst_cases_html
+from medtool.report.classes import classes_html
 from medtool.report.page import Badge, page_html
 from medtool.report.performance import (
     confounders_html,
@@ -92,6 +93,7 @@ def _sections(view: RunView, number: int, names: Sequence[str]) -> list[Section]
         ("Headline", headline_html),
         ("Performance", performance_html),
         ("Structures", structures_html),
+        ("Classes", classes_html),
         ("Worst cases", worst_cases_html),
         ("Suspected label errors", label_errors_html),
         ("Subgroups", subgroups_html),

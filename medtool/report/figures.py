@@ -43,7 +43,7 @@ STYLE: Any = {
 }
 SQUARE_INCHES = (4.1, 3.8)
 # Metrics of history.csv that are drawn, in this order, when they are there.
-CURVE_METRICS = ("auroc", "f1", "sensitivity", "specificity", "dice")
+CURVE_METRICS = ("auroc", "f1", "sensitivity", "specificity", "dice", "macro_f1", "dice_and_f1")
 
 
 def _style() -> AbstractContextManager[None]:

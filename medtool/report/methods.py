@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from medtool.core.records import SELECTION_OPTIMISTIC
-from medtool.report.cohort import PARTS, has_labels, positives
+from medtool.report.cohort import PARTS, class_counts, has_labels, positives
 from medtool.report.run_view import RunView
 from medtool.report.templates import list_html, number_text, paragraph_html
 
@@ -89,8 +89,9 @@ def _and_threshold(view: RunView) -> str:
 
 def _of(rows: Rows) -> str:
     patients = len({row["patient"] for row in rows})
-    positive = f" ({positives(rows)} studies positive)" if has_labels(rows) else ""
-    return f"{len(rows)} studies of {patients} patients{positive}"
+    labels = [f"{positives(rows)} studies positive"] if has_labels(rows) else class_counts(rows)
+    said = f" ({', '.join(labels)})" if labels else ""
+    return f"{len(rows)} studies of {patients} patients{said}"
 
 
 def _training(view: RunView) -> list[str]:

@@ -21,6 +21,7 @@ from medtool.core.names import safe_file_stem
 from medtool.core.records import Section
 from medtool.data.run_folder import RunFolder
 from medtool.report.cases import label_errors_html, worst_cases_html
+from medtool.report.classes import classes_html
 from medtool.report.cohort import cohort_html, flow_html
 from medtool.report.methods import methods_html
 from medtool.report.performance import (
@@ -47,6 +48,7 @@ RUN_SECTIONS: tuple[tuple[int, str, Callable[[RunView], Markup]], ...] = (
     (50, "Learning curves", training_html),
     (60, "Performance", performance_html),
     (65, "Structures", structures_html),
+    (67, "Classes", classes_html),
     (70, "Worst cases", worst_cases_html),
     (80, "Suspected label errors", label_errors_html),
     (90, "Subgroups", subgroups_html),

@@ -42,6 +42,8 @@ METRIC_TITLES: Mapping[str, str] = {
     "mce": "MCE",
     "adaptive_ece": "Adaptive ECE",
     "dice": "Dice",
+    "dice_and_f1": "Mean of Dice and macro F1",
+    "macro_f1": "Macro F1",
     "iou": "IoU",
     "nsd": "Surface Dice (NSD)",
     "hd95_mm": "HD95 (mm)",
@@ -210,7 +212,8 @@ def _legend(name: str, score: Score) -> str:
 def confusion_html(scores: Scores) -> Markup:
     """The confusion matrix, sensitivity at fixed specificities, the intervals by other rules."""
     counts = scores.tables.get("confusion")
-    if not counts:
+    # Of classes with names it is a table of rows (``medtool.report.classes``).
+    if not isinstance(counts, Mapping):
         return Markup("")
     threshold = scores.tables.get("decision", {}).get("threshold")
     matrix = Markup(

@@ -60,11 +60,11 @@ def multiclass_scores(
     if not truth.size:
         return Scores({}, (), {}, optimistic, ("No case to score.",))
     sample = patient_sample(ids)
-    compute = _all_metrics(truth, said, classes)
+    compute = class_metrics(truth, said, classes)
     everyone = np.ones((1, sample.n))
     point = {name: float(v[0]) for name, v in compute(everyone).items()}
     commonest = int(np.bincount(truth, minlength=len(classes)).argmax())
-    majority = _all_metrics(truth, np.full_like(truth, commonest), classes)(everyone)
+    majority = class_metrics(truth, np.full_like(truth, commonest), classes)(everyone)
     resampled = bootstrap(sample, compute, draws=settings.bootstrap_draws, seed=seed)
     scores = {
         name: bootstrap_score(
@@ -100,6 +100,15 @@ def multiclass_scores(
     )
 
 
+def class_numbers(
+    labels: ArrayLike, answers: ArrayLike, classes: Sequence[str]
+) -> dict[str, float]:
+    """The same metrics without intervals, by name. Raises as ``multiclass_scores``."""
+    truth, said = _classes(labels, answers, classes)
+    values = class_metrics(truth, said, classes)(np.ones((1, truth.size)))
+    return {name: float(value[0]) for name, value in values.items()}
+
+
 def _classes(
     labels: ArrayLike, answers: ArrayLike, classes: Sequence[str]
 ) -> tuple[IntArray, IntArray]:
@@ -121,8 +130,11 @@ def _classes(
     return truth.astype(np.intp), said.astype(np.intp)
 
 
-def _all_metrics(truth: IntArray, said: IntArray, classes: Sequence[str]) -> Metrics:
-    """A function from (draws, cases) weights to (draws,) values of every metric."""
+def class_metrics(truth: IntArray, said: IntArray, classes: Sequence[str]) -> Metrics:
+    """A function from (draws, cases) weights to (draws,) values of every metric.
+
+    ``truth`` and ``said`` (cases,) are numbers of ``classes``.
+    """
     count = len(classes)
     cells = np.zeros((truth.size, count * count))
     cells[np.arange(truth.size), truth * count + said] = 1.0

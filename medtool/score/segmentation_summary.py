@@ -7,7 +7,7 @@ those count with the diagonal of their image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
@@ -63,10 +63,13 @@ def summarise_structures(
     options: SegmentationOptions | None = None,
     *,
     metrics: MetricSettings | None = None,
+    apart: Collection[str] = (),
     optimistic: str = "",
     seed: int = 0,
 ) -> Scores:
     """Means with intervals by patient, and the tables behind them.
+
+    Structures named in ``apart`` (a union of the others) are in no mean over structures.
 
     Scores are named "dice.lesion" (mean over cases), "dice" (mean of that over structures),
     "dice_pooled.lesion", "dice_where_present.lesion", "lesion_f1_pooled.lesion". The table
@@ -79,7 +82,8 @@ def summarise_structures(
     columns = columns_of(cases)
     shares = [share for column in columns for share in _shares(column, chosen)]
     sample = patient_sample([case.patient for case in cases])
-    compute = _all_numbers(columns, shares)
+    together = [column for column in columns if column.structure not in apart]
+    compute = _all_numbers(shares, together, columns)
     point = {name: float(v[0]) for name, v in compute(np.ones((1, sample.n))).items()}
     resampled = bootstrap(sample, compute, draws=settings.bootstrap_draws, seed=seed)
     intervals = {name: resampled.percentile(name, settings.confidence) for name in point}
@@ -95,7 +99,7 @@ def summarise_structures(
                 trivial=share.trivial,
                 trivial_by=share.trivial_by,
             )
-            for share in (*_over_structures(shares, columns), *shares)
+            for share in (*_over_structures(shares, together), *shares)
         },
         per_case=tuple(
             {"case": case.case, "patient": case.patient, **row}
@@ -167,12 +171,14 @@ def _trivial(column: Column) -> tuple[float, str]:
     return float(np.mean(found)), EVERY_VOXEL if decision == "f1" else RANDOM_VOXELS
 
 
-def _all_numbers(columns: Sequence[Column], shares: Sequence[_Share]) -> Metrics:
+def _all_numbers(
+    shares: Sequence[_Share], together: Sequence[Column], columns: Sequence[Column]
+) -> Metrics:
     """A function from (draws, cases) weights to (draws,) values of every number."""
     above = np.stack([share.above for share in shares], axis=1)
     below = np.stack([share.below for share in shares], axis=1)
     of_metric: dict[str, list[str]] = {}
-    for column in columns:
+    for column in together:
         if column.metric in OVERALL:
             of_metric.setdefault(column.metric, []).append(column.name)
 

@@ -60,6 +60,7 @@ class SegmentationTask(Task):
     )
     columns = SEGMENTATION_COLUMNS
     reference = "mask"
+    reads_labels = False
 
     settings: SegmentationSettings
 

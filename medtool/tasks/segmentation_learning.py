@@ -86,7 +86,8 @@ def _loss(settings: SegmentationSettings) -> SegmentationLoss:
     )
 
 
-def _all_resolutions(settings: SegmentationSettings, answer: Any, labels: Tensor) -> Tensor:
+def all_resolutions(settings: SegmentationSettings, answer: Any, labels: Tensor) -> Tensor:
+    """The preset's loss of an answer (a tensor, or a list of all resolutions, the full first)."""
     parts: Sequence[Tensor] = [answer] if isinstance(answer, Tensor) else answer
     return deep_loss(_loss(settings), parts, labels, deep_supervision_weights(len(parts)))
 
@@ -97,13 +98,20 @@ def patch_losses(
     """``loss``: the preset's, over all resolutions that the network answers in."""
     labels = targets(settings.data, batch.tensors["label"])
     answer = network(batch.tensors["image"])
-    return {"loss": _all_resolutions(settings, answer, labels)}
+    return {"loss": all_resolutions(settings, answer, labels)}
 
 
 def patch_facts(settings: SegmentationSettings, network: nn.Module, batch: Batch) -> dict[str, Any]:
-    """Of each case its loss, and by label the voxels found rightly, too many, and missed."""
+    """What ``facts_of`` says of the network's answer."""
+    return facts_of(settings, network(batch.tensors["image"]), batch)
+
+
+def facts_of(settings: SegmentationSettings, logits: Tensor, batch: Batch) -> dict[str, Any]:
+    """Of each case its loss, and by label the voxels found rightly, too many, and missed.
+
+    ``logits`` (n, outputs, ...) are at full resolution.
+    """
     labels = targets(settings.data, batch.tensors["label"])
-    logits: Tensor = network(batch.tensors["image"])
     meaning = _meaning(settings.data)
     wanted = meaning.references(labels, logits.shape[1])
     if meaning.regions is None:
@@ -116,7 +124,7 @@ def patch_facts(settings: SegmentationSettings, network: nn.Module, batch: Batch
         found, wanted = found & known, wanted & known
     axes = tuple(range(2, found.ndim))
     losses = [
-        float(_all_resolutions(settings, logits[n : n + 1], labels[n : n + 1]))
+        float(all_resolutions(settings, logits[n : n + 1], labels[n : n + 1]))
         for n in range(len(labels))
     ]
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -35,29 +35,53 @@ def score_masks(
     ``per_case`` has a row a case with ``error`` (1 - mean Dice) and, in words, what it scored.
     Raises CaseRefused where a mask and its reference are on different grids.
     """
-    options, known = options_of(settings), structures(settings.data)
-    cases = []
-    for prediction, truth in zip(predictions, truths, strict=True):
-        grid = truth.grids[MASK]
-        require_same_grid(
-            grid, prediction.grids[MASK], names=("reference", "mask"), where=prediction.case_id
-        )
-        rows = score_structures(
-            prediction.arrays[MASK], truth.arrays[MASK], grid.spacing_mm[::-1], known, options
-        )
-        cases.append(ScoredCase(prediction.case_id, prediction.patient_id, rows))
-    scores = summarise_structures(cases, options, metrics=settings.metrics)
+    known = structures(settings.data)
+    cases = [
+        scored_case(settings, known, prediction, truth)
+        for prediction, truth in zip(predictions, truths, strict=True)
+    ]
+    return summarised(settings, cases)
+
+
+def scored_case(
+    settings: SegmentationSettings,
+    known: Mapping[str, tuple[int, ...]],
+    prediction: Prediction,
+    truth: Truth,
+) -> ScoredCase:
+    """One case in the structures ``known`` (name -> ids). Raises CaseRefused as above."""
+    grid = truth.grids[MASK]
+    require_same_grid(
+        grid, prediction.grids[MASK], names=("reference", "mask"), where=prediction.case_id
+    )
+    rows = score_structures(
+        prediction.arrays[MASK],
+        truth.arrays[MASK],
+        grid.spacing_mm[::-1],
+        known,
+        options_of(settings),
+    )
+    return ScoredCase(prediction.case_id, prediction.patient_id, rows)
+
+
+def summarised(
+    settings: SegmentationSettings, cases: Sequence[ScoredCase], *, apart: Collection[str] = ()
+) -> Scores:
+    """All cases together; structures named in ``apart`` are in no mean over structures."""
+    scores = summarise_structures(
+        cases, options_of(settings), metrics=settings.metrics, apart=apart
+    )
     return replace(
         scores,
-        per_case=tuple(_case_row(case) for case in cases),
+        per_case=tuple(_case_row(case, apart) for case in cases),
         tables={**scores.tables, BY_CASE: list(scores.per_case)},
     )
 
 
-def _case_row(case: ScoredCase) -> dict[str, Any]:
+def _case_row(case: ScoredCase, apart: Collection[str]) -> dict[str, Any]:
     """A case as one row: how wrong, and in words."""
     dices = {str(row["structure"]): float(row["dice"]) for row in case.rows}
-    defined = [value for value in dices.values() if math.isfinite(value)]
+    defined = [v for name, v in dices.items() if math.isfinite(v) and name not in apart]
     said = [
         f"Dice {name} {value:.3f}" if math.isfinite(value) else f"{name} absent in both masks"
         for name, value in dices.items()

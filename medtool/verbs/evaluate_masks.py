@@ -46,7 +46,7 @@ class MaskSubject:
     folder: Path
     rows: Mapping[str, Mapping[str, Any]]
     silent: Mapping[str, str]
-    data: Path
+    source: Source
     header: Mapping[str, Any] | None = None
     optimistic: str = ""
     notes: tuple[str, ...] = ()
@@ -82,8 +82,9 @@ def _task_of(path: Path) -> Task | None:
 def evaluate_masks(options: EvaluateOptions, reporter: Reporter) -> Evaluation:
     """Score masks beside their references.
 
-    References come from ``data``, else from where the run or the preset says. Raises UsageError,
-    InputError (no case has both), LeakageError (patients seen in training, unless told).
+    References come from ``data``, else from where the run found them; classes from ``labels``, else
+    from beside the data. Raises UsageError, InputError (no case has both), LeakageError (patients
+    seen in training, unless told).
     """
     _refuse_what_masks_lack(options)
     with ExitStack() as stack:
@@ -111,7 +112,6 @@ def _refuse_what_masks_lack(options: EvaluateOptions) -> None:
     asked = {
         "--by": options.by != "case",
         "--threshold": options.threshold is not None,
-        "--labels": options.labels is not None,
         "--subgroup": bool(options.subgroups),
     }
     named = [option for option, is_given in asked.items() if is_given]
@@ -132,7 +132,7 @@ def _subjects(options: EvaluateOptions, root: Path, reporter: Reporter) -> list[
     found = []
     for number, path in enumerate(options.subjects):
         checkpoint = options.checkpoints[number] if number < len(options.checkpoints) else None
-        found.append(_run(path) if is_run(path) else _stored(path, checkpoint, options))
+        found.append(_run(path, options) if is_run(path) else _stored(path, checkpoint, options))
     return found
 
 
@@ -174,19 +174,24 @@ def _stored(path: Path, checkpoint: Path | None, options: EvaluateOptions) -> Ma
         folder=path if path.is_dir() else path.with_suffix(""),
         rows=rows,
         silent=silent,
-        data=options.data or _data_of(checkpoint, path),
+        source=_source(options, checkpoint, path),
         header=header,
         notes=() if header is not None else (NOT_CHECKED,),
     )
 
 
-def _data_of(checkpoint: Path | None, predictions: Path) -> Path:
-    """Where the run that made the checkpoint found its data. Raises UsageError where none says."""
+def _source(options: EvaluateOptions, checkpoint: Path | None, predictions: Path) -> Source:
+    """The references: as they are named, else those of the run that made the checkpoint.
+
+    Raises UsageError where none says.
+    """
+    if options.data is not None:
+        return Source((options.data,), labels=options.labels)
     if checkpoint is not None:
         file, _ = find_checkpoint(checkpoint)
         run = RunFolder(file.parent.parent)
         if run.exists():
-            return Path(run.read_run()["data"]["folder"])
+            return _source_of_run(run, options)
     raise UsageError(
         "It is not known where the references lie.",
         where=str(predictions),
@@ -194,7 +199,13 @@ def _data_of(checkpoint: Path | None, predictions: Path) -> Path:
     )
 
 
-def _run(path: Path) -> MaskSubject:
+def _source_of_run(run: RunFolder, options: EvaluateOptions) -> Source:
+    data = run.read_run()["data"]
+    found = Path(data["labels"]) if data.get("labels") else None
+    return Source((Path(data["folder"]),), labels=options.labels or found)
+
+
+def _run(path: Path, options: EvaluateOptions) -> MaskSubject:
     """The most honest part of a run; its split keeps the parts apart."""
     run, task = RunFolder(path), _task_of(path)
     parts = [p for p in PARTS_BY_HONESTY if (run.predictions_folder / p).is_dir()]
@@ -212,7 +223,7 @@ def _run(path: Path) -> MaskSubject:
         folder=folder,
         rows=rows,
         silent=silent,
-        data=Path(run.read_run()["data"]["folder"]),
+        source=_source_of_run(run, options),
         optimistic=SELECTION_OPTIMISTIC if parts[0] == "selection" else "",
     )
 
@@ -227,7 +238,7 @@ def _rows(path: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
 
 
 def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporter) -> Evaluated:
-    cases = build_cohort(subject.task, Source((subject.data,)), reporter=reporter).cases
+    cases = build_cohort(subject.task, subject.source, reporter=reporter).cases
     known = [c for c in cases if c.case_id in subject.rows and subject.task.has_reference(c)]
     patients = [case.patient_id for case in known]
     gate = training_gate(subject.header, subject.name, patients, options.seen)
@@ -236,7 +247,7 @@ def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporte
         raise InputError(
             "No case has both an answer and a reference.",
             where=subject.name,
-            met=f"{len(subject.rows)} answers; {len(cases)} cases in {subject.data}",
+            met=f"{len(subject.rows)} answers; {len(cases)} cases in {subject.source.paths[0]}",
             how="name the data with the references by --data.",
         )
     task = subject.task

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -254,3 +256,47 @@ def test_exact_ids_always_match_themselves(
     cases = [_case(n, case_id=i) for n, i in enumerate(ids)]
     labelled = attach_labels(cases, read_labels(path, DATA))
     assert [case.label for case in labelled.cases] == [float(n % 2) for n in range(len(ids))]
+
+
+class Named(DataSection):
+    """Classes with names of their own; ``classes`` may be left to the table."""
+
+    names_classes: ClassVar[bool] = True
+    classes: list[str] = []
+
+    def class_values(self) -> Mapping[str, Sequence[str]]:
+        return {name: (name,) for name in self.classes}
+
+
+def test_every_value_is_a_class_where_classes_have_names(tmp_path: Path) -> None:
+    table = _table(tmp_path, "case,subtype\na,Solid\nb,cystic\nc,SOLID\nd,\n")
+    found = read_labels(table, Named())
+    assert found.classes == ("cystic", "Solid")
+    assert [row.label for row in found.rows] == [1.0, 0.0, 1.0, None]
+    # Grades come in the order of numbers, not of letters.
+    grades = _table(tmp_path, "case,class\na,10\nb,2\nc,1\n")
+    assert read_labels(grades, Named()).classes == ("1", "2", "10")
+
+
+def test_a_value_that_is_none_of_the_named_classes_is_refused(tmp_path: Path) -> None:
+    table = _table(tmp_path, "case,class\na,solid\nb,solit\n")
+    with pytest.raises(LabelsError, match="none of the classes") as caught:
+        read_labels(table, Named(classes=["cystic", "solid"]))
+    assert "line 3: 'solit'" in str(caught.value)
+    assert caught.value.nearest == "solid"
+    assert "data.classes" in caught.value.how
+
+
+def test_a_column_of_numbers_is_no_column_of_classes(tmp_path: Path) -> None:
+    rows = "".join(f"c{n},{n * 7}\n" for n in range(40))
+    with pytest.raises(LabelsError, match="more values than classes"):
+        read_labels(_table(tmp_path, f"case,class\n{rows}"), Named())
+
+
+def test_a_case_has_its_class_as_number_and_as_name(tmp_path: Path) -> None:
+    table = read_labels(_table(tmp_path, "case,class\nc0,solid\nc1,cystic\n"), Named())
+    cases = attach_labels([_case(0), _case(1)], table).cases
+    assert [(case.label, case.facts["class"]) for case in cases] == [
+        (1.0, "solid"),
+        (0.0, "cystic"),
+    ]

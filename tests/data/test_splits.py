@@ -338,3 +338,45 @@ def test_files_without_usable_folds(tmp_path: Path, text: str, words: str) -> No
     with pytest.raises(LabelsError) as caught:
         make_split([_case("p")], TrainSection(), DataSection(split_file=path), fold=0)
     assert words in str(caught.value)
+
+
+def _named(classes: dict[str, int]) -> list[Case]:
+    """So many patients of each class, which have names."""
+    numbers = [(n, name) for n, (name, count) in enumerate(classes.items()) for _ in range(count)]
+    return [
+        replace(_case(f"p{place}", label=float(n)), facts={"class": name})
+        for place, (n, name) in enumerate(numbers)
+    ]
+
+
+def test_every_class_of_a_name_is_in_training_and_selection() -> None:
+    cases = _named({"cystic": 9, "solid": 20, "neuroendocrine": 4})
+    split = make_split(cases, TrainSection(), DATA, fold=None)
+    for part in ("train", "selection", "test"):
+        found = {case.facts["class"] for case in split.cases_of(cases, part)}
+        assert found == {"cystic", "solid", "neuroendocrine"}, part
+
+
+def test_a_class_too_rare_to_be_split_is_named() -> None:
+    with pytest.raises(UsageError, match="no case of class neuroendocrine") as caught:
+        make_split(_named({"solid": 20, "neuroendocrine": 1}), TrainSection(), DATA, fold=None)
+    assert "1 patients of class neuroendocrine" in caught.value.met
+    assert caught.value.wanted == "every class in every part"
+
+
+def test_a_fold_that_lacks_a_class_says_which() -> None:
+    cases = _named({"solid": 20, "cystic": 3})
+    said = [
+        finding.message
+        for fold in range(5)
+        for finding in make_split(cases, TrainSection(folds=5), DATA, fold=fold).findings
+        if finding.code == "class-missing"
+    ]
+    assert said == ["the part test has no case of class cystic: nothing is said of it there"] * 2
+
+
+def test_one_named_class_only_is_refused() -> None:
+    with pytest.raises(LabelsError, match="one class") as caught:
+        make_split(_named({"solid": 20}), TrainSection(), DATA, fold=None)
+    assert "all solid" in caught.value.met
+    assert "leave the classes out" in caught.value.how

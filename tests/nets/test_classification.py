@@ -140,3 +140,12 @@ def test_dropout_of_the_head_belongs_to_the_case() -> None:
         network.both(IMAGES, slice_keys(0, epoch, "case", [0, 1]))[1] for epoch in (0, 1)
     )
     assert not torch.allclose(first, second)
+
+
+def test_true_masks_are_taken_in_the_rows_that_say_so() -> None:
+    network = build_classifying_unet(PLAN, 1, 3, Classifier(3, "mask", MASKS)).eval()
+    corner = torch.zeros(2, 2, 8, 8, 8)
+    corner[:, 0, :4, :4, :4] = 1
+    own, given = network.both(IMAGES)[1], network.both(IMAGES, masks=corner)[1]
+    mixed = network.both(IMAGES, masks=corner, given=torch.tensor([True, False]))[1]
+    assert torch.equal(mixed, torch.stack([given[0], own[1]]))

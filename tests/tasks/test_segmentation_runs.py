@@ -151,7 +151,7 @@ def test_references_are_found_where_the_run_found_them_or_asked_for(trained, tmp
 )
 def test_an_option_that_says_nothing_of_masks_is_refused(trained, option, value):
     _, result = trained
-    with pytest.raises(UsageError, match="beside masks"):
+    with pytest.raises(UsageError, match="beside masks|reads no table of labels"):
         evaluate(EvaluateOptions(subjects=(result.run,), **{option: value}))
 
 

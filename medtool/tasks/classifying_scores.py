@@ -1,0 +1,90 @@
+"""Masks and classes beside their references: what is said of each, and of both together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.records import Prediction, Scores, Truth
+from medtool.score.dice_and_f1 import NAME, dice_and_f1
+from medtool.score.multiclass import multiclass_scores
+from medtool.score.segmentation_columns import ScoredCase
+from medtool.tasks.classifying_classes import organ_ids, probability_column
+from medtool.tasks.classifying_predict import CLASS
+from medtool.tasks.segmentation_labels import has_regions, structures
+from medtool.tasks.segmentation_scores import scored_case, summarised
+
+if TYPE_CHECKING:
+    from medtool.tasks.classifying_settings import ClassifyingSettings
+
+Answer = Mapping[str, Any]
+
+
+def scored_structures(settings: ClassifyingSettings) -> dict[str, tuple[int, ...]]:
+    """The labels, and all of them together where they exclude each other."""
+    known, name = dict(structures(settings.data)), settings.metrics.organ_name
+    if name and name not in known and len(known) > 1 and not has_regions(settings.data):
+        known[name] = organ_ids(settings.data)
+    return known
+
+
+def score_classified(
+    settings: ClassifyingSettings, predictions: Sequence[Prediction], truths: Sequence[Truth]
+) -> Scores:
+    """Every metric of every structure and of the classes; one case in memory at a time.
+
+    Cases without a class count in the masks only. Raises CaseRefused where a mask and its
+    reference are on different grids.
+    """
+    known = scored_structures(settings)
+    apart = known.keys() - structures(settings.data).keys()
+    cases: list[ScoredCase] = []
+    answers: list[Answer] = []
+    labels: list[int | None] = []
+    for prediction, reference in zip(predictions, truths, strict=True):
+        cases.append(scored_case(settings, known, prediction, reference))
+        answers.append(prediction.scalars)
+        labels.append(None if reference.label is None else int(reference.label))
+    masks = summarised(settings, cases, apart=apart)
+    names = settings.data.classes
+    truth = {n: label for n, label in enumerate(labels) if label is not None}
+    if not names or not truth:
+        return masks
+    said = [names.index(answer[CLASS]) for answer in answers]
+    classes = multiclass_scores(
+        list(truth.values()),
+        [said[n] for n in truth],
+        names,
+        [cases[n].patient for n in truth],
+        cases=[cases[n].case for n in truth],
+        metrics=settings.metrics,
+    )
+    both = dice_and_f1(
+        cases, masks, labels, said, classes, names, apart=apart, metrics=settings.metrics
+    )
+    first = {NAME: both, "dice": masks.metrics["dice"], "macro_f1": classes.metrics["macro_f1"]}
+    rows = zip(masks.per_case, labels, answers, strict=True)
+    return Scores(
+        metrics={
+            **first,
+            "accuracy": classes.metrics["accuracy"],
+            **masks.metrics,
+            **classes.metrics,
+        },
+        per_case=tuple(_row(row, names, label, answer) for row, label, answer in rows),
+        tables={**classes.tables, **masks.tables, "classes": list(classes.per_case)},
+        notes=(*masks.notes, *classes.notes),
+    )
+
+
+def _row(
+    row: Mapping[str, Any], names: Sequence[str], label: int | None, answer: Answer
+) -> dict[str, Any]:
+    """The row of a case, with its class in words; a wrong class counts as a mask that failed."""
+    chance = float(answer[probability_column(answer[CLASS])])
+    if label is None:
+        said = f"called {answer[CLASS]} with a probability of {chance:.2f}"
+        return {**row, "said": [*row["said"], said]}
+    said = f"{names[label]}, called {answer[CLASS]} with a probability of {chance:.2f}"
+    missed = 1.0 - float(answer[probability_column(names[label])])
+    return {**row, "error": (row["error"] + missed) / 2.0, "said": [*row["said"], said]}

@@ -1,0 +1,247 @@
+"""Masks with classes through the verbs: trained, answered, evaluated, and with the head off."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from medtool_pancreas import Pancreas
+from tiny_classified import SMALL, class_of, write_tiny_classified
+
+from medtool.config import resolve
+from medtool.core.checkpoint import read_header
+from medtool.core.ensemble import write_ensemble
+from medtool.core.errors import LabelsError, UsageError
+from medtool.core.progress import Silent
+from medtool.core.records import Source
+from medtool.data.cohort import build_cohort
+from medtool.data.predictions import read_predictions
+from medtool.data.run_folder import RunFolder
+from medtool.nets.state import read_tensors
+from medtool.verbs.evaluate import EvaluateOptions, evaluate
+from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.options import RunOptions
+from medtool.verbs.train import TrainOptions, train
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def warn(self, text):
+        self.lines.append(text)
+
+
+def trained_on(folder, *assignments, reporter=None, **options):
+    wanted = {
+        "task": Pancreas,
+        "data": folder / "data",
+        "assignments": (*SMALL, *assignments),
+        "folder": folder,
+        "run": RunOptions(run="a", workers=0, cache=folder / "cache", device="cpu"),
+    }
+    return train(TrainOptions(**{**wanted, **options}), reporter)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifying")
+    write_tiny_classified(folder / "data")
+    return folder, trained_on(folder)
+
+
+def test_the_run_holds_classes_weights_and_scores(trained):
+    _, result = trained
+    document = read_header(result.checkpoint).document
+    preset = document["preset"]
+    assert preset["data"]["classes"] == ["cystic", "solid"]
+    # As many of either: no class weighs more.
+    assert preset["train"]["class_weights"] == [1.0, 1.0]
+    assert document["metrics"]["primary"] == "dice_and_f1"
+    metrics = result.scores["test"]["metrics"]
+    wanted = {"dice_and_f1", "dice", "macro_f1", "accuracy", "recall.cystic", "f1.solid"}
+    assert wanted | {"dice.organ", "dice.lesion", "dice.whole organ"} <= set(metrics)
+    # The union is no structure of its own in the mean.
+    by_hand = (metrics["dice.organ"]["value"] + metrics["dice.lesion"]["value"]) / 2
+    assert metrics["dice"]["value"] == pytest.approx(by_hand)
+    both = (metrics["dice"]["value"] + metrics["macro_f1"]["value"]) / 2
+    assert metrics["dice_and_f1"]["value"] == pytest.approx(both)
+    assert metrics["macro_f1"]["trivial_by"].startswith("always ")
+    history = RunFolder(result.run).read_history()
+    assert {"classification", "segmentation", "selection_macro_f1"} <= set(history[0])
+
+
+def test_the_report_shows_what_was_taken_for_what(trained):
+    _, result = trained
+    page = result.report.read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", " ", page)
+    for words in (
+        "Confusion matrix",
+        "called cystic",
+        "Mean of Dice and macro F1",
+        "classification head",
+    ):
+        assert words in text, words
+    assert "studies positive" not in text
+    assert re.search(r"\d+ cystic, \d+ solid", text)
+
+
+def test_answers_have_a_class_and_probabilities_and_are_scored_as_in_the_run(trained, tmp_path):
+    folder, result = trained
+    done = infer(
+        InferOptions(
+            sources=(folder / "data" / "imagesTr",),
+            checkpoint=result.run,
+            output=tmp_path / "answers",
+            allow_demo=True,
+            run=RunOptions(workers=0, device="cpu"),
+        )
+    )
+    assert done.ok == 12
+    for row in read_predictions(tmp_path / "answers"):
+        chances = {name: float(row[f"probability_{name}"]) for name in ("cystic", "solid")}
+        assert sum(chances.values()) == pytest.approx(1.0)
+        assert row["class"] == max(chances, key=chances.get)
+        assert (tmp_path / "answers" / row["mask"]).is_file()
+    found = evaluate(
+        EvaluateOptions(
+            subjects=(tmp_path / "answers",),
+            checkpoints=(result.run,),
+            labels=folder / "data" / "labels.csv",
+            seen="leave-out",
+        )
+    ).evaluated[0]
+    stated = result.scores["test"]["metrics"]
+    for name in ("dice_and_f1", "dice.lesion", "macro_f1", "recall.solid"):
+        assert found.scores.metrics[name].value == pytest.approx(stated[name]["value"]), name
+    # And accuracy is that of the table, counted here.
+    numbers = [row["case"] for row in read_predictions(result.run / "predictions" / "test")]
+    answers = {row["case"]: row["class"] for row in read_predictions(tmp_path / "answers")}
+    right = [answers[case] == class_of(int(case[-2:])) for case in numbers]
+    assert found.scores.metrics["accuracy"].value == pytest.approx(np.mean(right))
+
+
+def test_an_evaluation_of_the_run_finds_the_classes_again(trained):
+    _, result = trained
+    found = evaluate(EvaluateOptions(subjects=(result.run,))).evaluated[0].scores
+    assert found.metrics["macro_f1"].value == result.scores["test"]["metrics"]["macro_f1"]["value"]
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
+    """Dropout of the head, patches, true masks and the share of the class follow from the epoch."""
+    write_tiny_classified(tmp_path / "data", cases=8)
+    shares = ("train.class_hold_epochs=1", "train.class_ramp_epochs=0")
+    run = trained_on(tmp_path, "train.checkpoint_every_epochs=1", *shares).run
+    last = run / "checkpoints" / "last.safetensors"
+    wanted = dict(read_tensors(last, "model."))
+    last.unlink()
+    trained_on(tmp_path, resume=run / "checkpoints" / "epoch_0000.safetensors", assignments=())
+    found = dict(read_tensors(last, "model."))
+    assert wanted.keys() == found.keys()
+    assert all(wanted[name].equal(found[name]) for name in wanted)
+
+
+def test_classes_from_names_by_a_pattern(tmp_path):
+    write_tiny_classified(tmp_path / "data", named=True, table=False)
+    settings = resolve(
+        Pancreas, None, folder=tmp_path, assignments=("data.class_pattern=^([a-z]+)_",)
+    ).settings
+    task = Pancreas(settings)
+    found = build_cohort(task, Source((tmp_path / "data",)))
+    assert {case.case_id.split("_")[0]: case.label for case in found.cases} == {
+        "cystic": 0.0,
+        "solid": 1.0,
+    }
+    assert task.informed(found.cohort.intake).settings.data.classes == ["cystic", "solid"]
+    codes = {finding.code for finding in found.findings}
+    assert "label-by-pattern" in codes
+    nowhere = settings.data.model_copy(update={"class_pattern": "^grade_([0-9])"})
+    other = Pancreas(settings.model_copy(update={"data": nowhere}))
+    with pytest.raises(LabelsError, match="The pattern of the label fits no case"):
+        build_cohort(other, Source((tmp_path / "data",)))
+    # A model that knows its classes answers for cases of other names.
+    known = nowhere.model_copy(update={"classes": ["cystic", "solid"]})
+    model = Pancreas(settings.model_copy(update={"data": known}))
+    assert all(c.label is None for c in build_cohort(model, Source((tmp_path / "data",))).cases)
+
+
+def test_classes_of_a_manifest(tmp_path):
+    data = write_tiny_classified(tmp_path / "data", cases=4, table=False)
+    rows = [("case", "image", "mask", "patient", "label", "grade")]
+    for number in range(4):
+        name = f"case_{number:02d}"
+        grade = "low" if number < 2 else "high"
+        image, mask = f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"
+        rows.append((name, image, mask, f"p{number}", class_of(number), grade))
+    (data / "dataset.json").unlink()
+    with (data / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    for column, wanted in ((None, [0, 1, 0, 1]), ("grade", [1, 1, 0, 0])):
+        given = () if column is None else (f"data.label_column={column}",)
+        settings = resolve(Pancreas, None, folder=tmp_path, assignments=given).settings
+        found = build_cohort(Pancreas(settings), Source((data / "manifest.csv",)))
+        assert [case.label for case in found.cases] == wanted
+
+
+def test_without_classes_the_head_is_off_and_that_is_said(tmp_path):
+    write_tiny_classified(tmp_path / "data", cases=8, table=False)
+    heard = Heard()
+    result = trained_on(tmp_path, "train.epochs=1", reporter=heard)
+    assert any("The classification head is off" in line for line in heard.lines)
+    document = read_header(result.checkpoint).document
+    assert document["metrics"]["primary"] == "dice"
+    assert not any("classifier" in layer["name"] for layer in document["layers"])
+    row = read_predictions(result.run / "predictions" / "test")[0]
+    assert "class" not in row
+    assert "macro_f1" not in result.scores["test"]["metrics"]
+    text = re.sub(r"<[^>]+>", " ", result.report.read_text(encoding="utf-8"))
+    assert re.search(r"classification head\s+off\s+no case has a class", text)
+
+
+def test_a_second_decoder_feeds_the_classes(tmp_path):
+    write_tiny_classified(tmp_path / "data", cases=8)
+    result = trained_on(tmp_path, "train.epochs=1", preset="dual-decoder")
+    names = dict(read_tensors(result.checkpoint, "model.classifier."))
+    assert any("decoder" in name for name in names)
+    row = read_predictions(result.run / "predictions" / "test")[0]
+    assert row["class"] in ("cystic", "solid")
+
+
+def answers_of(checkpoint, folder, output):
+    infer(
+        InferOptions(
+            sources=(folder / "data" / "imagesTr" / "case_00_0000.nii.gz",),
+            checkpoint=checkpoint,
+            output=output,
+            allow_demo=True,
+            run=RunOptions(workers=0, device="cpu"),
+        )
+    )
+    (row,) = read_predictions(output)
+    return {name: value for name, value in row.items() if name.startswith(("prob", "class", "vol"))}
+
+
+def test_a_model_twice_answers_as_once(trained, tmp_path):
+    folder, result = trained
+    joined = tmp_path / "joined.safetensors"
+    write_ensemble(joined, {"fold_0": result.checkpoint, "fold_1": result.checkpoint})
+    once = answers_of(result.checkpoint, folder, tmp_path / "once")
+    twice = answers_of(joined, folder, tmp_path / "twice")
+    assert twice["class"] == once["class"]
+    for name in once.keys() - {"class"}:
+        assert float(twice[name]) == pytest.approx(float(once[name]), rel=1e-6), name
+
+
+def test_models_of_other_classes_do_not_answer_together(trained):
+    _, result = trained
+    document = read_header(result.checkpoint).document
+    data = {**document["preset"]["data"], "classes": ["cystic", "neuroendocrine"]}
+    settings = Pancreas.settings_type.model_validate({**document["preset"], "data": data})
+    one = Pancreas(Pancreas.settings_type.model_validate(document["preset"]))
+    with pytest.raises(UsageError, match="different classes"):
+        one.require_together([one, Pancreas(settings)])
