@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def relative(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
+@cache
+def text_of(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    """Every rule looks at the same tree."""
+    return ast.parse(text_of(file))
+
+
 def tracked_files() -> list[str]:
     done = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -51,8 +63,7 @@ def tracked_files() -> list[str]:
 
 @pytest.mark.parametrize("file", ALL_PYTHON, ids=relative)
 def test_size_and_docstring(file):
-    text = file.read_text(encoding="utf-8")
-    tree = ast.parse(text)
+    text, tree = text_of(file), parsed(file)
     assert len(text.splitlines()) <= LONGEST_FILE
     assert ast.get_docstring(tree), "every module says what lives there"
     for node in ast.walk(tree):
@@ -64,7 +75,7 @@ def test_size_and_docstring(file):
 def test_most_functions_are_seen_whole():
     lines = []
     for file in SOURCES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 lines.append((body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0)
@@ -86,13 +97,13 @@ def test_the_rules_look_at_the_whole_house():
 @pytest.mark.parametrize("file", sorted((ROOT / "medtool" / "cli").glob("*.py")), ids=relative)
 def test_a_door_is_thin(file):
     """A verb's file has 150 lines at most and imports only what turns words into values."""
-    text = file.read_text(encoding="utf-8")
+    text = text_of(file)
     frame = ("app", "bug", "console", "flags", "help_page", "parse", "table", "__init__")
     if file.stem in frame:
         return
     assert len(text.splitlines()) <= LONGEST_DOOR
     allowed = ("medtool.cli", "medtool.core.errors", "typer")
-    for node in ast.parse(text).body:
+    for node in parsed(file).body:
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -135,7 +146,7 @@ def test_no_task_is_named_in_the_core(file):
 @pytest.mark.parametrize("file", SOURCES, ids=relative)
 def test_who_may_print_and_who_may_read_the_environment(file):
     name = relative(file)
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "print" or name == "medtool/cli/console.py"
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv"):
@@ -147,8 +158,8 @@ def test_who_may_print_and_who_may_read_the_environment(file):
 @pytest.mark.parametrize("file", SOURCES, ids=relative)
 def test_nothing_draws_from_a_global_stream(file):
     """Randomness comes from (seed, epoch, case); a global stream would change with the order."""
-    text = file.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(text)):
+    text = text_of(file)
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             called = ast.unparse(node.func)
             legacy = re.fullmatch(
@@ -167,7 +178,7 @@ def test_one_except_of_all_our_errors_in_the_command_line():
     found = [
         relative(file)
         for file in (ROOT / "medtool" / "cli").glob("*.py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.ExceptHandler) and node.type is not None
         if "MedtoolError" in ast.unparse(node.type)
     ]
@@ -177,7 +188,7 @@ def test_one_except_of_all_our_errors_in_the_command_line():
 def test_who_imports_albumentations_keeps_it_offline():
     """It asks for updates on import unless told not to."""
     for file in SOURCES:
-        text = file.read_text(encoding="utf-8")
+        text = text_of(file)
         if re.search(r"^\s*(from|import) albumentations", text, re.MULTILINE):
             assert "keep_imports_offline()" in text, relative(file)
 
@@ -185,14 +196,14 @@ def test_who_imports_albumentations_keeps_it_offline():
 def test_no_asserts_check_input():
     for file in SOURCES:
         asserts = [
-            n for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.Assert)
+            n for n in ast.walk(parsed(file)) if isinstance(n, ast.Assert)
         ]
         assert not asserts, relative(file)
 
 
 def test_nobody_imports_click():
     for file in ALL_PYTHON:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.Import):
                 assert "click" not in {alias.name.partition(".")[0] for alias in node.names}
             if isinstance(node, ast.ImportFrom):
@@ -224,7 +235,7 @@ def test_no_words_of_another_place():
         if not file.is_file() or file == Path(__file__) or name == ".ci/run":
             continue
         try:
-            text = file.read_text(encoding="utf-8")
+            text = text_of(file)
         except UnicodeDecodeError:
             continue
         found = BANNED_WORDS.search(text)
