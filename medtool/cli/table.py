@@ -69,6 +69,12 @@ VERBS: tuple[Verb, ...] = (
         LEARN,
         "Turn a model that another program trained into a checkpoint.",
     ),
+    Verb(
+        "export",
+        "export_model",
+        LEARN,
+        "Write a checkpoint as a model of another program.",
+    ),
     Verb("demo", "demo", LOOK, "Write a synthetic cohort and run every command on it."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
     Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),

@@ -1,9 +1,10 @@
-"""Models of other programs on their way into checkpoints of ours."""
+"""Models of other programs on their way into checkpoints of ours, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,4 +25,13 @@ class ForeignModel:
     settings: TaskSettings
     tensors: Mapping[str, Tensor]
     document: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ForeignFolder:
+    """What was written for another program: its files, and the command that lets it answer."""
+
+    folder: Path
+    command: str
     notes: tuple[str, ...] = ()

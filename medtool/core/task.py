@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from medtool.config.sections import TaskSettings
-    from medtool.core.foreign import ForeignModel
+    from medtool.core.foreign import ForeignFolder, ForeignModel
 
 
 class Task(ABC):
@@ -56,6 +56,8 @@ class Task(ABC):
     imports: ClassVar[tuple[str, ...]] = ()
     # Whether a table of labels says something to this task; else none is looked for.
     reads_labels: ClassVar[bool] = True
+    # Programs for which 'medtool export' writes models of this task.
+    exports: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -264,6 +266,17 @@ class Task(ABC):
 
         ``checkpoint`` is best or final; ``folds`` names those that are wanted, all where it is
         empty. Raises CheckpointError that says in what a model does not fit.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def write_foreign(
+        cls, program: str, models: Sequence[ForeignModel], folder: Path, *, dataset: str
+    ) -> ForeignFolder:
+        """Write ``models`` for ``program``, one of ``exports``, below ``folder``.
+
+        ``dataset`` is what the program is to call the data; "" leaves it to the task. Raises
+        UsageError that says what the program cannot have.
         """
         raise NotImplementedError
 

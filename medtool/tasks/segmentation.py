@@ -38,7 +38,7 @@ from medtool.tasks.segmentation_settings import SegmentationSettings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from medtool.core.foreign import ForeignModel
+    from medtool.core.foreign import ForeignFolder, ForeignModel
     from medtool.core.plan import Plan
     from medtool.core.progress import Reporter
     from medtool.tasks.segmentation_examples import PatchExamples
@@ -61,6 +61,7 @@ class SegmentationTask(Task):
     columns = SEGMENTATION_COLUMNS
     reference = "mask"
     reads_labels = False
+    exports = ("nnunet",)
 
     settings: SegmentationSettings
 
@@ -256,6 +257,15 @@ class SegmentationTask(Task):
         from medtool.tasks.segmentation_nnunet import nnunet_models
 
         yield from nnunet_models(cls.settings_type, folder, checkpoint=checkpoint, folds=folds)
+
+    @classmethod
+    def write_foreign(
+        cls, program: str, models: Sequence[ForeignModel], folder: Path, *, dataset: str
+    ) -> ForeignFolder:
+        """A folder of results of nnU-Net v2, with a fold for each model."""
+        from medtool.tasks.segmentation_nnunet_export import write_nnunet
+
+        return write_nnunet(models, folder, dataset=dataset)
 
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
         """What was planned from the data, each decision with its reason."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +30,14 @@ from medtool.train.nnunet_weights import ForeignCheckpoint, read_foreign_checkpo
 from medtool.train.weights import tensors_sha256
 
 FOLD_PREFIX, ALL_FOLD = "fold_", "fold_all"
-# Trainers of nnU-Net that change nothing an answer depends on: names, and how they begin.
-TRAINERS = ("nnUNetTrainer",)
+# Trainers of nnU-Net 2.8.1 that change nothing an answer depends on: what their names are made of.
+TRAINER = re.compile(
+    r"nnUNetTrainer(_?("
+    r"NoMirroring|onlyMirror01|noDummy2DDA|NoDA|DA5|DA5ord0|DA5Segord0|DASegOrd0|"
+    r"probabilisticOversampling(_\d+)?|NoDeepSupervision|warmup|CosAnneal|Adan|Vanilla|Adam|"
+    r"(Adan|Adam)\den\d|Dice|CE|DiceCE|TopK?k?10|DiceTopK10|Loss|LS01|noSmooth|"
+    r"Benchmark_5epochs(_noDataLoading)?|\d+ep(och)?s?))*"
+)
 # Keys of dataset.json that list cases.
 CASE_LISTS = ("dataset", "training", "test")
 # nnU-Net's own training, for what the preset says of it.
@@ -234,7 +241,7 @@ def _range(folder: Path, plan: Plan, dataset: ForeignDataset) -> dict[str, Any]:
 
 
 def _notes(found: ForeignCheckpoint, configuration: Configuration) -> Iterator[str]:
-    if not found.trainer.startswith(TRAINERS):
+    if not TRAINER.fullmatch(found.trainer):
         yield (
             f"The trainer {found.trainer or 'without a name'} is not nnU-Net's own. Its tensors "
             "are those of the plan; whether it changed what lies between them cannot be seen."

@@ -7,6 +7,7 @@ else in it is refused by name, and none of its code is run.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from medtool.core.errors import CheckpointError
+from medtool.core.files import replacing
 from medtool.train.weights import load_without_code
 
 WANTED = "a checkpoint of nnU-Net v2: tensors, plain values and numpy's numbers"
@@ -133,3 +135,50 @@ def _history(logging: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for epoch in range(len(kept["loss"])):
         values = {n: _number(rows[epoch]) for n, rows in kept.items() if epoch < len(rows)}
         yield {"epoch": epoch, "stage": 0, **values}
+
+
+# --- and back -----------------------------------------------------------------------------
+def write_foreign_checkpoint(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    trainer: str,
+    mirror_axes: Sequence[int],
+    epochs: int,
+    arguments: Mapping[str, Any],
+) -> None:
+    """Write what nnU-Net loads to answer: every tensor by all of its names, stored once.
+
+    ``arguments`` are those of its trainer: plans, configuration, fold, dataset_json. Raises
+    MachineError where the disk is full.
+    """
+    document = {
+        "network_weights": {
+            again: tensor for name, tensor in tensors.items() for again in _all_names(name)
+        },
+        "optimizer_state": None,
+        "grad_scaler_state": None,
+        "logging": None,
+        "_best_ema": None,
+        "current_epoch": epochs,
+        "init_args": dict(arguments),
+        "trainer_name": trainer,
+        "inference_allowed_mirroring_axes": tuple(mirror_axes) or None,
+    }
+    # Through memory: torch turns the errors of a full disk into others.
+    whole = io.BytesIO()
+    torch.save(document, whole)
+    with replacing(path) as file:
+        file.write(whole.getbuffer())
+
+
+def _all_names(name: str) -> Iterator[str]:
+    places = [name]
+    (again, first), *layers = AGAIN
+    if name.startswith(first):
+        places.append(again + name.removeprefix(first))
+    for place in places:
+        yield place
+        for again, first in layers:
+            if first in place:
+                yield place.replace(first, again)
