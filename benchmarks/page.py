@@ -86,6 +86,13 @@ TITLES = {
         "time, both sides in turns. Memory is the rise over what the process held before. Ours is "
         "given with all cores and with one thread, for nnU-Net prepares a case in one.",
     ),
+    "nnunet_models": Text(
+        "Models of nnU-Net",
+        "Networks that nnU-Net trains for some steps, imported: the softmax of both on nnU-Net's "
+        "own prepared images, and the masks of both from file to file, two folds averaged, without "
+        "mirroring. nnU-Net sums windows and folds in 16 bits; its masks are given once more with "
+        "sums in 32 bits. Then what is exported from the import answers through nnUNetv2_predict.",
+    ),
     "training_step": Text(
         "A training step",
         "The product's step beside the same network and batch in a bare PyTorch loop, and the "
