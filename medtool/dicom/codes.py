@@ -199,6 +199,29 @@ CODES: dict[str, Code] = {
     "suv-unusual": Code("warning", "The highest SUV of the volume is none that patients have."),
     "suv-factor": Code("note", "What SUV was worked out from."),
     "suv-converted": Code("note", "SUV by lean body mass or body surface became SUV by weight."),
+    # --- PET and CT of one study ----------------------------------------------------------------
+    "no-pet": Code("refusal", "A study without a PET, where PET and CT are needed."),
+    "no-ct": Code("refusal", "A study without a CT, where PET and CT are needed."),
+    "frames-of-reference-differ": Code(
+        "refusal", "Every PET and CT of the study have positions in different coordinate systems."
+    ),
+    "fields-apart": Code(
+        "refusal",
+        "PET and CT show different parts of the patient: a fifth of the PET along each axis is "
+        "the least that the CT has to cover.",
+    ),
+    "pair-chosen": Code("note", "Which PET and which CT of the study are taken as a pair."),
+    "pair-not-chosen": Code("note", "A PET or CT of the study that is not taken, and why."),
+    "pair-registered": Code(
+        "note",
+        "PET and CT share a frame of reference, and how much of the PET the CT covers. Whether "
+        "the patient moved in between no header shows.",
+    ),
+    "pair-frame-unknown": Code(
+        "warning", "PET or CT names no frame of reference: that they share one is taken for given."
+    ),
+    "pair-partly-covered": Code("warning", "The CT does not cover the whole length of the PET."),
+    "pair-phase": Code("warning", "The PET is one of several phases or time frames."),
     # --- files that belong to no series ---------------------------------------------------------
     "not-dicom": Code("skip", "Not a DICOM file."),
     "empty-file": Code("skip", "A file of no bytes."),

@@ -58,7 +58,8 @@ class SuvScale:
 
     ``factors`` has one number a plane, in the order of ``series.planes``: rescaled value times
     factor is SUVbw. ``source`` says in words what it was made of, ``facts`` are plain values for
-    tables (units, weight_kg, dose_mbq, half_life_s, uptake_min, ...; None where not used).
+    tables: units, decay_correction, attenuation_corrected, weight_kg, dose_mbq, half_life_s and
+    uptake_min, None where not used.
     """
 
     factors: tuple[float, ...]
@@ -235,7 +236,11 @@ def _scale(
     facts: Mapping[str, Any] = NOT_USED,
 ) -> SuvScale:
     """``factors`` has one number a frame, or one for all."""
-    known = {"units": header.units, "decay_correction": header.decay_correction}
+    known = {
+        "units": header.units,
+        "decay_correction": header.decay_correction,
+        "attenuation_corrected": "ATTN" in header.corrections,
+    }
     note = Finding("suv-factor", f"SUV by body weight, from {source}")
     every = factors if len(factors) > 1 else factors * len(header.frames)
     return SuvScale(every, source, (note, *findings), known | {**NOT_USED, **facts})

@@ -104,8 +104,8 @@ class _Contacts:
 
 def lesions(prediction: Mask, reference: Mask, rule: LesionRule) -> Lesions:
     """Count the lesions of two masks of one shape."""
-    theirs, reference_vox = _components(reference, rule.connectivity)
-    ours, prediction_vox = _components(prediction, rule.connectivity)
+    theirs, reference_vox = components(reference, rule.connectivity)
+    ours, prediction_vox = components(prediction, rule.connectivity)
     both = prediction & reference
     pairs, common_vox = np.unique(np.stack([theirs[both], ours[both]]), axis=1, return_counts=True)
     contacts = _Contacts(pairs[0] - 1, pairs[1] - 1, common_vox)
@@ -121,7 +121,7 @@ def lesions(prediction: Mask, reference: Mask, rule: LesionRule) -> Lesions:
     )
 
 
-def _components(mask: Mask, connectivity: Connectivity) -> tuple[NDArray[np.int32], IntArray]:
+def components(mask: Mask, connectivity: Connectivity) -> tuple[NDArray[np.int32], IntArray]:
     """Components numbered from 1, and the voxels of each."""
     steps = min(STEPS[connectivity], mask.ndim)
     labelled, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, steps))

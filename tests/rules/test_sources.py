@@ -195,9 +195,7 @@ def test_who_imports_albumentations_keeps_it_offline():
 
 def test_no_asserts_check_input():
     for file in SOURCES:
-        asserts = [
-            n for n in ast.walk(parsed(file)) if isinstance(n, ast.Assert)
-        ]
+        asserts = [n for n in ast.walk(parsed(file)) if isinstance(n, ast.Assert)]
         assert not asserts, relative(file)
 
 
