@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from medtool.cli.console import Console
 from medtool.cli.flags import (
-    RUNNING,
     AllowDemo,
     CaseTimeout,
     Checkpoint,
@@ -23,37 +17,20 @@ from medtool.cli.flags import (
     Sources,
     Workers,
 )
+from medtool.cli.infer_flags import (
+    By,
+    Changes,
+    Continue,
+    DicomSeg,
+    KeepPrepared,
+    Mirror,
+    Overlays,
+    Probabilities,
+    Pseudonymise,
+    Region,
+    Step,
+)
 from medtool.cli.words import command_line
-
-By = Annotated[
-    str | None,
-    typer.Option("--by", metavar="case|patient", help="One answer a study, or one a patient."),
-]
-Overlays = Annotated[
-    bool, typer.Option("--overlays", help="Also write pictures of what an answer rests on.")
-]
-DicomSeg = Annotated[
-    bool,
-    typer.Option("--dicom-seg", help="Also write masks as DICOM SEG, on the slices of the series."),
-]
-Pseudonymise = Annotated[
-    Path | None,
-    typer.Option(
-        "--pseudonymise",
-        metavar="KEYFILE",
-        help="Replace every id and UID by a keyed hash; the key is made there when missing.",
-    ),
-]
-Continue = Annotated[bool, typer.Option("--continue", help="Finish a run that was cut off.")]
-KeepPrepared = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        metavar="DIR",
-        help="Keep prepared studies here; by default none is kept.",
-        rich_help_panel=RUNNING,
-    ),
-]
 
 
 def command(
@@ -63,6 +40,11 @@ def command(
     by: By = None,
     overlays: Overlays = False,
     dicom_seg: DicomSeg = False,
+    probabilities: Probabilities = False,
+    region: Region = None,
+    mirror: Mirror = False,
+    step: Step = None,
+    assignments: Changes = None,
     pseudonymise: Pseudonymise = None,
     resume: Continue = False,
     force: Force = False,
@@ -93,6 +75,13 @@ def command(
             by=by,  # type: ignore[arg-type]
             overlays=overlays,
             dicom_seg=dicom_seg,
+            assignments=(
+                *(assignments or ()),
+                *(["infer.probabilities=true"] if probabilities else []),
+                *(["infer.mirror=true"] if mirror else []),
+                *([f"infer.step={step}"] if step is not None else []),
+                *([f"infer.region_checkpoint={region}"] if region is not None else []),
+            ),
             pseudonymise=pseudonymise,
             allow_demo=allow_demo,
             resume=resume,

@@ -49,6 +49,15 @@ StartOrResume = Annotated[
         rich_help_panel=RUNNING,
     ),
 ]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="plan|prepare",
+        help="Stop early: once the plan is made, or once every case is prepared.",
+        rich_help_panel=SETTINGS,
+    ),
+]
 Slim = Annotated[
     bool,
     typer.Option(

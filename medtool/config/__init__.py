@@ -3,6 +3,7 @@
 from medtool.config.find import PresetFile, find_preset, presets_of
 from medtool.config.layers import (
     Resolved,
+    changed_task,
     resolve,
     settings_from_document,
     task_from_document,
@@ -14,6 +15,7 @@ __all__ = [
     "Paths",
     "PresetFile",
     "Resolved",
+    "changed_task",
     "find_preset",
     "preset_text",
     "presets_of",

@@ -135,6 +135,28 @@ def settings_from_document(
     return settings
 
 
+def changed_task(task: Task, assignments: Sequence[str]) -> Task:
+    """``task`` with single settings changed (``key.sub=value``), as a checkpoint's are at use.
+
+    Raises PresetError with all faults.
+    """
+    if not assignments:
+        return task
+    model = type(task).settings_type
+    documents, faults = assigned_documents(assignments, model, Path())
+    faults += [fault for document in documents for fault in unknown_keys(model, document)]
+    merged = copy.deepcopy(task.settings.as_dict())
+    said: dict[KeyPath, Document] = {}
+    for document in documents:
+        _merge(merged, _anchored(model, document), (), document, said)
+    settings, value_faults = _validated(model, merged, said)
+    reported = {fault.key for fault in faults}
+    faults += [fault for fault in value_faults if fault.key not in reported]
+    if settings is None or faults:
+        raise refuse(faults, how=f"'medtool presets {task.name} --schema' says what keys may be.")
+    return type(task)(settings)
+
+
 # --- the chain of a preset ----------------------------------------------------------------------
 def _preset_chain(
     task_class: type[Task], preset: str | None, folder: Path

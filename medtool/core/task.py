@@ -114,6 +114,13 @@ class Task(ABC):
         """
         return self
 
+    def plan_document(self) -> Mapping[str, Any]:
+        """What ``planned`` decided, each decision with its reason; {} where nothing was planned.
+
+        ``decisions``, where it has them, are tables with ``what``, ``value`` and ``why``.
+        """
+        return {}
+
     # --- learning -------------------------------------------------------------------------
     @abstractmethod
     def network(self) -> nn.Module:
@@ -191,6 +198,10 @@ class Task(ABC):
         """As ``predict``, by all of ``model.members`` together; ``prepared`` has one for each."""
         self.require_together([member.task for member in model.members])
         raise NotImplementedError
+
+    def companions(self) -> Mapping[str, Path]:
+        """Checkpoints of other models that ``predict`` asks, by name; none by default."""
+        return {}
 
     def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
         """Masks and pictures into ``folder``; gives the task's columns of the CSV row."""

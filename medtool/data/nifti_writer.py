@@ -7,6 +7,7 @@ the same bytes: the gzip member names no file and no time. Layout: nifti1.h of t
 from __future__ import annotations
 
 import gzip
+import itertools
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,16 +37,18 @@ _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0])
 def write_nifti(path: Path, values: NDArray[Any], grid: Grid, *, description: str = "") -> None:
     """Write ``values`` (z, y, x), uint8, int16, uint16 or float32, as ``path`` (.nii or .nii.gz).
 
+    Values (channels, z, y, x) make a file of four dimensions. Planes are read one at a time.
     qform and sform say the same, and are orthonormal; ``description`` is cut to what the header has
     room for. Raises ValueError where values and grid do not fit or the type is another,
     MachineError where the file cannot be written.
     """
-    if values.shape != grid.size[::-1]:
+    if values.shape[-3:] != grid.size[::-1] or values.ndim not in (3, 4):
         raise ValueError(f"values have shape {values.shape}, the grid {grid.size[::-1]}")
     kind = values.dtype.str[1:]
     if kind not in _DATATYPES:
         raise ValueError(f"values are {values.dtype}, wanted one of {', '.join(_DATATYPES)}")
-    header = _header(grid, _DATATYPES[kind], values.dtype.itemsize, description)
+    channels = values.shape[0] if values.ndim == 4 else None
+    header = _header(grid, channels, _DATATYPES[kind], values.dtype.itemsize, description)
     little_endian = values.dtype.newbyteorder("<")
     with replacing(path) as file:
         if not path.name.lower().endswith(".gz"):
@@ -59,19 +62,22 @@ def write_nifti(path: Path, values: NDArray[Any], grid: Grid, *, description: st
 
 def _write_slices(file: Any, values: NDArray[Any], dtype: np.dtype[Any]) -> None:
     """Slice by slice: a view that was turned is never copied whole."""
-    for plane in values:
+    for plane in values if values.ndim == 3 else itertools.chain.from_iterable(values):
         file.write(np.ascontiguousarray(plane, dtype=dtype).data)
 
 
-def _header(grid: Grid, datatype: int, itemsize: int, description: str) -> bytes:
+def _header(
+    grid: Grid, channels: int | None, datatype: int, itemsize: int, description: str
+) -> bytes:
     rotation, origin = _ras(grid)
     handedness = 1.0 if np.linalg.det(rotation) > 0 else -1.0
     quaternion = _quaternion(rotation * [1.0, 1.0, handedness])
     header = bytearray(_DATA_AT)
     struct.pack_into("<i", header, 0, _HEADER_BYTES)
-    struct.pack_into("<8h", header, 40, 3, *grid.size, 1, 1, 1, 1)
+    dimensions = 3 if channels is None else 4
+    struct.pack_into("<8h", header, 40, dimensions, *grid.size, channels or 1, 1, 1, 1)
     struct.pack_into("<2h", header, 70, datatype, itemsize * 8)
-    struct.pack_into("<8f", header, 76, handedness, *grid.spacing_mm, 0, 0, 0, 0)
+    struct.pack_into("<8f", header, 76, handedness, *grid.spacing_mm, dimensions - 3, 0, 0, 0)
     struct.pack_into("<3f", header, 108, _DATA_AT, 1.0, 0.0)
     header[123] = _MILLIMETRES
     struct.pack_into("<80s", header, 148, description.encode("ascii", "replace")[:79])

@@ -8,6 +8,7 @@ exist; probabilities do where they are asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from medtool.data.resampling import separate_axis
 from medtool.predict.planes import Planes, planes_of, resized_planes
+from medtool.predict.stored_chances import StoredChances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +83,10 @@ def way_back(place: preparation.Placement) -> Placement:
 
 @dataclass(frozen=True)
 class Decided:
-    """A mask (z, y, x) on the image's grid; ``probabilities`` (channels, z, y, x) if asked for."""
+    """A mask (z, y, x) on the image's grid; ``probabilities`` (channels, z, y, x) if asked for.
+
+    These are read from the disk as they are looked at: look at one plane at a time.
+    """
 
     mask: NDArray[np.unsignedinteger[Any]]
     probabilities: NDArray[np.float32] | None = None
@@ -92,8 +97,7 @@ def decide(
 ) -> Decided:
     """The mask of the logits in ``slabs``, which together are the prepared volume.
 
-    What was cropped away is background (0). ``probabilities`` need memory for every channel at the
-    image's size.
+    What was cropped away is background (0). ``probabilities`` lie on the disk, plane by plane.
     """
     return decide_planes(
         image_planes(slabs, placement), placement, rule, probabilities=probabilities
@@ -111,15 +115,15 @@ def decide_planes(
 ) -> Decided:
     """As ``decide``, from planes that have the image's size already."""
     mask = np.zeros(placement.image_size_vox, dtype=rule.dtype)
-    chances = _empty_chances(placement.image_size_vox, rule) if probabilities else None
     crop_z, *crop_plane = placement.crop
     labels_there = mask.transpose(placement.axes_forward)[crop_z]
-    for row, logits in enumerate(planes):
-        labels_there[row][tuple(crop_plane)] = decide_labels(logits, rule)
-        if chances is not None:
-            turned = chances.transpose(0, *(axis + 1 for axis in placement.axes_forward))
-            turned[:, crop_z][:, row][(slice(None), *crop_plane)] = _chances(logits, rule)
-    return Decided(mask, chances)
+    stored = StoredChances(placement, _surely_nothing(rule)) if probabilities else None
+    with stored or nullcontext():
+        for row, logits in enumerate(planes):
+            labels_there[row][tuple(crop_plane)] = decide_labels(logits, rule)
+            if stored is not None:
+                stored.add(_chances(logits, rule))
+        return Decided(mask, None if stored is None else stored.whole())
 
 
 def decide_labels(logits: NDArray[np.float32], rule: LabelRule) -> NDArray[Any]:
@@ -148,9 +152,9 @@ def _highest(logits: NDArray[np.float32]) -> NDArray[Any]:
     return found
 
 
-def _empty_chances(size: Size, rule: LabelRule) -> NDArray[np.float32]:
-    """Background for certain, everywhere: what was cropped away stays so."""
-    chances = np.zeros((len(rule.values), *size), dtype=np.float32)
+def _surely_nothing(rule: LabelRule) -> NDArray[np.float32]:
+    """Background for certain (channels): what was cropped away is so."""
+    chances = np.zeros(len(rule.values), dtype=np.float32)
     if not rule.regions:
         chances[0] = 1
     return chances

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medtool.config import task_from_document
+from medtool.config import changed_task, task_from_document
 from medtool.core.checkpoint import CheckpointHeader, find_checkpoint, read_header
 from medtool.core.ensemble import member_header, members_of
 from medtool.nets.device import choose_device, choose_precision
@@ -40,6 +40,8 @@ class Model:
     members: tuple[Model, ...] = ()
     # Its name among the members of its file.
     name: str = ""
+    # Other models that ``Task.predict`` asks, by the names of ``Task.companions``.
+    companions: Mapping[str, Model] = field(default_factory=dict)
 
     @property
     def document(self) -> Mapping[str, Any]:
@@ -53,8 +55,11 @@ class Model:
 
     @property
     def synthetic(self) -> bool:
-        """Whether it learned from generated scans, and must not meet patients by accident."""
-        return bool(self.document.get("synthetic", False))
+        """Whether it, or a model that it asks, learned from generated scans, and must not meet
+        patients by accident.
+        """
+        own = bool(self.document.get("synthetic", False))
+        return own or any(other.synthetic for other in self.companions.values())
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -70,8 +75,17 @@ class Model:
             yield
 
 
-def load_model(path: Path, *, device: str = "auto", precision: str = "auto") -> Model:
+def load_model(
+    path: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    assignments: Sequence[str] = (),
+) -> Model:
     """The model in ``path``: a checkpoint file, or a run's folder (its selected best).
+
+    ``assignments`` (``infer.step=1.0``) change how it answers, in place of what it was trained
+    with, and not the models that it asks in its turn.
 
     Raises CheckpointError (no usable checkpoint), UnknownNameError (its task is not installed),
     UsageError (several models that its task does not let answer together), MachineError (no such
@@ -82,20 +96,25 @@ def load_model(path: Path, *, device: str = "auto", precision: str = "auto") -> 
     chosen = choose_device(device)
     kind = choose_precision(precision, chosen)
     members = tuple(
-        replace(_loaded(member_header(header, m), m.name, chosen, kind), found=found)
+        replace(_loaded(member_header(header, m), m.name, chosen, kind, assignments), found=found)
         for m in members_of(header)
     )
     if not members:
-        return replace(_loaded(header, "", chosen, kind), found=found)
-    task = members[0].task
-    task.require_together([member.task for member in members])
-    return replace(
-        members[0],
-        network=torch.nn.ModuleList(member.network for member in members),
-        header=header,
-        members=members,
-        name="",
-    )
+        model = replace(_loaded(header, "", chosen, kind, assignments), found=found)
+    else:
+        members[0].task.require_together([member.task for member in members])
+        model = replace(
+            members[0],
+            network=torch.nn.ModuleList(member.network for member in members),
+            header=header,
+            members=members,
+            name="",
+        )
+    others = {
+        name: load_model(other, device=device, precision=precision)
+        for name, other in model.task.companions().items()
+    }
+    return replace(model, companions=others)
 
 
 def _loaded(
@@ -103,9 +122,11 @@ def _loaded(
     name: str,
     device: torch.device,
     autocast_type: torch.dtype | None,
+    assignments: Sequence[str],
 ) -> Model:
     """One model of the file: the only one, or the member ``name``."""
     task = task_from_document(header.document["task"], header.document["preset"])
+    task = changed_task(task, assignments)
     network = task.network()
     load_network(header.path, network, member=name)
     network.to(device).eval()

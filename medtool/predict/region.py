@@ -37,11 +37,14 @@ def find_region(
     *,
     margin_mm: float,
     least_ml: float,
+    least_size_vox: Sequence[int] = (1, 1, 1),
 ) -> Region:
     """The box around ``coarse`` in a volume of ``size_vox`` (z, y, x), ``margin_mm`` wider.
 
-    ``coarse`` (z, y, x) covers the same space, with voxels of any size. Where it marks less than
-    ``least_ml``, the whole volume is the region, and a warning says so.
+    ``coarse`` (z, y, x) covers the same space, with voxels of any size. A box is at least
+    ``least_size_vox`` where the volume is: a network that sees windows of that size must not see
+    padding where there is an image. Where ``coarse`` marks less than ``least_ml``, the whole volume
+    is the region, and a warning says so.
     """
     volume_mm3 = float(np.prod([n * step for n, step in zip(size_vox, spacing_mm, strict=True)]))
     found_ml = np.count_nonzero(coarse) / coarse.size * volume_mm3 / MM3_PER_ML
@@ -50,17 +53,32 @@ def find_region(
             f"The coarse look found {found_ml:.1f} mL, under {least_ml:g} mL: the whole volume was "
             "looked at closely."
         )
-        whole = tuple(slice(0, size) for size in size_vox)
-        return Region(whole, (Finding(WHOLE_VOLUME, text, "warning"),))
+        return whole_volume(size_vox, text)
     box = []
-    for axis, (size, step) in enumerate(zip(size_vox, spacing_mm, strict=True)):
+    axes = zip(size_vox, spacing_mm, least_size_vox, strict=True)
+    for axis, (size, step, least) in enumerate(axes):
         others = tuple(other for other in range(coarse.ndim) if other != axis)
         marked = np.flatnonzero(coarse.any(axis=others))
         scale, margin = size / coarse.shape[axis], margin_mm / step
         low = int(np.floor(marked[0] * scale - margin))
         high = int(np.ceil((marked[-1] + 1) * scale + margin))
-        box.append(slice(max(low, 0), min(high, size)))
+        box.append(_widened(low, high, least, size))
     return Region(tuple(box))
+
+
+def whole_volume(size_vox: Sequence[int], why: str) -> Region:
+    """All of a volume, with a warning that says why nothing less would do."""
+    box = tuple(slice(0, size) for size in size_vox)
+    return Region(box, (Finding(WHOLE_VOLUME, why, "warning"),))
+
+
+def _widened(low: int, high: int, least: int, size: int) -> slice:
+    """``low`` to ``high``, within ``size``, evenly widened to ``least`` where there is room."""
+    low, high, least = max(low, 0), min(high, size), min(least, size)
+    if high - low < least:
+        low = min(max(low - (least - (high - low)) // 2, 0), size - least)
+        high = low + least
+    return slice(low, high)
 
 
 def cut_out(volume: Readable, region: Region) -> NDArray[np.float32]:

@@ -59,17 +59,6 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class EmptyWindows:
-    """Which windows need no network, and the logits of voxels that only such windows hold.
-
-    ``is_empty`` gets one window (channels, and its axes), padded with 0 beyond the volume.
-    """
-
-    is_empty: Callable[[NDArray[np.float32]], bool]
-    logits: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Slab:
     """Finished logits (channels, rows, y, x), float32, of the rows of z from ``start`` on."""
 
@@ -84,14 +73,14 @@ def sliding_window(
     *,
     device: torch.device | None = None,
     arithmetic: Arithmetic = torch.inference_mode,
-    empty: EmptyWindows | None = None,
 ) -> Iterator[Slab]:
     """Logits of ``volume`` in slabs, from the first row of z to the last, each row once.
 
     ``network`` takes (batch, channels, ...) on ``device`` and gives (batch, classes, ...) of the
     same extent. ``arithmetic`` is entered around each call of it (``Model.autocast``). A volume
-    smaller than the window is padded with 0 on both sides. Raises CaseRefused (``not-finite``)
-    where the network gives NaN or infinity.
+    smaller than the window is padded with 0 on both sides. Windows that hold one value alone (air,
+    padding) are answered once for all of them that follow each other, which changes no answer.
+    Raises CaseRefused (``not-finite``) where the network gives NaN or infinity.
     """
     where = device or torch.device("cpu")
     size = _spatial(volume)
@@ -99,14 +88,14 @@ def sliding_window(
     margins = [(whole - own) // 2 for whole, own in zip(padded, size, strict=True)]
     starts = window_starts(padded, windows.solid_vox, windows.step)
     weights = torch.from_numpy(window_weights(windows.size_vox)).to(where)
-    rolling = _Rolling(padded, weights.reshape(windows.solid_vox), empty)
+    rolling = _Rolling(padded, weights.reshape(windows.solid_vox))
     places = (_place(combination) for combination in itertools.product(*starts))
     cut = _Cutter(volume, windows, margins)
-    for place, logits in _answers(network, places, cut, windows, where, arithmetic, empty):
+    asked = _Network(network, windows, where, arithmetic)
+    for place, logits in asked.answers(places, cut):
         if place[0] > rolling.first_row:
             yield from _inside(rolling.advance(place[0]), margins, size)
-        if logits is not None:
-            rolling.add(place, logits)
+        rolling.add(place, logits)
     yield from _inside(rolling.advance(padded[0]), margins, size)
 
 
@@ -137,46 +126,70 @@ class _Cutter:
         return window.reshape(-1, *self.windows.size_vox)
 
 
-def _answers(
-    network: Network,
-    places: Iterator[Place],
-    cut: _Cutter,
-    windows: Windows,
-    device: torch.device,
-    arithmetic: Arithmetic,
-    empty: EmptyWindows | None,
-) -> Iterator[tuple[Place, Tensor | None]]:
-    """Each place in order with the logits (classes, z, y, x) of its window; None where empty."""
-    waiting: list[tuple[Place, NDArray[np.float32] | None]] = []
-    full = 0
-    for place in places:
-        window: NDArray[np.float32] | None = cut(place)
-        if window is not None and empty is not None and empty.is_empty(window):
-            window = None
-        waiting.append((place, window))
-        full += window is not None
-        if full == windows.batch:
-            yield from _answer(network, waiting, windows, device, arithmetic)
-            waiting, full = [], 0
-    yield from _answer(network, waiting, windows, device, arithmetic)
+@dataclass(frozen=True)
+class _Asked:
+    """A window on its way through the network; None stands for the last ``flat`` one before."""
+
+    place: Place
+    window: NDArray[np.float32] | None
+    flat: bool
 
 
-def _answer(
-    network: Network,
-    waiting: Sequence[tuple[Place, NDArray[np.float32] | None]],
-    windows: Windows,
-    device: torch.device,
-    arithmetic: Arithmetic,
-) -> Iterator[tuple[Place, Tensor | None]]:
-    seen = [window for _, window in waiting if window is not None]
-    answers: Iterator[Tensor] = iter(())
-    if seen:
-        batch = torch.from_numpy(np.stack(seen)).to(device)
-        with arithmetic():
-            logits = mirrored_logits(network, batch, windows.mirror_axes).float()
-        answers = iter(logits.reshape(*logits.shape[:2], *windows.solid_vox))
-    for place, window in waiting:
-        yield place, None if window is None else next(answers)
+class _Network:
+    """The network, asked for windows in their order; for windows of one value it is asked once."""
+
+    def __init__(
+        self, network: Network, windows: Windows, device: torch.device, arithmetic: Arithmetic
+    ) -> None:
+        self.network = network
+        self.windows = windows
+        self.device = device
+        self.arithmetic = arithmetic
+        self.flat_logits: Tensor | None = None
+
+    def answers(self, places: Iterator[Place], cut: _Cutter) -> Iterator[tuple[Place, Tensor]]:
+        """Each place in order with the logits (classes, z, y, x) of its window."""
+        waiting: list[_Asked] = []
+        full, last = 0, None
+        for place in places:
+            window = cut(place)
+            value = _only_value(window)
+            if value is not None and value == last:
+                waiting.append(_Asked(place, None, True))
+                continue
+            last = last if value is None else value
+            waiting.append(_Asked(place, window, value is not None))
+            full += 1
+            if full == self.windows.batch:
+                yield from self._answer(waiting)
+                waiting, full = [], 0
+        yield from self._answer(waiting)
+
+    def _answer(self, waiting: Sequence[_Asked]) -> Iterator[tuple[Place, Tensor]]:
+        seen = [asked.window for asked in waiting if asked.window is not None]
+        fresh: Iterator[Tensor] = iter(())
+        if seen:
+            batch = torch.from_numpy(np.stack(seen)).to(self.device)
+            with self.arithmetic():
+                logits = mirrored_logits(self.network, batch, self.windows.mirror_axes).float()
+            fresh = iter(logits.reshape(*logits.shape[:2], *self.windows.solid_vox))
+        for asked in waiting:
+            one = self.flat_logits if asked.window is None else next(fresh)
+            if one is None:
+                raise ValueError("no window of one value was answered before")
+            if asked.flat:
+                self.flat_logits = one
+            yield asked.place, one
+
+
+def _only_value(window: NDArray[np.float32]) -> bytes | None:
+    """The one value of each channel of a window (channels, ...); None where one has several."""
+    flat = window.reshape(len(window), -1)
+    # Most windows differ in their first two planes: the whole is looked at only where they do not.
+    for part in (flat[:, : flat.shape[1] // 16 + 1], flat):
+        if (part != flat[:, :1]).any():
+            return None
+    return flat[:, 0].tobytes()
 
 
 def mirrored_logits(network: Network, batch: Tensor, mirror_axes: Sequence[int]) -> Tensor:
@@ -192,15 +205,12 @@ def mirrored_logits(network: Network, batch: Tensor, mirror_axes: Sequence[int])
 class _Rolling:
     """Sums over the windows for the rows of z that are not finished: one window's height."""
 
-    def __init__(self, padded: Sequence[int], weights: Tensor, empty: EmptyWindows | None) -> None:
+    def __init__(self, padded: Sequence[int], weights: Tensor) -> None:
         self.first_row = 0
         self.weights = weights
-        self.empty = empty
         self.shape = (weights.shape[0], *padded[1:])
         self.sum_of_weights = torch.zeros(self.shape, device=weights.device)
         self.sums: Tensor | None = None
-        if empty is not None:
-            self.sums = torch.zeros((len(empty.logits), *self.shape), device=weights.device)
 
     def add(self, place: Place, logits: Tensor) -> None:
         """Add one window (classes, z, y, x), whose first row is the first unfinished one."""
@@ -217,11 +227,7 @@ class _Rolling:
         if self.sums is None:
             raise ValueError("no window was answered")
         count = row - self.first_row
-        counts = self.sum_of_weights[:count]
-        logits = self.sums[:, :count] / counts
-        if self.empty is not None:
-            background = logits.new_tensor(self.empty.logits)[:, None, None, None]
-            logits = torch.where(counts > 0, logits, background)
+        logits = self.sums[:, :count] / self.sum_of_weights[:count]
         _require_finite(logits)
         slab = Slab(self.first_row, logits.cpu().numpy())
         _move_up(self.sum_of_weights, count)

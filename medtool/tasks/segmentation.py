@@ -49,6 +49,11 @@ SEGMENTATION_COLUMNS: Mapping[str, tuple[str, str, str]] = {
     "volume_ml": ("float", "mL", "volume of all labels together"),
 }
 
+# With ``infer.probabilities`` alone.
+PROBABILITY_COLUMNS: Mapping[str, tuple[str, str, str]] = {
+    "probabilities": ("file", "", "the probability of each label, in four dimensions"),
+}
+
 
 class SegmentationTask(Task):
     """Images in, a mask on the image's own grid out."""
@@ -67,7 +72,8 @@ class SegmentationTask(Task):
 
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__(settings)
-        self.columns = {**SEGMENTATION_COLUMNS, **self._volume_columns()}
+        chances = PROBABILITY_COLUMNS if settings.infer.probabilities else {}
+        self.columns = {**SEGMENTATION_COLUMNS, **self._volume_columns(), **chances}
         # What ``planned`` decided, with reasons; None where the preset held the plan already.
         self.plan: Plan | None = None
 
@@ -118,6 +124,10 @@ class SegmentationTask(Task):
         task = type(self)(settings)
         task.plan = plan
         return task
+
+    def plan_document(self) -> dict[str, Any]:
+        """The plan with every decision's reason; {} where the preset held the plan already."""
+        return {} if self.plan is None else self.plan.as_dict()
 
     def check(self, case: Case) -> list[Finding]:
         """What only voxels show: grids that differ, labels undeclared, empty masks, no HU."""
@@ -196,6 +206,13 @@ class SegmentationTask(Task):
 
         return predict_together(model, prepared, case)
 
+    def companions(self) -> Mapping[str, Path]:
+        """The model of low resolution that says where to look, where the settings name one."""
+        from medtool.tasks.segmentation_region import COARSE
+
+        checkpoint = self.settings.infer.region_checkpoint
+        return {} if checkpoint is None else {COARSE: checkpoint}
+
     def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
         """The mask as NIfTI, and the volumes."""
         from medtool.tasks.segmentation_predict import write_prediction
@@ -269,4 +286,4 @@ class SegmentationTask(Task):
 
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
         """What was planned from the data, each decision with its reason."""
-        return {} if self.plan is None else {"plan": self.plan.as_dict()}
+        return {} if self.plan is None else {"plan": self.plan_document()}

@@ -16,13 +16,15 @@ from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Prediction, Prepared, Truth
 from medtool.data.dataset_record import ImageReference
 from medtool.data.masks import label_volumes_ml, voxel_ml, write_mask
+from medtool.data.nifti_writer import write_nifti
 from medtool.data.placement import placement_from_facts
 from medtool.data.volumes import read_mask
 from medtool.dicom.series import Series
 from medtool.predict.choose_postprocessing import Validated, choose_postprocessing
-from medtool.predict.decide import LabelRule, decide_planes, image_planes, way_back
+from medtool.predict.decide import Decided, LabelRule, decide_planes, image_planes, way_back
 from medtool.predict.layout import use_fast_layout
 from medtool.predict.postprocess import Step, postprocessed, step_from_dict
+from medtool.predict.region import Region, cut_out, put_back
 from medtool.predict.sliding_window import Windows, sliding_window
 from medtool.predict.together import mean_planes
 from medtool.tasks.segmentation_labels import (
@@ -34,8 +36,10 @@ from medtool.tasks.segmentation_labels import (
 )
 from medtool.tasks.segmentation_pictures import draw_overlay
 from medtool.tasks.segmentation_reading import read_case
+from medtool.tasks.segmentation_region import background_logits, coarse_mask, region_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
     from medtool.predict.model import Model
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     )
 
 MASKS_FOLDER, SEG_FOLDER = "masks", "dicom-seg"
+# Under this name probabilities stand in predictions, rows and folders.
+PROBABILITIES = "probabilities"
 
 
 def predict_mask(
@@ -70,20 +76,33 @@ def predict_mean(model: Model, parts: Sequence[Part], case: Case) -> Prediction:
     settings, grid = parts[0].settings, parts[0].prepared.grids["image"]
     rule = LabelRule(output_ids(settings.data), regions=has_regions(settings.data))
     ways = [way_back(placement_from_facts(part.prepared.facts)) for part in parts]
-    planes = [image_planes(_slabs(part, model), way) for part, way in zip(parts, ways, strict=True)]
+    regions = _regions(model, parts, case)
+    planes = [
+        image_planes(_slabs(part, model, region), way)
+        for part, way, region in zip(parts, ways, regions, strict=True)
+    ]
     mean = mean_planes(planes, [part.models for part in parts]) if len(parts) > 1 else planes[0]
-    decided = decide_planes(mean, ways[0], rule)
+    decided = decide_planes(mean, ways[0], rule, probabilities=settings.infer.probabilities)
     mask = postprocessed(decided.mask, _steps(settings, model), voxel_ml(grid))
     return Prediction(
         case_id=case.case_id,
         patient_id=case.patient_id,
         scalars={},
-        arrays={MASK: mask},
+        arrays={MASK: mask, **_kept_chances(settings.data, decided)},
         grids={MASK: grid},
+        findings=() if regions[0] is None else regions[0].findings,
     )
 
 
-def _slabs(part: Part, model: Model) -> Iterator[Slab]:
+def _regions(model: Model, parts: Sequence[Part], case: Case) -> list[Region | None]:
+    """Of each part where to look closely; None is everywhere."""
+    coarse = coarse_mask(model, case)
+    if coarse is None:
+        return [None] * len(parts)
+    return [region_of(part.settings, part.prepared, coarse) for part in parts]
+
+
+def _slabs(part: Part, model: Model, region: Region | None) -> Iterator[Slab]:
     """Logits of the prepared image, as the settings say how windows move."""
     infer, patch = part.settings.infer, tuple(part.settings.model.patch_size_vox)
     windows = Windows(
@@ -93,13 +112,27 @@ def _slabs(part: Part, model: Model) -> Iterator[Slab]:
         mirror_axes=tuple(range(len(patch))) if infer.mirror else (),
     )
     use_fast_layout(part.network, model.device)
-    return sliding_window(
+    volume = part.prepared.arrays["image"]
+    slabs = sliding_window(
         part.network,
-        part.prepared.arrays["image"],
+        volume if region is None else cut_out(volume, region),
         windows,
         device=model.device,
         arithmetic=model.autocast,
     )
+    if region is None:
+        return slabs
+    return put_back(slabs, region, volume.shape[1:], background_logits(part.settings.data))
+
+
+def _kept_chances(
+    data: SegmentationDataSection, decided: Decided
+) -> dict[str, NDArray[np.float32]]:
+    """Probabilities (structures, z, y, x), without the background, where they were asked for."""
+    chances = decided.probabilities
+    if chances is None:
+        return {}
+    return {PROBABILITIES: chances if has_regions(data) else chances[1:]}
 
 
 def _steps(settings: SegmentationSettings, model: Model) -> tuple[Step, ...]:
@@ -165,6 +198,9 @@ def write_prediction(
     every = {number for ids in known.values() for number in ids}
     volumes = label_volumes_ml(mask, grid, {**known, "": every})
     row: dict[str, Any] = {"mask": name, "volume_ml": volumes[""]}
+    if PROBABILITIES in prediction.arrays:
+        row[PROBABILITIES] = f"{PROBABILITIES}/{path.name}"
+        write_nifti(folder / row[PROBABILITIES], prediction.arrays[PROBABILITIES], grid)
     return row | {volume_column(label): volumes[label] for label in known}
 
 

@@ -6,6 +6,7 @@ the preset of the run and in its checkpoints.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -165,6 +166,14 @@ class SegmentationInferSection(InferSection):
     """Step from window to window, as a share of the patch."""
     mirror: bool = False
     """Whether answers are averaged over mirrored inputs: slower, a little better."""
+    probabilities: bool = False
+    """Whether the probability of each label is written beside the mask."""
+    region_checkpoint: Path | None = None
+    """A coarse model that is asked first: only around what it finds is looked closely."""
+    region_margin_mm: Annotated[float, Field(ge=0)] = 20.0
+    """How far around that is looked closely."""
+    region_least_ml: Annotated[float, Field(ge=0)] = 1.0
+    """Volume under which it found nothing: then the whole volume is looked at closely."""
     batch_windows: Count = 2
     """Windows that pass the network at a time."""
     largest_component: Literal["auto", "always", "never"] = "auto"

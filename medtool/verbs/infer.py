@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medtool.config import task_from_document
+from medtool.config import changed_task, task_from_document
 from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.errors import (
     CaseRefused,
@@ -16,6 +16,7 @@ from medtool.core.errors import (
     GateError,
     InputError,
     Interrupted,
+    UsageError,
 )
 from medtool.core.files import nearest_path
 from medtool.core.progress import Reporter, Silent
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from medtool.predict.model import Model
 
 
+# Of a preset, the keys that say how a trained model answers.
+ANSWERING_KEYS = "infer."
+
+
 @dataclass(frozen=True)
 class InferOptions:
     """What is asked of ``infer``; ``pseudonymise`` names the key file."""
@@ -44,6 +49,8 @@ class InferOptions:
     by: Literal["case", "patient"] | None = None
     overlays: bool = False
     dicom_seg: bool = False
+    # Keys of [infer] in place of those that the model was trained with, ``infer.step=1.0``.
+    assignments: Sequence[str] = ()
     pseudonymise: Path | None = None
     allow_demo: bool = False
     resume: bool = False
@@ -86,6 +93,7 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     reporter = reporter or Silent()
     started = time.perf_counter()
     _check_sources(options.sources)
+    _check_assignments(options.assignments)
     place = OutputPlace.of(options.output)
     # The header reads without torch: a wrong name is refused, and a right one said, at once.
     file, found = find_checkpoint(options.checkpoint)
@@ -93,8 +101,8 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     whole = whole_rows(place, file) if options.resume and not options.force else None
     if whole is not None:
         reporter.say(f"{place.table} is whole already: nothing to do.")
-        document = read_header(file).document
-        columns = task_from_document(task_name, document["preset"]).columns
+        task = task_from_document(task_name, read_header(file).document["preset"])
+        columns = changed_task(task, options.assignments).columns
         return _result(typed_rows(whole, columns), place, place.table)
     guard(place, force=options.force, resume=options.resume)
     reporter.say(f"Model: {found}; task {task_name}.")
@@ -103,7 +111,12 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     from medtool.predict.model import load_model
 
     precision = options.run.precision or "auto"
-    model = load_model(options.checkpoint, device=options.run.device, precision=precision)
+    model = load_model(
+        options.checkpoint,
+        device=options.run.device,
+        precision=precision,
+        assignments=options.assignments,
+    )
     warn_of_precision(precision, model.device, reporter)
     reporter.say(f"Looking for studies; answering on {model.device}.")
     with Scratch() as scratch:
@@ -148,6 +161,18 @@ def _check_sources(sources: Sequence[Path]) -> None:
                 where=str(source),
                 wanted="a folder, a file or a zip archive with scans",
                 nearest=nearest_path(source),
+            )
+
+
+def _check_assignments(assignments: Sequence[str]) -> None:
+    """What was learned cannot be changed any more, only how it is asked."""
+    for assignment in assignments:
+        if not assignment.startswith(ANSWERING_KEYS):
+            raise UsageError(
+                "A model that was trained only lets itself be asked in another way.",
+                met=f"--set {assignment}",
+                wanted=f"a key of [{ANSWERING_KEYS.rstrip('.')}], as {ANSWERING_KEYS}step=0.75",
+                how="other keys belong to 'medtool train'.",
             )
 
 

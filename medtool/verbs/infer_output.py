@@ -24,7 +24,7 @@ from medtool.data.predictions import (
 
 PARTIAL_FOLDER = ".partial"
 RUN_FILE = "run.json"
-PICTURE_FOLDERS = ("masks", "dicom-seg", "overlays")
+PICTURE_FOLDERS = ("masks", "probabilities", "dicom-seg", "overlays")
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ class RowMaker:
             "pseudonyms": self._names.name("key", "check") if self._names else "",
             "overlays": self._options.overlays,
             "dicom_seg": self._options.dicom_seg,
+            "changed": list(self._options.assignments),
+            "companions": self._companions(),
             "device": self._model.device.type,
             "version": __version__,
         }
@@ -246,6 +248,8 @@ class RowMaker:
                 "synthetic": self._model.synthetic,
                 "preset": _without_places(self._model.document["preset"]),
                 "versions": self._model.document.get("versions", {}),
+                "changed": [] if hidden else list(self._options.assignments),
+                "companions": self._companions(),
             },
             "device": str(self._model.device),
             "precision": str(self._model.autocast_type or "32").removeprefix("torch."),
@@ -268,6 +272,11 @@ class RowMaker:
             "intake": {} if hidden else intake,
             "overrides": "" if hidden else str(self._options.series or ""),
         }
+
+    def _companions(self) -> dict[str, str]:
+        """The hash of each other model that is asked."""
+        others = self._model.companions
+        return {name: file_sha256(other.path) for name, other in others.items()}
 
     @property
     def new_key(self) -> Path | None:

@@ -15,7 +15,7 @@ from medtool.data.cache import Cache
 from medtool.data.cohort import LabelledCohort, build_cohort
 from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
 from medtool.data.splits import make_split
-from medtool.verbs.planning import planned_task
+from medtool.verbs.planning import keep_plan, planned_task, with_planned
 from medtool.verbs.task_data import (
     DataOptions,
     data_source,
@@ -92,6 +92,7 @@ def preprocess(
         raise refusal
     root = cache or resolved.paths.cache
     task = _planned(task, found, root, workers, reporter)
+    keep_plan(with_planned(resolved, task), task, root)
     place = Cache(root, task)
     if preview is not None:
         pictures = _preview(task, found.cases, preview, force=force)

@@ -57,8 +57,10 @@ class TrainingData:
         return replace(self, cases=kept)
 
 
-def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter) -> TrainingData:
-    """Find, label, split; ``run`` gives the parts when it was begun before.
+def gather(
+    task: Task, options: TrainOptions, run: RunFolder | None, reporter: Reporter
+) -> TrainingData:
+    """Find, label, split; ``run`` gives the parts when it was begun before. None begins no run.
 
     Raises InputError, LabelsError, UsageError, LeakageError.
     """
@@ -92,7 +94,7 @@ def gather(task: Task, options: TrainOptions, run: RunFolder, reporter: Reporter
             wanted="rows whose id fits a case",
         )
     train = task.settings.train
-    if run.cases_file.is_file() and run.exists():
+    if run is not None and run.cases_file.is_file() and run.exists():
         cases, split = _parts_of_run(cases, run)
     else:
         split = make_split(

@@ -33,7 +33,7 @@ from medtool.train.document import (
 )
 from medtool.train.plan import Plan, make_plan, plan_from_document
 from medtool.train.stages import check_groups
-from medtool.verbs.planning import planned_task, with_planned
+from medtool.verbs.planning import KeptPlan, keep_plan, planned_task, with_planned
 from medtool.verbs.train_data import TrainingData, case_rows, gather
 from medtool.verbs.train_estimate import estimate_run
 from medtool.verbs.train_options import TrainOptions
@@ -86,8 +86,8 @@ def make_ready(
     device = choose_device(options.run.device)
     warn_of_precision(task.settings.train.precision, device, reporter)
     options = _same_data(options, run) if run.exists() else options
-    data, cache = _planned(task, resolved, options, run, reporter)
-    task, resolved = data.task, with_planned(resolved, data.task)
+    data, cache, resolved, _ = planned_data(task, resolved, options, run, reporter)
+    task = data.task
     start = _start(task, resolved.preset_name, resume, reporter)
     plan = _plan(task, start, data, options, resume)
     if resume is not None and options.run.minutes is not None:
@@ -113,8 +113,8 @@ def make_ready(
         )
         document["estimate"] = estimated
         write_json(run.run_file, document)
-    data, report, facts = _prepare(data, cache, options, reporter)
-    hashes = _gate(data, facts, options, reporter)
+    data, report, facts = prepared_data(data, cache, options, reporter)
+    hashes = pass_gate(data, facts, options, reporter)
     if resume is None:
         examples = len(data.part("train")) * task.settings.train.examples_per_case
         plan = replace(plan, steps_per_epoch=_steps(plan, examples))
@@ -151,10 +151,14 @@ def make_ready(
     return Ready(order, data, cache, report.failures)
 
 
-def _planned(
-    task: Task, resolved: Resolved, options: TrainOptions, run: RunFolder, reporter: Reporter
-) -> tuple[TrainingData, Cache]:
-    """The data with their task as planned from all but the held-out part, and its cache."""
+def planned_data(
+    task: Task,
+    resolved: Resolved,
+    options: TrainOptions,
+    run: RunFolder | None,
+    reporter: Reporter,
+) -> tuple[TrainingData, Cache, Resolved, KeptPlan | None]:
+    """The data with their task as planned from all but the held-out part, its cache and preset."""
     data = gather(task, options, run, reporter)
     root = options.run.cache or resolved.paths.cache
     task = planned_task(
@@ -165,7 +169,9 @@ def _planned(
         workers=options.run.workers,
         reporter=reporter,
     )
-    return replace(data, task=task), Cache(root, task)
+    resolved = with_planned(resolved, task)
+    kept = keep_plan(resolved, task, root)
+    return replace(data, task=task), Cache(root, task), resolved, kept
 
 
 def _same_data(options: TrainOptions, run: RunFolder) -> TrainOptions:
@@ -270,7 +276,7 @@ def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:
     return {key: earlier[key] for key in kept if key in earlier}
 
 
-def _prepare(
+def prepared_data(
     data: TrainingData, cache: Cache, options: TrainOptions, reporter: Reporter
 ) -> tuple[TrainingData, PreparationReport, dict[str, Mapping[str, Any]]]:
     """The data without the cases that cannot be prepared, and the facts of each of the others."""
@@ -291,7 +297,7 @@ def _prepare(
     return data, report, facts
 
 
-def _gate(
+def pass_gate(
     data: TrainingData,
     facts: Mapping[str, Mapping[str, Any]],
     options: TrainOptions,

@@ -85,6 +85,18 @@ def test_a_turned_view_is_written_as_it_stands(tmp_path: Path) -> None:
     assert (read == values).all()
 
 
+def test_several_channels_make_a_fourth_dimension(tmp_path: Path) -> None:
+    values = np.random.default_rng(2).random((2, 3, 4, 5)).astype(np.float32)
+    path, grid = tmp_path / "chances.nii.gz", grids()[4]
+    write_nifti(path, values, grid)
+    image = nibabel.load(path)
+    assert (np.asarray(image.dataobj) == values.transpose(3, 2, 1, 0)).all()
+    write_nifti(tmp_path / "first.nii.gz", values[0], grid)
+    np.testing.assert_allclose(image.affine, nibabel.load(tmp_path / "first.nii.gz").affine)
+    read = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    assert (read == values).all()
+
+
 def test_nothing_half_is_left_where_writing_fails(tmp_path: Path) -> None:
     grid = Grid((5, 4, 3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.5, 0, 0, 1, 0, 0, 0, 1))
     with pytest.raises(ValueError, match="right angles"):

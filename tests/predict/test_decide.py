@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -107,6 +108,19 @@ def test_probabilities_come_on_demand() -> None:
     assert regions is not None
     np.testing.assert_allclose(regions[:, 2:6], 1 / (1 + np.exp(-logits)), rtol=1e-5)
     assert not regions[:, :2].any()
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+def test_probabilities_lie_where_the_mask_does(axes: tuple[int, int, int]) -> None:
+    """Turned, cropped and resampled: the most probable label is the label of the mask."""
+    placement = Placement((9, 8, 7), axes, (slice(1, 6), slice(2, 6), slice(0, 7)), depth_vox=3)
+    decided = decide(
+        in_slabs(random_logits(3, 3, 5, 4)), placement, LabelRule((0, 1, 2)), probabilities=True
+    )
+    chances = decided.probabilities
+    assert chances is not None and chances.shape == (3, 9, 8, 7)
+    assert (np.asarray(chances).argmax(axis=0) == decided.mask).all()
+    np.testing.assert_allclose(np.asarray(chances).sum(axis=0), 1.0, rtol=1e-5)
 
 
 def test_the_first_of_equal_logits_wins() -> None:

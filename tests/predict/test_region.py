@@ -31,6 +31,24 @@ def test_too_little_is_nothing_and_that_is_said() -> None:
     assert "7.7 mL" in finding.message
 
 
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [(40, slice(36, 46)), (0, slice(0, 10)), (79, slice(70, 80))],
+)
+def test_a_small_box_is_widened_to_a_window_where_there_is_room(place: int, wanted: slice) -> None:
+    coarse = np.zeros((80, 4, 80), dtype=bool)
+    coarse[place, :, place] = True
+    region = find_region(
+        coarse,
+        (80, 4, 80),
+        (1.0, 1.0, 1.0),
+        margin_mm=0.0,
+        least_ml=0.0,
+        least_size_vox=(10, 10, 1),
+    )
+    assert region.box == (wanted, slice(0, 4), slice(place, place + 1))
+
+
 @pytest.mark.parametrize("least_ml", [0.0, 5.0])
 def test_nothing_found_is_the_whole_volume(least_ml: float) -> None:
     empty = np.zeros((4, 4, 4), dtype=bool)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from medtool.core.errors import CaseRefused
 from medtool.predict.sliding_window import (
-    EmptyWindows,
     Windows,
     mirrored_logits,
     sliding_window,
@@ -121,31 +120,41 @@ def test_the_disk_is_read_window_by_window() -> None:
     assert volume.largest == 8**3
 
 
-def test_empty_windows_are_not_answered() -> None:
-    volume = np.zeros((1, 24, 8, 8), dtype=np.float32)
-    volume[0, 12:] = 1
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_windows_of_one_value_are_answered_once_and_change_nothing(batch: int) -> None:
+    volume = random_volume(2, 44, 8, 8)
+    # Air: four windows of (0, -3), then four of (1, 1), between windows that show something.
+    volume[:, 4:24] = np.reshape((0.0, -3.0), (2, 1, 1, 1))
+    volume[:, 24:] = 1.0
     answered: list[int] = []
 
-    def network(batch: Tensor) -> Tensor:
-        answered.append(len(batch))
-        return torch.cat([batch * 0 - 1, batch * 0 + 1], dim=1)
+    def network(windows: Tensor) -> Tensor:
+        answered.append(len(windows))
+        return ramp_in_window(windows)
 
-    empty = EmptyWindows(lambda window: not window.any(), (5.0, -5.0))
-    stream = sliding_window(network, volume, Windows((8, 8, 8), batch=2), empty=empty)
-    logits = whole_logits(stream)
-    # Windows at 0, 4, 8, 12, 16: the first two are empty, and only rows 0 to 7 are in no other.
-    assert sum(answered) == 3
-    assert (logits[:, :8, 0, 0].T == (5, -5)).all()
-    assert (logits[:, 8:, 0, 0].T == (-1, 1)).all()
+    found = whole_logits(sliding_window(network, volume, Windows((8, 8, 8), batch=batch)))
+    # Starts 0, 4, ..., 36: of those that hold one value, the three after the first cost nothing.
+    assert sum(answered) == 10 - 3 - 3
+    sums, counts = np.zeros((2, 44, 8, 8)), np.zeros((44, 8, 8))
+    weights = window_weights((8, 8, 8))
+    for start in range(0, 37, 4):
+        part = torch.from_numpy(volume[None, :, start : start + 8])
+        sums[:, start : start + 8] += ramp_in_window(part)[0].numpy() * weights
+        counts[start : start + 8] += weights
+    np.testing.assert_allclose(found, sums / counts, rtol=1e-4, atol=1e-4)
 
 
-def test_a_volume_of_empty_windows_has_an_answer() -> None:
-    def network(batch: Tensor) -> Tensor:
-        raise AssertionError
+def test_a_volume_of_one_value_is_asked_for_once() -> None:
+    answered: list[int] = []
 
-    empty = EmptyWindows(lambda window: True, (1.0, -1.0))
-    stream = sliding_window(network, random_volume(1, 9, 8, 8), Windows((8, 8, 8)), empty=empty)
-    assert (whole_logits(stream) == np.reshape((1.0, -1.0), (2, 1, 1, 1))).all()
+    def network(windows: Tensor) -> Tensor:
+        answered.append(len(windows))
+        return windows + 1
+
+    volume = np.full((1, 24, 16, 16), 2.0, np.float32)
+    logits = whole_logits(sliding_window(network, volume, Windows((8, 8, 8), batch=4)))
+    assert answered == [1]
+    np.testing.assert_allclose(logits, 3.0, rtol=1e-6)
 
 
 def test_mirroring_is_the_mean_over_all_subsets_of_axes() -> None:
