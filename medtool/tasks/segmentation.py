@@ -119,7 +119,7 @@ class SegmentationTask(Task):
         from medtool.tasks.segmentation_planning import planned_settings
 
         settings, plan = planned_settings(
-            self.settings, cases, intake=intake, folder=folder, reporter=reporter
+            self, cases, intake=intake, folder=folder, workers=workers, reporter=reporter
         )
         task = type(self)(settings)
         task.plan = plan

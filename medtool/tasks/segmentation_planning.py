@@ -6,33 +6,26 @@ them (``medtool.data.planning``). What the preset fixes always wins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-
 from medtool.config.sections import Section
-from medtool.core.errors import CaseRefused, InputError, UsageError
-from medtool.core.files import replacing
+from medtool.core.errors import UsageError
 from medtool.core.names import nearest_name
 from medtool.core.plan import Configuration, Plan
 from medtool.core.progress import Reporter, Silent
-from medtool.core.records import Case, Prepared
-from medtool.data.cache import case_stem
-from medtool.data.case_file import DamagedFile, read_case_file, to_bytes
+from medtool.core.records import Case
 from medtool.data.fingerprint import (
-    CaseFingerprint,
-    ForegroundValues,
-    case_fingerprint,
     pooled,
 )
 from medtool.data.planning import make_plan
-from medtool.tasks.segmentation_reading import read_case
+from medtool.tasks.segmentation_measuring import fingerprints
 from medtool.tasks.segmentation_settings import IntensitiesSection
 
 if TYPE_CHECKING:
+    from medtool.tasks.segmentation import SegmentationTask
     from medtool.tasks.segmentation_settings import (
         SegmentationDataSection,
         SegmentationSettings,
@@ -40,28 +33,33 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part", bound=Section)
 
+# nnU-Net's second network, which sees the answer of the first.
+CASCADE = "3d_cascade_fullres"
 # Of what is planned, the facts that a preset may fix.
 PREPARED_KEYS = ("axes_forward", "spacing_mm", "normalisation", "mask_for_normalisation")
 NETWORK_KEYS = ("features", "kernel_sizes", "strides", "encoder_blocks", "decoder_convolutions")
 
 
 def planned_settings(
-    settings: SegmentationSettings,
+    task: SegmentationTask,
     cases: Sequence[Case],
     *,
     intake: Mapping[str, Any],
     folder: Path,
+    workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[SegmentationSettings, Plan | None]:
-    """The settings with nothing left open, and the plan; the same and none where nothing was.
+    """The settings of ``task`` with nothing left open, and the plan; the same and none where
+    nothing was.
 
     Raises UsageError where the preset fixes only a part of what belongs together, or names a
     configuration that the data do not need; InputError where no case can be read.
     """
+    settings = task.settings
     if is_planned(settings):
         return settings, None
     data = with_labels(settings.data, intake.get("dataset"))
-    plan = _plan(settings, data, cases, folder, reporter or Silent())
+    plan = _plan(task, data, cases, folder, workers, reporter or Silent())
     configuration = _chosen(plan, settings.data.preparation.configuration)
     planned = _filled(settings, data, plan, configuration)
     _tell(planned, reporter or Silent())
@@ -115,16 +113,19 @@ def with_labels(
     return _update(data, **{**found, "channels": data.channels or found["channels"]})
 
 
-# --- fingerprints -------------------------------------------------------------------------
+# --- from the data to the plan --------------------------------------------------------------
 def _plan(
-    settings: SegmentationSettings,
+    task: SegmentationTask,
     data: SegmentationDataSection,
     cases: Sequence[Case],
     folder: Path,
+    workers: int | None,
     reporter: Reporter,
 ) -> Plan:
-    model = settings.model
-    fingerprint = pooled(_fingerprints(data, cases, folder, reporter))
+    model = task.settings.model
+    fingerprint = pooled(
+        fingerprints(task, data, cases, folder, workers=workers, reporter=reporter)
+    )
     ignored = 0 if data.ignore_id is None else 1
     return make_plan(
         fingerprint,
@@ -144,77 +145,19 @@ def _budget(asked: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
     return "cpu" if choose_device("auto").type == "cpu" else "gpu"
 
 
-def _fingerprints(
-    data: SegmentationDataSection, cases: Sequence[Case], folder: Path, reporter: Reporter
-) -> Iterator[CaseFingerprint]:
-    """Those of all cases that can be read; what cannot is told when it is prepared."""
-    readable = 0
-    with reporter.progress("Measuring", len(cases)) as advance:
-        for case in cases:
-            path = folder / f"{case_stem(case)}.b2"
-            found = _kept(path) or _measured(data, case, path)
-            advance(1, case.case_id)
-            if found is not None:
-                readable += 1
-                yield found
-    if not readable:
-        raise InputError(
-            "No case can be read to plan from.",
-            met=f"{len(cases)} cases with a mask",
-            how="'medtool check' says of each case what is wrong.",
-        )
-
-
-def _measured(data: SegmentationDataSection, case: Case, path: Path) -> CaseFingerprint | None:
-    try:
-        read = read_case(case, data)
-    except CaseRefused:
-        return None
-    if read.label is None:
-        return None
-    spacing = read.grid.spacing_mm
-    found = case_fingerprint(read.image, read.label, spacing[::-1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(b"".join(to_bytes(_as_prepared(case.case_id, found))))
-    return found
-
-
-def _as_prepared(case_id: str, found: CaseFingerprint) -> Prepared:
-    facts = {
-        "size_vox": list(found.size_vox),
-        "spacing_mm": list(found.spacing_mm),
-        "relative_size": found.relative_size,
-        "channels": [
-            {name: value for name, value in vars(channel).items() if name != "quantiles"}
-            for channel in found.foreground
-        ],
-    }
-    arrays = {f"quantiles_{n}": channel.quantiles for n, channel in enumerate(found.foreground)}
-    return Prepared(case_id, arrays, facts=facts)
-
-
-def _kept(path: Path) -> CaseFingerprint | None:
-    if not path.is_file():
-        return None
-    try:
-        stored = read_case_file(path)
-    except DamagedFile:
-        return None
-    facts = stored.facts
-    channels = tuple(
-        ForegroundValues(quantiles=np.asarray(stored.arrays[f"quantiles_{n}"]), **channel)
-        for n, channel in enumerate(facts["channels"])
-    )
-    z, y, x = facts["size_vox"]
-    dz, dy, dx = facts["spacing_mm"]
-    return CaseFingerprint((z, y, x), (dz, dy, dx), facts["relative_size"], channels)
-
-
 # --- from the plan to settings ------------------------------------------------------------
 def _chosen(plan: Plan, name: str) -> Configuration:
     """The configuration of this name; ``auto`` is the full resolution, in 2D where all is flat."""
-    known = plan.configurations
+    known = {key: one for key, one in plan.configurations.items() if key != CASCADE}
+    if name == CASCADE:
+        raise UsageError(
+            "The cascade is planned and not trained.",
+            where="data.preparation.configuration",
+            met=name,
+            wanted="one of: " + ", ".join(known),
+            how="a low resolution that says where to look comes close: train 3d_lowres and "
+            "3d_fullres, and name the first by 'medtool infer --region'.",
+        )
     if name == "auto":
         return known.get("3d_fullres") or known["2d"]
     if name not in known:

@@ -46,7 +46,7 @@ class IntensitiesSection(Section):
 class SegmentationPreparationSection(Section):
     """How images are brought to one grid and one scale."""
 
-    configuration: Literal["auto", "2d", "3d_fullres", "3d_lowres"] = "auto"
+    configuration: Literal["auto", "2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"] = "auto"
     """Which network is planned; auto: 3d_fullres, and 2d where images are slices."""
     axes_forward: list[int] = []
     """Order of the array axes, the coarsest first; [] is planned."""
