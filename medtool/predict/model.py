@@ -110,6 +110,11 @@ def load_model(
             members=members,
             name="",
         )
+    return with_companions(model, device=device, precision=precision)
+
+
+def with_companions(model: Model, *, device: str, precision: str) -> Model:
+    """The model with the other models that its settings say it asks. Raises as ``load_model``."""
     others = {
         name: load_model(other, device=device, precision=precision)
         for name, other in model.task.companions().items()

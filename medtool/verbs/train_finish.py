@@ -18,7 +18,7 @@ from medtool.data.run_folder import RunFolder, write_json
 from medtool.data.run_record import now_utc
 from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
-from medtool.predict.model import Model
+from medtool.predict.model import Model, with_companions
 from medtool.report.page import write_report
 from medtool.score.completion import completed
 from medtool.score.confounders import confounders_text
@@ -121,15 +121,17 @@ def _model(task: Task, path: Path, options: TrainOptions) -> Model:
     network = new_network(task)
     load_network(path, network)
     network.to(device).eval()
-    return Model(
+    precision = task.settings.train.precision
+    model = Model(
         task=task,
         network=network,
         device=device,
-        autocast_type=choose_precision(task.settings.train.precision, device),
+        autocast_type=choose_precision(precision, device),
         header=read_header(path),
         path=path,
         found=str(path),
     )
+    return with_companions(model, device=options.run.device, precision=precision)
 
 
 def _decide(task: Task, best: Path, answers: Answers) -> bool:

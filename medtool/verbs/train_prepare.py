@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool.config import Resolved, write_preset
 from medtool.config.weights import PretrainedModelSection
-from medtool.core.checkpoint import read_header
+from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.errors import InputError
 from medtool.core.files import sweep_temporary
 from medtool.core.progress import Reporter
@@ -85,6 +85,9 @@ def make_ready(
     """
     device = choose_device(options.run.device)
     warn_of_precision(task.settings.train.precision, device, reporter)
+    for checkpoint in task.companions().values():
+        # It is asked at the end: what is missing must be known at the begin.
+        find_checkpoint(checkpoint)
     options = _same_data(options, run) if run.exists() else options
     data, cache, resolved, _ = planned_data(task, resolved, options, run, reporter)
     task = data.task

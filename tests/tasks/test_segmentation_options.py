@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medtool.config import resolve
 from medtool.core.checkpoint import write_checkpoint
-from medtool.core.errors import PresetError, UsageError
+from medtool.core.errors import CheckpointError, PresetError, UsageError
 from medtool.core.geometry import Grid
 from medtool.core.records import Source
 from medtool.data.nifti_writer import write_nifti
@@ -26,6 +26,7 @@ from medtool.nets.state import raw_tensor
 from medtool.predict.model import Model, load_model
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.options import RunOptions
+from medtool.verbs.train import TrainOptions, train
 
 PLANNED = (
     'data.channels=["MR"]',
@@ -238,3 +239,11 @@ def test_the_row_and_the_console_say_it(place: Path, medtool) -> None:
     missing = medtool(*words, "-o", "none", "--region", "nowhere.safetensors", folder=place)
     assert missing.status == 2
     assert "nowhere.safetensors" in missing.err
+
+
+def test_a_coarse_model_that_is_not_there_is_known_before_a_training(place: Path) -> None:
+    settings = "infer.region_checkpoint=nowhere.safetensors"
+    with pytest.raises(CheckpointError, match="no such checkpoint") as error:
+        train(TrainOptions(Segment, data=place / "data", assignments=(settings,), folder=place))
+    assert "nowhere" in error.value.where
+    assert not (place / "runs").exists()
