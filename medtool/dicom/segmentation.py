@@ -68,14 +68,15 @@ TISSUE = Code("85756007", "SCT", "Tissue")
 class Segment:
     """One structure: its labels in the mask (several for a region), and what it is.
 
-    ``category`` and ``kind`` are codes of the context groups 7150 and 7151 (PS3.16), as a preset
-    gives them; the defaults say no more than that it is tissue.
+    ``category`` and ``kind`` are codes of the context groups 7150 and 7151 (PS3.16), ``region`` of
+    an anatomic region, as a preset gives them; the defaults say no more than that it is tissue.
     """
 
     name: str
     labels: tuple[int, ...]
     category: Code = ANATOMICAL_STRUCTURE
     kind: Code = TISSUE
+    region: Code | None = None
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,7 @@ def _description(number: int, segment: Segment, maker: Maker) -> Any:
         segment_label=segment.name[:LONGEST_TEXT],
         segmented_property_category=_coded(segment.category),
         segmented_property_type=_coded(segment.kind),
+        anatomic_regions=None if segment.region is None else [_coded(segment.region)],
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=maker.model[:LONGEST_TEXT],

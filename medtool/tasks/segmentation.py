@@ -72,10 +72,18 @@ class SegmentationTask(Task):
 
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__(settings)
+        self._check_codes()
         chances = PROBABILITY_COLUMNS if settings.infer.probabilities else {}
         self.columns = {**SEGMENTATION_COLUMNS, **self._volume_columns(), **chances}
         # What ``planned`` decided, with reasons; None where the preset held the plan already.
         self.plan: Plan | None = None
+
+    def _check_codes(self) -> None:
+        """Before any work: a code of a label that there is not is a slip (UsageError)."""
+        from medtool.tasks.segmentation_codes import check_codes
+
+        if self.settings.data.label_ids:
+            check_codes(self.settings)
 
     def _volume_columns(self) -> dict[str, tuple[str, str, str]]:
         from medtool.tasks.segmentation_labels import structures, volume_column
@@ -239,7 +247,7 @@ class SegmentationTask(Task):
         """A DICOM SEG that refers to the slices of the series that was answered."""
         from medtool.tasks.segmentation_predict import write_dicom_seg
 
-        return write_dicom_seg(self.settings.data, prediction, case, folder, model)
+        return write_dicom_seg(self.settings, prediction, case, folder, model)
 
     def decide(
         self, predictions: Sequence[Prediction], truths: Sequence[Truth]

@@ -230,26 +230,26 @@ def draw_prediction(
 
 
 def write_dicom_seg(
-    data: SegmentationDataSection,
+    settings: SegmentationSettings,
     prediction: Prediction,
     case: Case,
     folder: Path,
     model: Model,
 ) -> list[Path]:
     """The mask as a DICOM SEG on the source slices; nothing where the case is no DICOM series."""
-    from medtool.dicom.segmentation import Maker, Segment, write_segmentation
+    from medtool.dicom.segmentation import Maker, write_segmentation
+    from medtool.tasks.segmentation_codes import dicom_segments
 
     series = next((one for one in case.inputs.values() if isinstance(one, Series)), None)
     if series is None:
         return []
     path = folder / SEG_FOLDER / f"{safe_file_stem(prediction.case_id)}.dcm"
     path.parent.mkdir(parents=True, exist_ok=True)
-    segments = [Segment(name, ids) for name, ids in structures(data).items()]
     maker = Maker(
         model=f"medtool {model.task.name}",
         version=__version__,
         fingerprint=file_sha256(model.path),
     )
     mask = prediction.arrays[MASK].astype(np.uint16)
-    write_segmentation(mask, series, segments, path, maker=maker)
+    write_segmentation(mask, series, dicom_segments(settings), path, maker=maker)
     return [path]

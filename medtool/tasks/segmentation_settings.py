@@ -22,6 +22,8 @@ from medtool.config.sections import (
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# A coded concept of DICOM: code, scheme, meaning.
+CodeText = Annotated[list[str], Field(min_length=3, max_length=3)]
 
 
 class IntensitiesSection(Section):
@@ -176,6 +178,12 @@ class SegmentationInferSection(InferSection):
     """Volume under which it found nothing: then the whole volume is looked at closely."""
     batch_windows: Count = 2
     """Windows that pass the network at a time."""
+    dicom_category: dict[str, CodeText] = {}
+    """By label, what kind of thing it is for DICOM SEG: [code, scheme, meaning]."""
+    dicom_type: dict[str, CodeText] = {}
+    """By label, what it is for DICOM SEG: [code, scheme, meaning]."""
+    dicom_region: dict[str, CodeText] = {}
+    """By label, where it is for DICOM SEG: [code, scheme, meaning]."""
     largest_component: Literal["auto", "always", "never"] = "auto"
     """Whether only the largest piece of a label is kept; auto: where that helped selection."""
 

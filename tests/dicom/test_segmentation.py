@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dicom_builder as build
+import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -107,6 +108,20 @@ def test_the_centroid_in_the_file_is_that_of_the_mask(
         )
         assert np.linalg.norm(apart) < 0.1 * min(*SPACING, STEP_MM)
     assert (read_segmentation(path, series).mask == mask).all()
+
+
+@pytest.mark.parametrize("orientation", [*EIGHT, *(build.oblique(seed) for seed in range(4))])
+def test_highdicom_reads_the_same_place(tmp_path: Path, orientation: tuple[float, ...]) -> None:
+    series = built(tmp_path / "ct", orientation)
+    mask, path = blob(series), tmp_path / "seg.dcm"
+    written(mask, series, path)
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    for number in (1, 2):
+        middle = np.mean(np.argwhere(volume.array == number), axis=0)
+        apart = (volume.affine @ [*middle, 1])[:3] - centroid_of_mask(
+            mask == number, series_grid(series)
+        )
+        assert np.linalg.norm(apart) < 0.1 * min(*SPACING, STEP_MM)
 
 
 @pytest.mark.parametrize(

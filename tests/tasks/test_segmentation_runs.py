@@ -203,6 +203,7 @@ def test_dicom_goes_in_and_a_segmentation_object_comes_out(trained, tmp_path):
             output=answers,
             dicom_seg=True,
             allow_demo=True,
+            assignments=CODES,
             run=RunOptions(workers=0, device="cpu"),
         )
     )
@@ -213,8 +214,39 @@ def test_dicom_goes_in_and_a_segmentation_object_comes_out(trained, tmp_path):
     stored = pydicom.dcmread(written)
     assert stored.Modality == "SEG"
     assert [item.SegmentLabel for item in stored.SegmentSequence] == ["organ", "nodule"]
+    organ, nodule = stored.SegmentSequence
+    (kind,) = organ.SegmentedPropertyTypeCodeSequence
+    assert (kind.CodeValue, kind.CodingSchemeDesignator) == ("78961009", "SCT")
+    (category,) = nodule.SegmentedPropertyCategoryCodeSequence
+    assert category.CodeMeaning == "Morphologically Abnormal Structure"
+    (region,) = nodule.AnatomicRegionSequence
+    assert region.CodeMeaning == "Spleen"
+    assert "AnatomicRegionSequence" not in organ
     pixels = stored.pixel_array.reshape(-1, *image.shape[1:])
     assert int(pixels.astype(bool).sum()) == int((mask > 0).sum())
+
+
+CODES = (
+    'infer.dicom_type.organ=["78961009", "SCT", "Spleen"]',
+    'infer.dicom_category.nodule=["49755003", "SCT", "Morphologically Abnormal Structure"]',
+    'infer.dicom_region.nodule=["78961009", "SCT", "Spleen"]',
+)
+
+
+def test_a_code_of_a_label_that_there_is_not_is_refused(trained, tmp_path):
+    folder, _ = trained
+    code = 'infer.dicom_type.organs=["78961009", "SCT", "Spleen"]'
+    with pytest.raises(UsageError, match="a label that there is not") as error:
+        train(
+            TrainOptions(
+                task=Segment,
+                data=folder / "data",
+                assignments=(*SMALL, code),
+                folder=tmp_path,
+                run=RunOptions(workers=0, cache=folder / "cache", device="cpu"),
+            )
+        )
+    assert error.value.nearest == "organ"
 
 
 def write_mr_series(folder, image, grid):
