@@ -85,9 +85,7 @@ def make_ready(
     """
     device = choose_device(options.run.device)
     warn_of_precision(task.settings.train.precision, device, reporter)
-    for checkpoint in task.companions().values():
-        # It is asked at the end: what is missing must be known at the begin.
-        find_checkpoint(checkpoint)
+    _require_companions(task)
     options = _same_data(options, run) if run.exists() else options
     data, cache, resolved, _ = planned_data(task, resolved, options, run, reporter)
     task = data.task
@@ -152,6 +150,12 @@ def make_ready(
         workers=_workers(options),
     )
     return Ready(order, data, cache, report.failures)
+
+
+def _require_companions(task: Task) -> None:
+    """Models that are asked at the end: what is missing must be known at the begin."""
+    for checkpoint in task.companions().values():
+        find_checkpoint(checkpoint)
 
 
 def planned_data(
