@@ -85,7 +85,6 @@ def make_ready(
     """
     device = choose_device(options.run.device)
     warn_of_precision(task.settings.train.precision, device, reporter)
-    _require_companions(task)
     options = _same_data(options, run) if run.exists() else options
     data, cache, resolved, _ = planned_data(task, resolved, options, run, reporter)
     task = data.task
@@ -166,6 +165,7 @@ def planned_data(
     reporter: Reporter,
 ) -> tuple[TrainingData, Cache, Resolved, KeptPlan | None]:
     """The data with their task as planned from all but the held-out part, its cache and preset."""
+    _require_companions(task)
     data = gather(task, options, run, reporter)
     root = options.run.cache or resolved.paths.cache
     task = planned_task(
