@@ -96,11 +96,15 @@ def _smoothed(values: NDArray[np.float32], grid: Grid, target: Grid) -> NDArray[
     """The image averaged along the axes that the target samples too coarsely."""
     from scipy import ndimage
 
+    smoothed = None
     for axis, ratio in enumerate(_step_ratios(grid, target)):
         if ratio > SMOOTHED_FROM:
-            sigma_vox = (ratio - 1.0) / 2.0
-            values = ndimage.gaussian_filter1d(values, sigma_vox, axis=2 - axis, mode="nearest")
-    return values
+            # The image that was given stays as it is; its first smoothed copy is used up.
+            source = values if smoothed is None else smoothed
+            smoothed = ndimage.gaussian_filter1d(
+                source, (ratio - 1.0) / 2.0, axis=2 - axis, mode="nearest", output=smoothed
+            )
+    return values if smoothed is None else smoothed
 
 
 def _step_ratios(grid: Grid, target: Grid) -> NDArray[np.float64]:

@@ -53,10 +53,12 @@ class PetHeader:
 
     A number is None where the element is absent or empty, NaN where it holds none; a moment is
     None in both cases. ``dose`` is RadionuclideTotalDose in whatever unit the site wrote.
+    ``nuclide`` is the code value of the radionuclide. ``undated`` names the dates that are missing
+    and that another one stands for: the study's for the series, the series' for acquisitions.
     ``injected`` is RadiopharmaceuticalStartDateTime (or GE's own element), ``injection_time`` the
-    time of day of RadiopharmaceuticalStartTime. ``nuclide`` is the code value of the radionuclide.
-    ``vendor_reference`` is the moment that the vendor says decay was corrected to, and
-    ``vendor_element`` where that stands. The Philips factors are None where they are 0.
+    time of day of RadiopharmaceuticalStartTime. ``vendor_reference`` is the moment that the vendor
+    says decay was corrected to, ``vendor_element`` where that stands. The Philips factors are None
+    where they are 0.
     """
 
     units: str
@@ -71,6 +73,7 @@ class PetHeader:
     dose: float | None
     half_life_s: float | None
     nuclide: str
+    undated: frozenset[str]
     injected: datetime | None
     injection_time: time | None
     series_start: datetime | None
@@ -92,7 +95,7 @@ def read_pet_header(series: Series) -> PetHeader:
 
     Raises CaseRefused: ``suv-not-pet`` (another modality), ``suv-multiframe`` (enhanced PET keeps
     these elements elsewhere), ``suv-headers-differ`` (files of one series contradict one another),
-    ``unreadable``.
+    ``unreadable``, ``broken-header``.
     """
     where = str(series.folder)
     if series.modality != "PT":
@@ -151,6 +154,14 @@ def _dataset(path: Path) -> Dataset:
             where=str(path),
             met=error.strerror or type(error).__name__,
         ) from error
+    # On damaged bytes a parser may raise anything; whatever it is, the header cannot be read.
+    except Exception as error:
+        raise CaseRefused(
+            "broken-header",
+            "The header of the file cannot be parsed.",
+            where=str(path),
+            met=type(error).__name__,
+        ) from error
 
 
 def pet_header(dataset: Dataset) -> PetHeader:
@@ -167,10 +178,7 @@ def _header(dataset: Dataset) -> PetHeader:
     injected = date_time(_text(drug, "RadiopharmaceuticalStartDateTime"))
     if injected is None and _text(dataset, "Manufacturer").upper().startswith("GE"):
         injected = date_time(_private_text(dataset, *_GE_ADMINISTERED))
-    acquired = moment(_text(dataset, "AcquisitionDate"), _text(dataset, "AcquisitionTime"))
-    acquired = acquired or date_time(_text(dataset, "AcquisitionDateTime"))
-    series_date = _text(dataset, "SeriesDate") or _text(dataset, "StudyDate")
-    acquired = acquired or moment(series_date, _text(dataset, "AcquisitionTime"))
+    series_start, acquired, undated = _moments(dataset)
     return PetHeader(
         units=_text(dataset, "Units").upper(),
         suv_type=_text(dataset, "SUVType").upper(),
@@ -186,7 +194,8 @@ def _header(dataset: Dataset) -> PetHeader:
         nuclide=_text(_first_item(drug, "RadionuclideCodeSequence"), "CodeValue"),
         injected=injected,
         injection_time=time_of_day(_text(drug, "RadiopharmaceuticalStartTime")),
-        series_start=moment(series_date, _text(dataset, "SeriesTime")),
+        series_start=series_start,
+        undated=undated,
         vendor_reference=reference,
         vendor_element=element,
         philips_suv=_number(_private_text(dataset, *_PHILIPS_SUV)) or None,
@@ -202,6 +211,22 @@ def _header(dataset: Dataset) -> PetHeader:
     )
 
 
+def _moments(dataset: Dataset) -> tuple[datetime | None, datetime | None, frozenset[str]]:
+    """Start of the series and of the acquisition, and the dates that others stand for."""
+    undated = set()
+    series_date = _text(dataset, "SeriesDate")
+    if not series_date:
+        series_date = _text(dataset, "StudyDate")
+        undated.add("SeriesDate")
+    clock = _text(dataset, "AcquisitionTime")
+    acquired = moment(_text(dataset, "AcquisitionDate"), clock)
+    acquired = acquired or date_time(_text(dataset, "AcquisitionDateTime"))
+    if acquired is None:
+        acquired = moment(series_date, clock)
+        undated |= {"AcquisitionDate"} if acquired else set()
+    return moment(series_date, _text(dataset, "SeriesTime")), acquired, frozenset(undated)
+
+
 def _vendor_reference(dataset: Dataset) -> tuple[datetime | None, str]:
     maker = _text(dataset, "Manufacturer").upper()
     for beginnings, element, name in (
@@ -215,8 +240,15 @@ def _vendor_reference(dataset: Dataset) -> tuple[datetime | None, str]:
 
 
 def _first_item(dataset: Dataset | None, keyword: str) -> Dataset | None:
-    items = dataset.get(keyword) if dataset is not None else None
-    return items[0] if items else None
+    """The first item of a sequence; None where it has none or is no sequence."""
+    from pydicom.dataset import Dataset
+
+    try:
+        items = dataset.get(keyword) if dataset is not None else None
+        first = items[0] if items else None
+    except Exception:  # noqa: BLE001 - a broken sequence raises all kinds of errors
+        return None
+    return first if isinstance(first, Dataset) else None
 
 
 def _text(dataset: Dataset | None, keyword: str) -> str:
@@ -225,8 +257,8 @@ def _text(dataset: Dataset | None, keyword: str) -> str:
         return ""
     try:
         return _as_text(dataset[keyword].value)
-    except (ValueError, TypeError, OverflowError):
-        # A number that is none: pydicom converts when asked, and keeps the bytes.
+    except Exception:  # noqa: BLE001 - a value that is none of its kind raises many kinds of errors
+        # pydicom converts when asked, and keeps the bytes.
         raw = dataset.get_item(keyword)
         return _as_text(getattr(raw, "value", b""))
 
@@ -247,10 +279,10 @@ def _private_text(dataset: Dataset, group: int, creator: str, element: int) -> s
     Where an anonymiser took the names of all creators away, the element is looked for in the
     first block, which is where scanners put it.
     """
-    blocks = [tag for tag in range(0x10, 0x100) if (group, tag) in dataset]
-    names = {tag: _as_text(dataset[group, tag].value) for tag in blocks}
-    owned = [tag for tag, name in names.items() if name.upper() == creator.upper()]
-    if not owned and not blocks:
+    blocks = [tag.elem for tag in dataset.keys() if tag.group == group and tag.elem <= 0xFF]
+    names = {block: _as_text(dataset[group, block].value) for block in blocks}
+    owned = [block for block, name in names.items() if name.upper() == creator.upper()]
+    if not blocks:
         owned = [0x10]
     for block in owned:
         if (group, block << 8 | element) in dataset:

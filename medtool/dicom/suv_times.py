@@ -28,6 +28,8 @@ LATEST_HALF_LIVES_LONG_LIVED = 3.0
 LONG_LIVED_S = 41_400.0
 # A wrong day is put right only where the time of day then leads to a usual uptake time.
 LATEST_REPAIRED_S = 6 * 3600.0
+# No scan lasts longer, from the start of the first bed to that of the last.
+LONGEST_SCAN_S = 12 * 3600.0
 # Dynamic scans begin before the injection.
 EARLIEST_DYNAMIC_S = -3600.0
 # FrameReferenceTime is rounded, and mean-activity times are computed in several ways.
@@ -67,6 +69,9 @@ def uptake(header: PetHeader, half_life_s: float, where: str) -> Uptake:
         start, said = start_reference(header, half_life_s, where)
         references = [start] * len(header.frames)
     injected, injection_said = _injection(header, min(references), half_life_s, where)
+    if header.undated:
+        names = " and ".join(sorted(header.undated))
+        said += (Finding("suv-assumed", f"{names} missing: another date stands for it", "warning"),)
     seconds = tuple(seconds_between(injected, reference) for reference in references)
     return Uptake(seconds, (*said, *injection_said))
 
@@ -76,16 +81,37 @@ def start_reference(
 ) -> tuple[datetime, tuple[Finding, ...]]:
     """The moment that all frames are corrected to under DecayCorrection START.
 
-    In this order: the vendor's own element; SeriesTime, unless it is after the first acquisition
-    (a series that was made afterwards); the zero that the frames' own offsets lead back to; the
-    first acquisition. Raises CaseRefused ``suv-times`` where there is no time at all.
+    In this order: the vendor's own element, if it fits the scan; SeriesTime, unless it is after
+    the first acquisition (a series that was made afterwards); the zero that the frames' own offsets
+    lead back to; the first acquisition. Raises CaseRefused ``suv-times`` where there is no time at
+    all.
     """
     acquired = [frame.acquired for frame in header.frames if frame.acquired is not None]
     first = min(acquired, default=None)
+    vendor = header.vendor_reference
+    if vendor is None:
+        return _standard_reference(header, first, half_life_s, where)
+    if first is None or _is_at_start(vendor, first, half_life_s):
+        return vendor, _about_vendor(header, half_life_s)
+    reference, said = _standard_reference(header, first, half_life_s, where)
+    text = (
+        f"{header.vendor_element} lies outside the scan, perhaps moved by an anonymiser: not used"
+    )
+    return reference, (_warned(text), *said)
+
+
+def _is_at_start(vendor: datetime, first: datetime, half_life_s: float) -> bool:
+    """Whether a vendor's moment can be the start of a scan whose first acquisition is known."""
+    is_before = _share(first, vendor, half_life_s) <= SAME_MOMENT
+    return is_before and seconds_between(vendor, first) <= LONGEST_SCAN_S
+
+
+def _standard_reference(
+    header: PetHeader, first: datetime | None, half_life_s: float, where: str
+) -> tuple[datetime, tuple[Finding, ...]]:
+    """The moment by standard elements; ``first`` is the first acquisition's start."""
     series = header.series_start
     zero = _common_zero(header, half_life_s)
-    if header.vendor_reference is not None:
-        return header.vendor_reference, _about_vendor(header, half_life_s)
     if series is not None and first is None:
         return series, (_warned("there are no acquisition times to check SeriesTime against"),)
     if first is None:

@@ -16,7 +16,9 @@ import pydicom
 import pytest
 import series_by_hand
 from dicom_builder import stack_positions
-from pet_builder import FACTOR, HALF_LIFE_S, build_pet, pet_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pet_builder import DRUG, FACTOR, HALF_LIFE_S, TAGS, build_pet, pet_dataset
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
@@ -77,11 +79,13 @@ def test_headers_of_the_vendors(real_data: Path) -> None:
     document = json.loads((folder / "expected_suvbw_factors.json").read_text())
     assert len(document["expected"]) == 8
     for name, factor in document["expected"].items():
-        headers = [as_dataset(one) for one in json.loads((folder / f"{name}.json").read_text())]
+        maker = next((m for m in ("GE", "CPS", "PHILIPS") if name.startswith(m)), "SIEMENS")
+        values = json.loads((folder / f"{name}.json").read_text())
+        headers = [as_dataset(one, maker) for one in values]
         assert scale(*headers).factors[0] == pytest.approx(factor, rel=1e-4), name
 
 
-def as_dataset(values: Mapping[str, Any]) -> Dataset:
+def as_dataset(values: Mapping[str, Any], manufacturer: str) -> Dataset:
     """Header values that were published without their files."""
     data, drug = Dataset(), Dataset()
     data.RescaleSlope, data.RescaleIntercept = "1", "0"
@@ -92,7 +96,7 @@ def as_dataset(values: Mapping[str, Any]) -> Dataset:
             setattr(data, name, value)
     data.RadiopharmaceuticalInformationSequence = DicomSequence([drug])
     factors = values["PhilipsPETPrivateGroup"]
-    data.Manufacturer = "Philips" if factors else "SIEMENS"
+    data.Manufacturer = manufacturer
     if factors:
         data.add_new((0x7053, 0x0010), "LO", "Philips PET Private Group")
     for name, element in (("SUVScaleFactor", 0x1000), ("ActivityConcentrationScaleFactor", 0x1009)):
@@ -270,6 +274,15 @@ def test_the_vendors_own_moment(maker: str, group: int, creator: str, block: int
     assert other == pytest.approx(FACTOR * 2 ** (1800 / HALF_LIFE_S), rel=1e-7)
 
 
+@pytest.mark.parametrize("stated", ["20210102100000", "20200102104000"])
+def test_a_vendors_moment_that_is_none_of_this_scan(stated: str) -> None:
+    """An anonymiser moved the dates that it knows, and left a private one."""
+    private = [(0x0009, 0x0010, "LO", "GEMS_PETD_01"), (0x0009, 0x100D, "DT", stated)]
+    found = scale(pet_dataset({"Manufacturer": GE, "FrameReferenceTime": "0"}, private=private))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert "lies outside the scan" in said(found)["suv-reference-time"]
+
+
 def test_without_series_time_the_frames_say_and_without_any_time_nothing_does() -> None:
     found = scale(pet_dataset({"SeriesTime": None}))
     assert found.factors == (pytest.approx(FACTOR, rel=1e-6),)
@@ -311,6 +324,24 @@ def test_two_times_of_injection_that_differ() -> None:
     found = scale(pet_dataset(drug={"RadiopharmaceuticalStartTime": "083000"}))
     assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
     assert "differs by 30.0 min" in said(found)["suv-assumed"]
+
+
+def test_ge_keeps_the_time_of_injection_in_an_element_of_its_own() -> None:
+    nothing = {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": None}
+    private = [
+        (0x0009, 0x0010, "LO", "GEMS_PETD_01"),
+        (0x0009, 0x103B, "DT", "20200102090000.00"),
+    ]
+    found = scale(pet_dataset({"Manufacturer": GE}, nothing, private))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert refusal(pet_dataset(drug=nothing, private=private)).code == "suv-times"
+
+
+@pytest.mark.parametrize("missing", ["SeriesDate", "AcquisitionDate"])
+def test_a_date_that_another_one_stands_for_is_said(missing: str) -> None:
+    found = scale(pet_dataset({"StudyDate": "20200102", missing: None}))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert said(found) == {"suv-assumed": f"{missing} missing: another date stands for it"}
 
 
 def test_a_dynamic_scan_begins_before_the_injection() -> None:
@@ -432,11 +463,8 @@ def test_what_cannot_become_suv(
 
 
 def test_a_weight_that_is_no_number() -> None:
-    data = pet_dataset({"PatientWeight": None})
-    raw = pydicom.dataelem.RawDataElement(
-        pydicom.tag.Tag(0x00101030), "DS", 4, b"many", 0, False, True
-    )
-    data._dict[raw.tag] = raw
+    data = pet_dataset()
+    put_raw(data, "PatientWeight", b"many")
     assert (refusal(data).code, refusal(data).met) == ("suv-weight", "PatientWeight nan")
 
 
@@ -485,6 +513,67 @@ def test_a_maximum_that_no_patient_has_is_said(tmp_path: Path) -> None:
             "warning",
         )
     ]
+
+
+# --- whatever stands there ----------------------------------------------------------------------
+TEXTS = st.one_of(
+    st.sampled_from(
+        [
+            "",
+            "0",
+            "-1",
+            "1e400",
+            "nan",
+            "inf",
+            "70",
+            "370",
+            "3.7e8",
+            "6586.2",
+            "BQML",
+            "GML",
+            "CNTS",
+        ]
+        + ["START", "NONE", "ADMIN", "ATTN\\DECY", "ATTN", "20200102", "100000", "240000", "x" * 70]
+        + ["20200102090000", "99991231235959.999999", "00010101000000", "M", "LBM", "GE", "Philips"]
+    ),
+    st.binary(max_size=12).map(lambda raw: raw.decode("latin-1")),
+)
+ELEMENTS = [name for name in TAGS if isinstance(TAGS[name], str | list)]
+
+
+@given(
+    st.dictionaries(st.sampled_from(ELEMENTS), TEXTS, max_size=3),
+    st.dictionaries(st.sampled_from(list(DRUG)), TEXTS, max_size=2),
+)
+@settings(max_examples=150)
+def test_any_text_gives_a_factor_or_a_refusal(
+    changes: Mapping[str, str], drug: Mapping[str, str]
+) -> None:
+    data = pet_dataset()
+    for values, item in ((changes, data), (drug, data.RadiopharmaceuticalInformationSequence[0])):
+        for keyword, text in values.items():
+            put_raw(item, keyword, text.encode("latin-1"))
+    try:
+        found = scale(data)
+    except CaseRefused as error:
+        assert error.code in CODES
+        return
+    assert math.isfinite(found.factors[0])
+    assert found.factors[0] > 0
+
+
+def put_raw(data: Dataset, keyword: str, value: bytes) -> None:
+    """An element as it stands in a file, which pydicom converts when asked."""
+    tag = pydicom.tag.Tag(keyword)
+    representation = pydicom.datadict.dictionary_VR(tag)
+    raw = pydicom.dataelem.RawDataElement(tag, representation, len(value), value, 0, False, True)
+    data._dict[tag] = raw
+
+
+def test_a_sequence_that_is_none() -> None:
+    data = pet_dataset()
+    put_raw(data, "RadiopharmaceuticalInformationSequence", b"garbled!")
+    assert refusal(data).code == "suv-dose"
 
 
 # --- times as they are written ------------------------------------------------------------------
