@@ -7,10 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from dicom_builder import BuiltSeries, SliceTags, build_series, set_tag
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import PositronEmissionTomographyImageStorage
+
+from medtool.core.errors import CaseRefused
+from medtool.dicom.codes import CODES
+from medtool.dicom.suv import SuvScale, scale_of
+from medtool.dicom.suv_header import merged_headers, pet_header
 
 HALF_LIFE_S = 6586.2
 # 1000 * 70 / 370e6 * 2 ** (3600 / 6586.2), worked out apart from the program.
@@ -94,3 +100,21 @@ def build_pet(
     tags = pet_tags(changes, drug)
     # Slopes and intercepts of single slices come from slice_tags, which win.
     return build_series(folder, stored, tags=tags, slice_tags=slice_tags, **options)
+
+
+def scale(*datasets: Dataset) -> SuvScale:
+    """What makes SUV of a series of these headers."""
+    return scale_of(merged_headers([pet_header(d) for d in datasets], "here"), "here")
+
+
+def refusal(*datasets: Dataset) -> CaseRefused:
+    """Why nothing does."""
+    with pytest.raises(CaseRefused) as caught:
+        scale(*datasets)
+    return caught.value
+
+
+def said(found: SuvScale) -> dict[str, str]:
+    """Findings by code, without the one that every scale has."""
+    assert all(f.code in CODES for f in found.findings)
+    return {f.code: f.message for f in found.findings if f.code != "suv-factor"}
