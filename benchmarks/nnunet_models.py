@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import shlex
 import subprocess
@@ -301,6 +302,7 @@ def _peer_predict(model: str, sources: str, output: str) -> bool:
         np.save(Path(output) / f"logits_{number}.npy", logits.numpy())
 
     # The same once more, but for sums in 32 bits where nnU-Net has 16.
+    @functools.lru_cache
     def gaussian(*sizes: Any, **options: Any) -> Any:
         return compute_gaussian(*sizes, **{**options, "dtype": torch.float32})
 

@@ -6,7 +6,6 @@ from medtool.cli.console import Console
 from medtool.cli.flags import (
     AllowDemo,
     CaseTimeout,
-    Checkpoint,
     Device,
     Force,
     Json,
@@ -20,6 +19,7 @@ from medtool.cli.flags import (
 from medtool.cli.infer_flags import (
     By,
     Changes,
+    Checkpoints,
     Continue,
     DicomSeg,
     KeepPrepared,
@@ -35,7 +35,7 @@ from medtool.cli.words import command_line
 
 def command(
     sources: Sources,
-    checkpoint: Checkpoint,
+    checkpoints: Checkpoints,
     output: Output,
     by: By = None,
     overlays: Overlays = False,
@@ -70,7 +70,8 @@ def command(
     result = infer(
         InferOptions(
             sources=tuple(sources),
-            checkpoint=checkpoint,
+            checkpoint=checkpoints[0],
+            more_checkpoints=tuple(checkpoints[1:]),
             output=output,
             by=by,  # type: ignore[arg-type]
             overlays=overlays,

@@ -9,6 +9,15 @@ import typer
 
 from medtool.cli.flags import RUNNING
 
+Checkpoints = Annotated[
+    list[Path],
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        metavar="FILE|RUN",
+        help="A checkpoint, or a run: its best one, or all its folds. Several answer together.",
+    ),
+]
 By = Annotated[
     str | None,
     typer.Option("--by", metavar="case|patient", help="One answer a study, or one a patient."),

@@ -111,7 +111,11 @@ def joined_document(headers: Mapping[str, CheckpointHeader]) -> dict[str, Any]:
     return {
         **{key: first[key] for key in SHARED_KEYS if key in first},
         MEMBERS: [
-            {"name": name, "document": {k: v for k, v in own.items() if k not in WHOLE_KEYS}}
+            {
+                "name": name,
+                "model_sha256": (own.get("hashes") or {}).get("model", ""),
+                "document": {k: v for k, v in own.items() if k not in WHOLE_KEYS},
+            }
             for name, own in documents.items()
         ],
         "metrics": {"primary": (first.get("metrics") or {}).get("primary"), "selection": {}},

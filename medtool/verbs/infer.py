@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtool.config import changed_task, task_from_document
-from medtool.core.checkpoint import find_checkpoint, read_header
+from medtool.core.checkpoint import read_header
 from medtool.core.errors import (
     CaseRefused,
     ExitStatus,
@@ -25,6 +25,7 @@ from medtool.data.archive import is_archive, unpack
 from medtool.data.locks import alone
 from medtool.data.predictions import typed_rows
 from medtool.data.scratch import Scratch
+from medtool.verbs.infer_model import answering_file
 from medtool.verbs.infer_output import Output, OutputPlace, clear, guard, whole_rows
 from medtool.verbs.infer_rows import RowMaker
 from medtool.verbs.infer_said import ANSWERS_SAID, say_study, say_warnings
@@ -41,11 +42,15 @@ ANSWERING_KEYS = "infer."
 
 @dataclass(frozen=True)
 class InferOptions:
-    """What is asked of ``infer``; ``pseudonymise`` names the key file."""
+    """What is asked of ``infer``; ``pseudonymise`` names the key file.
+
+    ``more_checkpoints`` answer together with ``checkpoint``.
+    """
 
     sources: tuple[Path, ...]
     checkpoint: Path
     output: Path
+    more_checkpoints: tuple[Path, ...] = ()
     by: Literal["case", "patient"] | None = None
     overlays: bool = False
     dicom_seg: bool = False
@@ -90,13 +95,21 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     options, InputError when there is nothing to read at all, GateError when a model of synthetic
     data meets patients, MachineError for devices and disks, Interrupted after Ctrl-C.
     """
-    reporter = reporter or Silent()
-    started = time.perf_counter()
     _check_sources(options.sources)
     _check_assignments(options.assignments)
+    with Scratch() as scratch:
+        paths = (options.checkpoint, *options.more_checkpoints)
+        file, found = answering_file(paths, scratch.path)
+        whole = replace(options, checkpoint=file, more_checkpoints=())
+        return _infer(whole, found, scratch, reporter or Silent())
+
+
+def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Reporter) -> InferResult:
+    """As ``infer``, by one file; ``found`` says which it is."""
+    started = time.perf_counter()
     place = OutputPlace.of(options.output)
     # The header reads without torch: a wrong name is refused, and a right one said, at once.
-    file, found = find_checkpoint(options.checkpoint)
+    file = options.checkpoint
     task_name = read_header(file).document["task"]
     whole = whole_rows(place, file) if options.resume and not options.force else None
     if whole is not None:
@@ -119,28 +132,27 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     )
     warn_of_precision(precision, model.device, reporter)
     reporter.say(f"Looking for studies; answering on {model.device}.")
-    with Scratch() as scratch:
-        sources, refused = _unpacked(options.sources, scratch.path)
-        cohort = _find(model, sources, options)
-        refused += cohort.refused
-        if not cohort.cases and not refused:
-            raise _nothing_found(options.sources, cohort)
-        _demo_gate(model, cohort.cases, allowed=options.allow_demo)
-        maker = RowMaker(model, options, place)
-        if maker.new_key:
-            reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
-        maker.check_pooling()
-        maker.check_dicom()
-        startup_s = time.perf_counter() - started
-        with alone(place.folder):
-            if options.force:
-                clear(place)
-            output = Output(place, maker.identity())
-            run = _Run(model, options, maker, output, scratch.path, startup_s)
-            try:
-                return _answer_all(run, cohort, refused, reporter)
-            finally:
-                output.close()
+    sources, refused = _unpacked(options.sources, scratch.path)
+    cohort = _find(model, sources, options)
+    refused += cohort.refused
+    if not cohort.cases and not refused:
+        raise _nothing_found(options.sources, cohort)
+    _demo_gate(model, cohort.cases, allowed=options.allow_demo)
+    maker = RowMaker(model, options, place)
+    if maker.new_key:
+        reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
+    maker.check_pooling()
+    maker.check_dicom()
+    startup_s = time.perf_counter() - started
+    with alone(place.folder):
+        if options.force:
+            clear(place)
+        output = Output(place, maker.identity())
+        run = _Run(model, options, maker, output, scratch.path, startup_s)
+        try:
+            return _answer_all(run, cohort, refused, reporter)
+        finally:
+            output.close()
 
 
 @dataclass(frozen=True)

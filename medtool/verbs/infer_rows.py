@@ -250,6 +250,7 @@ class RowMaker:
                 "versions": self._model.document.get("versions", {}),
                 "changed": [] if hidden else list(self._options.assignments),
                 "companions": self._companions(),
+                **_members(self._model.document),
             },
             "device": str(self._model.device),
             "precision": str(self._model.autocast_type or "32").removeprefix("torch."),
@@ -289,6 +290,15 @@ def _without_places(preset: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: values for name, values in preset.items() if name != "data"}
     model = kept.get("model", {})
     return {**kept, "model": {name: model[name] for name in model if name != "weights"}}
+
+
+def _members(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Which models answered together, by name and hash; nothing where it was one."""
+    members = [
+        {"name": member["name"], "model_sha256": member["model_sha256"]}
+        for member in document.get("members", ())
+    ]
+    return {"members": members} if members else {}
 
 
 def _join(findings: Sequence[Finding]) -> str:
