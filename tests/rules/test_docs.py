@@ -40,7 +40,7 @@ DOCS = ROOT / "docs"
 PAGES = pages()
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
 # Pages whose commands want a model that nnU-Net trained.
-NNUNET_PAGES = ("import", "export")
+NNUNET_PAGES = ("import", "export", "from-nnunet")
 # The programs of commands that install, or reach the network: no test may run them.
 INSTALLERS = ("make", "pip", "pipx", "python3.11", "git")
 

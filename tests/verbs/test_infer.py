@@ -336,11 +336,11 @@ def test_disk_stays_flat(tiny, monkeypatch) -> None:
     seen: list[int] = []
     whole = cases._answer
 
-    def watching(model, case, prepared, preparing_s):
+    def watching(*arguments):
         from medtool.data.scratch import scratch_root
 
         seen.append(len(list(scratch_root().rglob("*.b2"))))
-        return whole(model, case, prepared, preparing_s)
+        return whole(*arguments)
 
     monkeypatch.setattr(cases, "_answer", watching)
     infer(options(tiny))

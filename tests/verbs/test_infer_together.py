@@ -77,7 +77,7 @@ def test_what_does_not_go_together_is_refused(place: Path) -> None:
         masks(place, "f", "f0.safetensors", "run")
     others = {"background": 0, "liver": 1, "vessel": 2}
     folder = write_model_folder(
-        place / "other", {"fold_0": random_network()}, dataset=dataset_document(others)
+        place / "other", {"fold_0": random_network(seed=5)}, dataset=dataset_document(others)
     )
     import_model(ImportOptions("nnunet", folder, place / "other.safetensors"))
     with pytest.raises(UsageError, match="different labels cannot answer together"):
