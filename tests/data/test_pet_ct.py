@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from dicom_builder import build_series
@@ -112,6 +113,31 @@ def test_nothing_in_common(spacing_mm: tuple[float, float, float] | None) -> Non
     with pytest.raises(CaseRefused) as caught:
         on_one_grid(here, there, spacing_mm)
     assert caught.value.code == "fields-apart"
+
+
+@pytest.mark.real_data
+def test_a_real_pet_on_the_grid_of_a_ct_is_the_suv_of_others(
+    real_data: Path, tmp_path: Path
+) -> None:
+    """Every other row and column of this CT, which is made for it, lies where the PET's do."""
+    folder = real_data / "petct/ge_sts001"
+    pet = scan([folder / "pet_dicom"]).series[0]
+    first = np.asarray(pet.planes[0].position_mm)
+    noise = np.random.default_rng(0).integers(0, 1500, (len(pet.planes), 255, 255))
+    built = build_series(
+        tmp_path,
+        noise.astype(np.int16),
+        positions_mm=[plane.position_mm for plane in pet.planes],
+        spacing_mm=(4.6875 / 2, 4.6875 / 2),
+        tags={"FrameOfReferenceUID": pet.facts["frame_of_reference"]},
+    )
+    pair = pair_pet_ct([pet, *scan([built.folder]).series])
+    assert pair.covered == pytest.approx((1.0, 1.0, 1.0), abs=0.01)
+    read = read_pet_ct(pair)
+    assert read.grid.origin_mm == pytest.approx(tuple(first))
+    truth = np.asarray(nibabel.load(folder / "suv_truth.nii.gz").dataobj).transpose(2, 1, 0)
+    there = read.suv[:, 90 : 90 + 2 * truth.shape[1] : 2, 118 : 118 + 2 * truth.shape[2] : 2]
+    assert np.abs(there - truth).max() < 0.001
 
 
 @pytest.mark.real_data

@@ -140,6 +140,25 @@ def test_a_real_tumour(real_data: Path) -> None:
     assert whole.suv_peak == pytest.approx(peak_by_hand(suv, hot, spacing_mm), rel=1e-6)
 
 
+# SUVmax, SUVmean and SUVpeak (loc_peak_glob) by mirp 2.7.0, an implementation checked by IBSI.
+BY_MIRP = {
+    "ge_sts001/suv_truth ge_sts001/tumour_mask": (7.910674095, 2.555133820, 6.078408241),
+    "ibsi_nifti/STS_002_pet ibsi_nifti/STS_002_pet_mask": (21.675746918, 7.369624138, 18.762666703),
+    "ibsi_nifti/STS_003_pet ibsi_nifti/STS_003_pet_mask": (10.265303612, 5.816285610, 9.827566147),
+}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("files", BY_MIRP)
+def test_real_tumours_as_another_program_measures_them(real_data: Path, files: str) -> None:
+    images = [nibabel.load(real_data / "petct" / f"{name}.nii.gz") for name in files.split()]
+    suv, mask = (np.asarray(image.dataobj).transpose(2, 1, 0) for image in images)
+    spacing_mm = tuple(float(step) for step in images[0].header.get_zooms()[::-1])
+    (found,) = lesion_uptakes(suv, mask > 0, spacing_mm)
+    measured = (found.suv_max, found.suv_mean, found.suv_peak)
+    assert measured == pytest.approx(BY_MIRP[files], rel=2e-7)
+
+
 def test_connectivity_is_a_choice() -> None:
     suv = np.ones((4, 4, 4), np.float32)
     mask = np.zeros(suv.shape, bool)
