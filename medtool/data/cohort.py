@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 # Under this name the intake has the names of the classes, where they have names of their own.
 CLASSES = "classes"
+# What is said where a task names classes and no case has one.
+NO_CLASSES = (
+    "no case has a class, in a table of labels, a manifest or by data.class_pattern: the "
+    "classification head is off, or not scored"
+)
 # What anonymisers write into PatientID of everybody, in lower case without punctuation.
 PLACEHOLDERS = frozenset(
     "anon anonym anonymous anonymised anonymized deidentified unknown none null na nn removed "
@@ -73,6 +78,8 @@ def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None
         if table.classes:
             intake = {**cohort.intake, CLASSES: list(table.classes)}
             cohort = replace(cohort, intake=intake)
+    if data.names_classes and cases and all(case.label is None for case in cases):
+        findings.append(Finding("classes-none", NO_CLASSES))
     tell(findings, reporter)
     return LabelledCohort(cohort, cases, labelled, file, tuple(findings))
 

@@ -93,7 +93,7 @@ def targets_html(view: RunView, scores: Scores) -> Markup:
         if score is not None:
             rows.append(
                 {
-                    "metric": metric_title(name),
+                    "metric": metric_title(metric) + (f" of {structure}" if dot else ""),
                     "target": float(target),
                     "value": score.value,
                     "interval": interval_text(score.low, score.high),

@@ -42,6 +42,7 @@ METRIC_TITLES: Mapping[str, str] = {
     "mce": "MCE",
     "adaptive_ece": "Adaptive ECE",
     "dice": "Dice",
+    "dice_where_present": "Dice where present",
     "dice_and_f1": "Mean of Dice and macro F1",
     "macro_f1": "Macro F1",
     "iou": "IoU",

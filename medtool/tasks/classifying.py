@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from medtool.core.errors import UsageError
-from medtool.core.progress import Silent
 from medtool.core.records import Batch, Case, Cohort, Prediction, Prepared, Scores, Truth
 from medtool.core.task import Task
 from medtool.tasks.classifying_classes import (
-    HEAD_OFF,
     decisions,
     known_classes,
     planned_classes,
@@ -95,8 +93,6 @@ class ClassifyingSegmentationTask(SegmentationTask):
         task = type(self)(planned_classes(settings, cases))
         task.plan = planned.plan
         task.decided = decisions(task.settings, cases)
-        if not task.has_head:
-            (reporter or Silent()).say(f"The classification head is off: {HEAD_OFF}.")
         return task
 
     def truth(self, case: Case) -> Truth:
@@ -203,9 +199,13 @@ class ClassifyingSegmentationTask(SegmentationTask):
 
         return score_classified(self.settings, predictions, truths)
 
+    def plan_document(self) -> dict[str, Any]:
+        """The plan with every decision's reason, those on the classes among them."""
+        plan = super().plan_document()
+        decided = [*plan.get("decisions", ()), *self.decided]
+        return {**plan, "decisions": decided} if decided else plan
+
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
         """What was planned from the data, and decided of the classes, each with its reason."""
-        audit = super().audit(cases, prepared)
-        plan = dict(audit.get("plan", {}))
-        plan["decisions"] = [*plan.get("decisions", ()), *self.decided]
-        return {**audit, "plan": plan}
+        plan = self.plan_document()
+        return {"plan": plan} if plan else {}

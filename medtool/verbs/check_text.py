@@ -93,6 +93,11 @@ def check_summary(document: Mapping[str, Any]) -> str:
     patients = len({case["patient"] for case in usable})
     text = f"{len(usable)} of {len(cases)} studies can be used, of {patients} patients"
     labels = document["labels"]
+    if classes := document.get("classes"):
+        counted = Counter(case["label"] for case in usable)
+        seen = [f"{counted[number]} {name}" for number, name in enumerate(classes)]
+        seen += [f"{counted[None]} without a class"] if counted[None] else []
+        return f"{text}; {', '.join(seen)}."
     if labels is None:
         named = Counter(name for case in usable for name in case.get("references", ()))
         masks = ", ".join(f"{count} with a {name}" for name, count in sorted(named.items()))

@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from dicom_builder import build_series
 from medtool_pancreas import Pancreas
-from tiny_classified import SMALL, class_of, write_tiny_classified
+from tiny_classified import SMALL, class_of, draw_tiny, write_tiny_classified
 
 from medtool.config import resolve
 from medtool.core.checkpoint import read_header
@@ -15,8 +16,11 @@ from medtool.core.errors import LabelsError, UsageError
 from medtool.core.progress import Silent
 from medtool.core.records import Source
 from medtool.data.cohort import build_cohort
+from medtool.data.dataset_record import ImageReference
+from medtool.data.nifti_writer import write_nifti
 from medtool.data.predictions import read_predictions
 from medtool.data.run_folder import RunFolder
+from medtool.data.volumes import read_mask
 from medtool.nets.state import read_tensors
 from medtool.verbs.evaluate import EvaluateOptions, evaluate
 from medtool.verbs.infer import InferOptions, infer
@@ -192,7 +196,7 @@ def test_without_classes_the_head_is_off_and_that_is_said(tmp_path):
     write_tiny_classified(tmp_path / "data", cases=8, table=False)
     heard = Heard()
     result = trained_on(tmp_path, "train.epochs=1", reporter=heard)
-    assert any("The classification head is off" in line for line in heard.lines)
+    assert any("the classification head is off" in line for line in heard.lines)
     document = read_header(result.checkpoint).document
     assert document["metrics"]["primary"] == "dice"
     assert not any("classifier" in layer["name"] for layer in document["layers"])
@@ -245,3 +249,41 @@ def test_models_of_other_classes_do_not_answer_together(trained):
     one = Pancreas(Pancreas.settings_type.model_validate(document["preset"]))
     with pytest.raises(UsageError, match="different classes"):
         one.require_together([one, Pancreas(settings)])
+
+
+def test_a_dicom_series_is_answered_as_the_same_image_in_nifti(trained, tmp_path):
+    """A CT of whole HU: the class, its probabilities and the mask are those of the NIfTI file."""
+    folder, result = trained
+    image, _, grid = draw_tiny(0)
+    whole = np.round(image)
+    write_nifti(tmp_path / "image.nii.gz", whole, grid)
+    build_series(
+        tmp_path / "series",
+        (whole + 1024).astype(np.int16),
+        origin_mm=grid.origin_mm,
+        step_mm=grid.spacing_mm[2],
+        spacing_mm=(grid.spacing_mm[1], grid.spacing_mm[0]),
+    )
+    rows, masks = [], []
+    for name in ("image.nii.gz", "series"):
+        output = tmp_path / f"answers {name}"
+        infer(
+            InferOptions(
+                sources=(tmp_path / name,),
+                checkpoint=result.checkpoint,
+                output=output,
+                dicom_seg=name == "series",
+                allow_demo=True,
+                run=RunOptions(workers=0, device="cpu"),
+            )
+        )
+        (row,) = read_predictions(output)
+        rows.append(row)
+        masks.append(read_mask(ImageReference(output / row["mask"])))
+    assert rows[0]["status"] == rows[1]["status"] == "ok"
+    assert rows[0]["class"] == rows[1]["class"]
+    for name in ("probability_cystic", "probability_solid"):
+        assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-5)
+    assert np.array_equal(masks[0].array, masks[1].array)
+    assert masks[1].grid.origin_mm == pytest.approx(masks[0].grid.origin_mm, abs=1e-4)
+    assert list((tmp_path / "answers series" / "dicom-seg").glob("*.dcm"))
