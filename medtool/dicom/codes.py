@@ -166,7 +166,10 @@ CODES: dict[str, Code] = {
         "decay.",
     ),
     "suv-weight": Code("refusal", "The patient's weight is missing, or is nobody's."),
-    "suv-dose": Code("refusal", "The injected dose is missing, or is no dose in Bq or MBq."),
+    "suv-dose": Code(
+        "refusal",
+        "The injected dose is missing, is no dose in Bq or MBq, or is that of several injections.",
+    ),
     "suv-half-life": Code(
         "refusal", "The half-life is missing with the nuclide, is none, or is another nuclide's."
     ),

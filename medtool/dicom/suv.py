@@ -48,6 +48,7 @@ HALF_LIFE_TOLERANCE = 0.02
 FACTORS_AGREE = 0.02
 # The maximum of a PET of a patient lies between these: brain or bladder alone exceed the first.
 LEAST_MAXIMUM_SUV, LARGEST_MAXIMUM_SUV = 0.5, 1000.0
+MEND_THE_HEADER = "put the header right, or convert the PET to SUV where it was made."
 DECAY_CORRECTIONS = ("START", "ADMIN", "NONE")
 NOT_USED: Mapping[str, Any] = dict.fromkeys(("weight_kg", "dose_mbq", "half_life_s", "uptake_min"))
 
@@ -249,6 +250,14 @@ def _scale(
 def _dose_bq(header: PetHeader, where: str) -> tuple[float, list[Finding]]:
     """The injected dose; a number that only MBq make sense of is taken so, and said."""
     dose = header.dose
+    if header.injections > 1:
+        _refuse(
+            "suv-dose",
+            "The PET names several injections, whose doses do not add up at one time.",
+            where,
+            f"{header.injections} items of RadiopharmaceuticalInformationSequence",
+            "one",
+        )
     if dose is not None and 1.0 <= dose < MBQ_BELOW:
         text = f"RadionuclideTotalDose {dose:g} is taken for MBq, though the standard says Bq"
         return dose * 1e6, [Finding("suv-dose-mbq", text)]
@@ -299,12 +308,7 @@ def _is_positive(value: float | None) -> bool:
     return value is not None and math.isfinite(value) and value > 0.0
 
 
-def _refuse(code: str, what: str, where: str, met: str, wanted: str) -> NoReturn:
-    raise CaseRefused(
-        code,
-        what,
-        where=where,
-        met=met,
-        wanted=wanted,
-        how="put the header right, or convert the PET to SUV where it was made.",
-    )
+def _refuse(
+    code: str, what: str, where: str, met: str, wanted: str, how: str = MEND_THE_HEADER
+) -> NoReturn:
+    raise CaseRefused(code, what, where=where, met=met, wanted=wanted, how=how)

@@ -52,7 +52,8 @@ class PetHeader:
     """The elements of one PET series that decide on SUV; numbers as they are written.
 
     A number is None where the element is absent or empty, NaN where it holds none; a moment is
-    None in both cases. ``dose`` is RadionuclideTotalDose in whatever unit the site wrote.
+    None in both cases. ``injections`` counts the items of the sequence that dose and times are in;
+    of several the first is read. ``dose`` is RadionuclideTotalDose in whatever unit the site wrote.
     ``nuclide`` is the code value of the radionuclide. ``undated`` names the dates that are missing
     and that another one stands for: the study's for the series, the series' for acquisitions.
     ``injected`` is RadiopharmaceuticalStartDateTime (or GE's own element), ``injection_time`` the
@@ -70,6 +71,7 @@ class PetHeader:
     height_m: float | None
     decay_correction: str
     corrections: frozenset[str]
+    injections: int
     dose: float | None
     half_life_s: float | None
     nuclide: str
@@ -173,7 +175,8 @@ def pet_header(dataset: Dataset) -> PetHeader:
 
 
 def _header(dataset: Dataset) -> PetHeader:
-    drug = _first_item(dataset, "RadiopharmaceuticalInformationSequence")
+    drugs = _items(dataset, "RadiopharmaceuticalInformationSequence")
+    drug = drugs[0] if drugs else None
     reference, element = _vendor_reference(dataset)
     injected = date_time(_text(drug, "RadiopharmaceuticalStartDateTime"))
     if injected is None and _text(dataset, "Manufacturer").upper().startswith("GE"):
@@ -189,6 +192,7 @@ def _header(dataset: Dataset) -> PetHeader:
         height_m=_number(_text(dataset, "PatientSize")),
         decay_correction=_text(dataset, "DecayCorrection").upper(),
         corrections=frozenset(_text(dataset, "CorrectedImage").upper().split("\\")) - {""},
+        injections=len(drugs),
         dose=_number(_text(drug, "RadionuclideTotalDose")),
         half_life_s=_number(_text(drug, "RadionuclideHalfLife")),
         nuclide=_text(_first_item(drug, "RadionuclideCodeSequence"), "CodeValue"),
@@ -239,16 +243,19 @@ def _vendor_reference(dataset: Dataset) -> tuple[datetime | None, str]:
     return None, ""
 
 
-def _first_item(dataset: Dataset | None, keyword: str) -> Dataset | None:
-    """The first item of a sequence; None where it has none or is no sequence."""
+def _items(dataset: Dataset | None, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is absent, or no sequence."""
     from pydicom.dataset import Dataset
 
     try:
-        items = dataset.get(keyword) if dataset is not None else None
-        first = items[0] if items else None
+        found = list(dataset.get(keyword) or ()) if dataset is not None else []
     except Exception:  # noqa: BLE001 - a broken sequence raises all kinds of errors
-        return None
-    return first if isinstance(first, Dataset) else None
+        return []
+    return [item for item in found if isinstance(item, Dataset)]
+
+
+def _first_item(dataset: Dataset | None, keyword: str) -> Dataset | None:
+    return next(iter(_items(dataset, keyword)), None)
 
 
 def _text(dataset: Dataset | None, keyword: str) -> str:

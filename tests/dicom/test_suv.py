@@ -24,6 +24,7 @@ from pet_builder import (
     HALF_LIFE_S,
     TAGS,
     build_pet,
+    drug_sequence,
     pet_dataset,
     refusal,
     said,
@@ -290,6 +291,13 @@ def test_a_weight_that_is_no_number() -> None:
     data = pet_dataset()
     put_raw(data, "PatientWeight", b"many")
     assert (refusal(data).code, refusal(data).met) == ("suv-weight", "PatientWeight nan")
+
+
+def test_several_injections() -> None:
+    data = pet_dataset()
+    data.RadiopharmaceuticalInformationSequence.append(drug_sequence()[0])
+    error = refusal(data)
+    assert (error.code, error.met.split()[0]) == ("suv-dose", "2")
 
 
 def test_files_that_contradict_one_another() -> None:
