@@ -123,6 +123,8 @@ class TrainSection(Section):
     """Factor of the schedule plateau."""
     plateau_patience: Annotated[int, Field(ge=1)] = 10
     """Epochs without a better value before the schedule plateau lowers the rates."""
+    plateau_least_rate: NotNegative = 0.0
+    """Rate below which the schedule plateau lowers none."""
     gradient_clip: NotNegative = 1.0
     """Largest norm of the gradient; 0 for none."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"

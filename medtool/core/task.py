@@ -82,6 +82,13 @@ class Task(ABC):
     def prepare(self, case: Case) -> Prepared:
         """Pure and deterministic. Runs in a worker. Raises CaseRefused with a code."""
 
+    def preparation_key(self) -> Mapping[str, Any]:
+        """What decides the arrays of ``prepare`` beside the case: part of the cache's key.
+
+        Plain values; by default the table [data.preparation].
+        """
+        return self.settings.data.preparation.model_dump(mode="json")
+
     @abstractmethod
     def truth(self, case: Case) -> Truth:
         """The reference on the input's own grid: the only reader of references."""

@@ -1,11 +1,12 @@
 """Prepared cases on disk: ``<root>/<task>/<key>/<case>-<identity>.b2``.
 
-The key is a hash of the task's name, its preparation version and the preset's table
-``[data.preparation]``. The identity is a hash of the case id and of what its inputs are: of each
-file its path below the folder that all of them share, size and time of last change (a study that
-is moved keeps its place in the cache, one that is edited loses it); contents are not hashed, since
-that would cost as much as reading the scans again. A file is written beside and renamed, so that a
-name that exists is whole; a lock per case keeps two processes from preparing the same one.
+The key is a hash of the task's name, its preparation version and what its ``preparation_key`` says:
+the preset's table ``[data.preparation]``, of segmentations also channels and labels. The identity
+is a hash of the case id and of what its inputs are: of each file its path below the folder that
+all of them share, size and time of last change (a study that is moved keeps its place in the
+cache, one that is edited loses it); contents are not hashed, since that would cost as much as
+reading the scans again. A file is written beside and renamed, so that a name that exists is whole;
+a lock per case keeps two processes from preparing the same one.
 ``ledger.jsonl`` has a line for everything that was done, repaired or refused.
 """
 
@@ -29,6 +30,7 @@ from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Prepared
 from medtool.data.case_file import DamagedFile, read_case_file, to_bytes, verify
 from medtool.data.case_file import read_case_file as read_prepared
+from medtool.data.dataset_record import ImageReference
 from medtool.data.locks import locked
 from medtool.dicom.series import Series
 
@@ -65,11 +67,16 @@ def input_files(case: Case) -> list[tuple[Path, int]]:
     for value in case.inputs.values():
         if isinstance(value, Series):
             files.update((plane.path, plane.frame) for plane in value.planes)
+        elif isinstance(value, ImageReference):
+            files.update((file, value.component or 0) for file in _files_at(value.path))
         elif isinstance(value, str | Path):
-            path = Path(value)
-            inside = (f for f in path.rglob("*") if f.is_file()) if path.is_dir() else (path,)
-            files.update((file, 0) for file in inside)
+            files.update((file, 0) for file in _files_at(Path(value)))
     return sorted(files)
+
+
+def _files_at(path: Path) -> list[Path]:
+    """The file itself, or every file below a folder."""
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
 
 
 def _reference_files(case: Case) -> list[tuple[Path, int]]:
@@ -122,7 +129,7 @@ class Cache:
         parts = {
             "task": task.name,
             "preparation_version": task.preparation_version,
-            "preparation": task.settings.data.preparation.model_dump(mode="json"),
+            "preparation": dict(task.preparation_key()),
         }
         text = json.dumps(parts, sort_keys=True)
         self.key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from medtool.core.errors import CaseRefused
+from medtool.core.geometry import Grid
 from medtool.core.records import Finding, Skipped
 from medtool.data.contours import filled_contour, read_contour
 from medtool.data.dataset_record import ImageReference
+from medtool.data.grids import check_grid
 from medtool.data.layout_files import PICTURE_ENDINGS, image_ending
+from medtool.data.nifti import read_header
 from medtool.data.volumes import NIFTI_ENDINGS, read_plane, whole_labels
 from medtool.dicom.image import Image
 from medtool.dicom.intake import read_images
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONTOUR_ENDING = ".txt"
+# A mask in grey reaches further; whole numbers up to here, of several kinds, are ids of labels.
+MOST_IDS = 32
 # How files of these kinds end when they are whole: the PNG chunk IEND with its checksum, and the
 # JPEG marker EOI. Decoders fill up what is missing without a word.
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
@@ -38,13 +43,15 @@ _END_BYTES = 64
 class Picture:
     """Pixels (rows, columns), or (rows, columns, 3) in colour.
 
-    ``spacing_mm`` is the step from row to row and from column to column; None where the file does
-    not say.
+    ``spacing_mm`` is the step from row to row and from column to column, ``grid`` where the pixels
+    lie, one slice deep; None where the file does not say. ``modality`` is DICOM's, "" elsewhere.
     """
 
     array: NDArray[Any]
     spacing_mm: tuple[float, float] | None = None
     findings: tuple[Finding, ...] = ()
+    grid: Grid | None = None
+    modality: str = ""
 
 
 def read_picture(reference: ImageReference) -> Picture:
@@ -67,7 +74,7 @@ def read_picture(reference: ImageReference) -> Picture:
     if ending in NIFTI_ENDINGS:
         plane = read_plane(reference)
         across, down, _ = plane.grid.spacing_mm
-        return Picture(plane.array[0], (down, across), plane.findings)
+        return Picture(plane.array[0], (down, across), plane.findings, plane.grid)
     return _dicom_frame(reference)
 
 
@@ -83,6 +90,15 @@ def pictures_of(path: Path) -> tuple[ImageReference, ...]:
     return tuple(ImageReference(path, index if count > 1 else None) for index in range(count))
 
 
+def is_flat(path: Path) -> bool:
+    """Whether a NIfTI file holds one slice, by its header; False where that is broken."""
+    try:
+        shape = read_header(path).shape
+    except CaseRefused:
+        return False
+    return all(size == 1 for size in shape[2:])
+
+
 def read_picture_mask(
     reference: ImageReference, image_shape: tuple[int, ...], *, binary: bool
 ) -> Picture:
@@ -90,7 +106,8 @@ def read_picture_mask(
 
     A binary mask is cut at half of its range: above half of its largest value is 1. An outline in
     a text file is filled. Raises CaseRefused: ``grids-differ`` (another size), ``mask-colour``,
-    ``not-labels``, and the codes of ``read_picture``.
+    ``not-labels``, ``label-undeclared`` (several ids where it is binary), and the codes of
+    ``read_picture``.
     """
     rows, columns = image_shape[:2]
     if reference.path.suffix.lower() == CONTOUR_ENDING:
@@ -106,8 +123,29 @@ def read_picture_mask(
             met=f"mask {array.shape[0]} x {array.shape[1]}, image {rows} x {columns} pixels",
             wanted="one size; nothing is resampled silently",
         )
+    if binary:
+        require_one_structure(array, str(reference))
     labels, findings = binarised(array) if binary else whole_labels(array, str(reference))
     return Picture(labels, picture.spacing_mm, (*picture.findings, *findings))
+
+
+def require_one_structure(values: NDArray[Any], where: str) -> None:
+    """Refuse a mask of several ids where one structure is wanted; grey edges may be cut.
+
+    Raises CaseRefused ``label-undeclared``.
+    """
+    if not 1 < values.max(initial=0) <= MOST_IDS:
+        return
+    ids = np.unique(values)
+    if len(ids) > 2 and np.array_equal(ids, np.rint(ids)):
+        raise CaseRefused(
+            "label-undeclared",
+            "The mask holds several ids, and one structure is wanted.",
+            where=where,
+            met=", ".join(f"{number:g}" for number in ids[:8]),
+            wanted="0 and one other value; grey values up to 255 are cut at half",
+            how="name the labels in the preset: data.label_ids.",
+        )
 
 
 def binarised(values: NDArray[Any]) -> tuple[NDArray[np.int16], tuple[Finding, ...]]:
@@ -235,7 +273,32 @@ def _dicom_frame(reference: ImageReference) -> Picture:
         array,
         (spacing[0], spacing[1]) if len(spacing) == 2 else None,
         (*said, *measured.findings),
+        _frame_grid(image),
+        image.kind.modality,
     )
+
+
+def _frame_grid(image: Image) -> Grid | None:
+    """Where one frame lies, as deep as its slice is thick; None where the header does not say."""
+    frame, pixels = image.frame, image.plane.pixels
+    known = len(image.position) == 3 and len(frame.orientation) == 6 and len(frame.spacing_mm) == 2
+    if not known or frame.thickness_mm is None:
+        return None
+    along, down = np.reshape(frame.orientation, (2, 3))
+    directions = np.stack([along, down, np.cross(along, down)], axis=1)
+    x, y, z = image.position
+    row_step, column_step = frame.spacing_mm
+    grid = Grid(
+        (pixels.columns, pixels.rows, 1),
+        (column_step, row_step, frame.thickness_mm),
+        (x, y, z),
+        tuple(directions.ravel().tolist()),
+    )
+    try:
+        check_grid(grid, str(image.plane.path))
+    except CaseRefused:
+        return None
+    return grid
 
 
 def _refuse(code: str, what: str, where: object, met: str) -> NoReturn:

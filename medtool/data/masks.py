@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtool.core.files import replacing
 from medtool.data.nifti_writer import write_nifti
 
 if TYPE_CHECKING:
@@ -28,9 +29,24 @@ def write_mask(path: Path, mask: NDArray[np.unsignedinteger[Any]], grid: Grid) -
     write_nifti(path, mask.astype(kind, copy=False), grid)
 
 
-def voxel_ml(grid: Grid) -> float:
-    """Millilitres of one voxel."""
-    return float(np.prod(grid.spacing_mm)) / MM3_PER_ML
+def write_mask_picture(path: Path, mask: NDArray[np.unsignedinteger[Any]]) -> None:
+    """Write a mask (1, y, x) of labels up to 255 as a PNG of 8 bits.
+
+    Raises ValueError where there are several slices or a label is larger, MachineError where the
+    file cannot be written.
+    """
+    import cv2
+
+    if len(mask) != 1 or mask.max(initial=0) > np.iinfo(np.uint8).max:
+        raise ValueError(f"a mask of {len(mask)} slices and labels up to {mask.max(initial=0)}")
+    _, content = cv2.imencode(".png", mask[0].astype(np.uint8))
+    with replacing(path) as file:
+        file.write(content.tobytes())
+
+
+def voxel_ml(grid: Grid | None) -> float:
+    """Millilitres of one voxel; 1 where its size is not known, so that voxels are counted."""
+    return 1.0 if grid is None else float(np.prod(grid.spacing_mm)) / MM3_PER_ML
 
 
 def label_volumes_ml(

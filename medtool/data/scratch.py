@@ -19,6 +19,8 @@ from medtool.core.names import safe_file_stem
 from medtool.data.locks import try_lock
 
 LOCK_FILE = "in-use"
+# How often a folder is made again that another process took away meanwhile.
+TRIES = 20
 
 
 def scratch_root() -> Path:
@@ -56,16 +58,15 @@ class Scratch:
 
     def __enter__(self) -> Scratch:
         try:
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._root.is_symlink():
-                raise MachineError(
-                    "The folder for temporary files is a link; another user may have placed it.",
-                    where=str(self._root),
-                    how="remove the link, or point TMPDIR at a folder of your own.",
-                )
-            sweep(self._root)
-            self.path = Path(tempfile.mkdtemp(prefix="run-", dir=self._root))
-            self._lock = try_lock(self.path / LOCK_FILE)
+            for tries_left in reversed(range(TRIES)):
+                try:
+                    self._make()
+                    break
+                except (FileNotFoundError, FileExistsError):
+                    # The process that ended last removes the root, perhaps just after this one
+                    # made it.
+                    if not tries_left:
+                        raise
         except OSError as error:
             raise MachineError(
                 "No temporary folder can be made.",
@@ -73,6 +74,18 @@ class Scratch:
                 met=error.strerror or type(error).__name__,
             ) from error
         return self
+
+    def _make(self) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._root.is_symlink():
+            raise MachineError(
+                "The folder for temporary files is a link; another user may have placed it.",
+                where=str(self._root),
+                how="remove the link, or point TMPDIR at a folder of your own.",
+            )
+        sweep(self._root)
+        self.path = Path(tempfile.mkdtemp(prefix="run-", dir=self._root))
+        self._lock = try_lock(self.path / LOCK_FILE)
 
     def __exit__(
         self,

@@ -33,11 +33,13 @@ class LabelRule:
 
     ``values`` has one label a channel: of the channel with the highest logit (the first of equal
     ones); with ``regions`` each channel whose probability is over a half is painted with its
-    label, a later one over an earlier one (nnU-Net's ``regions_class_order``).
+    label, a later one over an earlier one (nnU-Net's ``regions_class_order``). Another probability
+    than a half is given by its logit, ``cut``.
     """
 
     values: tuple[int, ...]
     regions: bool = False
+    cut: float = 0.0
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -133,8 +135,7 @@ def decide_labels(logits: NDArray[np.float32], rule: LabelRule) -> NDArray[Any]:
     if rule.regions:
         painted = np.zeros(logits.shape[1:], dtype=rule.dtype)
         for channel, value in zip(logits, rule.values, strict=True):
-            # A probability over a half is a logit over 0.
-            np.copyto(painted, value, where=channel > 0, casting="unsafe")
+            np.copyto(painted, value, where=channel > rule.cut, casting="unsafe")
         return painted
     values = np.asarray(rule.values, dtype=rule.dtype)
     return values.take(_highest(logits))

@@ -228,7 +228,7 @@ class _Rolling:
             raise ValueError("no window was answered")
         count = row - self.first_row
         logits = self.sums[:, :count] / self.sum_of_weights[:count]
-        _require_finite(logits)
+        require_finite(logits)
         slab = Slab(self.first_row, logits.cpu().numpy())
         _move_up(self.sum_of_weights, count)
         for channel in self.sums:
@@ -256,7 +256,8 @@ def _inside(slab: Slab, margins: Sequence[int], size: Sequence[int]) -> Iterator
     yield Slab(low, logits)
 
 
-def _require_finite(logits: Tensor) -> None:
+def require_finite(logits: Tensor) -> None:
+    """Raise CaseRefused ``not-finite`` where the network gave NaN or infinity."""
     if not bool(torch.isfinite(logits).all()):
         raise CaseRefused(
             "not-finite",

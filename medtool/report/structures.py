@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,8 +58,8 @@ def structures_html(view: RunView) -> Markup:
 def _by_structure(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for row in rows:
-        value = row.get(metric)
-        if isinstance(value, float) and value == value:
+        value = _number(row, metric)
+        if math.isfinite(value):
             found.setdefault(str(row["structure"]), []).append(value)
     return found
 
@@ -67,10 +68,16 @@ def _volumes(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, f
     """(reference, answer) of each structure."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if "reference_ml" in row:
-            pair = (float(row["reference_ml"]), float(row["prediction_ml"]))
+        pair = (_number(row, "reference_ml"), _number(row, "prediction_ml"))
+        if all(map(math.isfinite, pair)):
             found.setdefault(str(row["structure"]), []).append(pair)
     return found
+
+
+def _number(row: Mapping[str, Any], name: str) -> float:
+    """NaN where the row has none: scores that are read back hold None for what is undefined."""
+    value = row.get(name)
+    return math.nan if value is None else float(value)
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> Markup:
@@ -123,6 +130,13 @@ def plan_html(view: RunView) -> Markup:
     decisions = [*plan.get("decisions", ()), *configuration.get("decisions", ())]
     if not decisions:
         return Markup("")
+    rows = [
+        {"what": entry["what"], "value": _short(entry["value"]), "why": entry["why"]}
+        for entry in decisions
+    ]
+    table = table_html(rows, {"what": "Decision", "value": "Value", "why": "Why"})
+    if not chosen:
+        return table
     intro = paragraph_html(
         f"Planned for the configuration {chosen} from the training and selection cases; what the "
         "preset fixed stands above it. Batch and patch as they were used: "
@@ -130,11 +144,7 @@ def plan_html(view: RunView) -> Markup:
         + " x ".join(map(str, view.preset.get("model", {}).get("patch_size_vox", ())))
         + " voxels."
     )
-    rows = [
-        {"what": entry["what"], "value": _short(entry["value"]), "why": entry["why"]}
-        for entry in decisions
-    ]
-    return intro + table_html(rows, {"what": "Decision", "value": "Value", "why": "Why"})
+    return intro + table
 
 
 def _short(value: Any) -> str:

@@ -25,6 +25,8 @@ Row = dict[str, Any]
 # Tolerance of the surface Dice where none is given for a structure: about a voxel of routine CT.
 DEFAULT_TOLERANCE_MM = 2.0
 MM3_PER_ML = 1000.0
+# How names end whose values are no pure numbers.
+LENGTHS = ("_mm", "_mm2", "_ml")
 
 DISTANCES = (
     "hd_mm",
@@ -54,25 +56,38 @@ class SegmentationOptions:
 def score_structures(
     prediction: LabelArray,
     reference: LabelArray,
-    spacing_mm: Sequence[float],
+    spacing_mm: Sequence[float] | None,
     structures: Mapping[str, tuple[int, ...]],
     options: SegmentationOptions | None = None,
 ) -> list[Row]:
     """One row a structure, in the order of ``structures`` (name -> label ids).
 
     ``prediction`` and ``reference`` hold label ids on one grid of two or three axes,
-    ``spacing_mm`` is in the order of these axes ([z, y, x]). Undefined values are NaN. In 2D areas
-    in mm^2 stand in place of volumes. Raises UsageError where shapes or spacing do not fit.
+    ``spacing_mm`` is in the order of these axes ([z, y, x]); None where it is not known: what has
+    a length in it is then undefined. Undefined values are NaN. In 2D areas in mm^2 stand in place
+    of volumes. Raises UsageError where shapes or spacing do not fit.
     """
     chosen = options or SegmentationOptions()
+    is_known = spacing_mm is not None
+    spacing_mm = spacing_mm or (1.0,) * prediction.ndim
     _check(prediction, reference, spacing_mm)
     used = None if chosen.ignore_label is None else reference != chosen.ignore_label
     rows = []
     for name, ids in structures.items():
         masks = [_mask(labels, ids, used) for labels in (prediction, reference)]
         voxels = prediction.size if used is None else int(np.count_nonzero(used))
-        rows.append(_row(name, masks[0], masks[1], voxels, spacing_mm, chosen))
+        row = _row(name, masks[0], masks[1], voxels, spacing_mm, chosen)
+        rows.append(row if is_known else _without_lengths(row))
     return rows
+
+
+def _without_lengths(row: Row) -> Row:
+    """The row with everything undefined that a spacing has a say in."""
+    kept = {"tolerance_mm"}
+    return {
+        name: nan if name == "nsd" or (name.endswith(LENGTHS) and name not in kept) else value
+        for name, value in row.items()
+    }
 
 
 def _check(prediction: LabelArray, reference: LabelArray, spacing_mm: Sequence[float]) -> None:

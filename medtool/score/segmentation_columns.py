@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -121,4 +122,7 @@ def _column(metric: str, rows: Sequence[Row]) -> Column:
 
 
 def _one_is_empty(row: Row) -> bool:
+    """Whether a distance is missing for that reason, and not since no length is known at all."""
+    if not isfinite(row["image_diagonal_mm"]):
+        return False
     return bool((row["tp"] + row["fp"] == 0) != (row["tp"] + row["fn"] == 0))

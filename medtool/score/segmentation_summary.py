@@ -25,6 +25,7 @@ from medtool.score.segmentation import Row, SegmentationOptions
 from medtool.score.segmentation_columns import Column, ScoredCase, columns_of, convention
 
 POOLED = "of the voxels of all cases together, by volume (DSCagg)"
+POOLED_VOXELS = "of the voxels of all cases together; their volume is not known"
 PENALISED = "mean; a case with one empty mask counts with the diagonal of its image"
 PRESENT = "mean over the cases whose reference has the structure"
 LESIONS_POOLED = "of the lesions of all cases together"
@@ -132,9 +133,7 @@ def _shares(column: Column, options: SegmentationOptions) -> list[_Share]:
         if not present.all():
             name = f"dice_where_present.{column.structure}"
             found.append(_mean(name, np.where(present, values, nan), PRESENT, trivial))
-        sizes = np.array([_size(row, "prediction") + _size(row, "reference") for row in rows])
-        name = f"dice_pooled.{column.structure}"
-        found.append(_Share(name, np.nan_to_num(values) * sizes, sizes, POOLED))
+        found.append(_pooled_dice(column))
     if metric == "lesion_f1":
         hits = np.array([2.0 * row["lesion_tp"] for row in rows])
         misses = np.array([float(row["lesion_fp"] + row["lesion_fn"]) for row in rows])
@@ -142,6 +141,18 @@ def _shares(column: Column, options: SegmentationOptions) -> list[_Share]:
         text = f"{LESIONS_POOLED}; {options.lesion_rule}"
         found.append(_Share(name, hits, hits + misses, text))
     return found
+
+
+def _pooled_dice(column: Column) -> _Share:
+    """By volume, of the cases whose volume is known; by voxels where none is."""
+    rows, text = column.rows, POOLED
+    sizes = np.array([_size(row, "prediction") + _size(row, "reference") for row in rows])
+    if not np.isfinite(sizes).any():
+        sizes = np.array([2.0 * row["tp"] + row["fp"] + row["fn"] for row in rows])
+        text = POOLED_VOXELS
+    sizes = np.nan_to_num(sizes)
+    name = f"dice_pooled.{column.structure}"
+    return _Share(name, np.nan_to_num(column.values) * sizes, sizes, text)
 
 
 def _penalised(column: Column) -> str:
@@ -258,6 +269,12 @@ def _notes(
         f"{len(cases)} cases of {patients} patients; intervals from "
         f"{settings.bootstrap_draws} bootstrap draws of patients."
     ]
+    lengthless = sum(not isfinite(case.rows[0]["image_diagonal_mm"]) for case in cases if case.rows)
+    if lengthless:
+        notes.append(
+            f"Of {lengthless} cases it is not known how large a voxel is: they count in no "
+            "distance and no volume."
+        )
     for column in columns:
         if column.metric == "hd95_mm" and column.missing.any():
             notes.append(

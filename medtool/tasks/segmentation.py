@@ -37,11 +37,11 @@ from medtool.tasks.segmentation_settings import SegmentationSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.data import Dataset
 
     from medtool.core.foreign import ForeignFolder, ForeignModel
     from medtool.core.plan import Plan
     from medtool.core.progress import Reporter
-    from medtool.tasks.segmentation_examples import PatchExamples
 
 # name -> (type, unit, meaning); the volumes of the single labels stand behind these.
 SEGMENTATION_COLUMNS: Mapping[str, tuple[str, str, str]] = {
@@ -151,6 +151,14 @@ class SegmentationTask(Task):
             raise CaseRefused("channels-differ", "The case has no image.", wanted="one a channel")
         return prepare_images(case, self.settings)
 
+    def preparation_key(self) -> Mapping[str, Any]:
+        """The table [data.preparation], and which channels and labels are read."""
+        data = self.settings.data
+        asked = data.model_dump(
+            mode="json", include={"channels", "label_ids", "regions_order", "ignore_id"}
+        )
+        return {**super().preparation_key(), **asked}
+
     def truth(self, case: Case) -> Truth:
         """The mask as it lies on the disk, on its own grid."""
         from medtool.tasks.segmentation_reading import read_truth
@@ -171,7 +179,7 @@ class SegmentationTask(Task):
 
     def examples(
         self, cases: Sequence[Case], prepared: Mapping[str, Path], *, training: bool
-    ) -> PatchExamples:
+    ) -> Dataset[Any]:
         """Patches from the cache; in training drawn and changed at random."""
         from medtool.tasks.segmentation_examples import PatchExamples
 
@@ -231,7 +239,7 @@ class SegmentationTask(Task):
         """The prediction with its mask read back."""
         from medtool.tasks.segmentation_predict import read_prediction
 
-        return read_prediction(row, folder)
+        return read_prediction(self.settings.data, row, folder)
 
     def picture(
         self, prediction: Prediction, prepared: Prepared, case: Case, folder: Path

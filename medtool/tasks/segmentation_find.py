@@ -8,7 +8,7 @@ DICOM study is a case, and every NIfTI file; with several channels the files of 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ SYNTHETIC = "synthetic"
 
 
 @dataclass
-class _Found:
-    """What was found so far."""
+class Found:
+    """What was found so far; ``series`` and ``skipped`` are rows of ``check --json``."""
 
     cases: list[Case] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -46,12 +46,20 @@ class _Found:
     datasets: list[SegmentationDataset] = field(default_factory=list)
 
 
-def find_images(source: Source, data: SegmentationDataSection) -> Cohort:
+TakeScans = Callable[[Found, Path, Source, SegmentationDataSection], None]
+
+
+def find_images(
+    source: Source, data: SegmentationDataSection, *, take_scans: TakeScans | None = None
+) -> Cohort:
     """Every case under ``source``. The intake has a table ``dataset`` where one is described.
+
+    ``take_scans`` adds what lies in a folder that is no data set; by default DICOM studies and
+    NIfTI files.
 
     Raises InputError for a path that does not exist, LabelsError for a description that is wrong.
     """
-    found = _Found()
+    found = Found()
     for path in source.paths:
         if not path.exists():
             raise InputError(
@@ -63,7 +71,7 @@ def find_images(source: Source, data: SegmentationDataSection) -> Cohort:
         if is_dataset(path):
             _take_dataset(found, path, data)
         else:
-            _take_scans(found, path, source, data)
+            (take_scans or take_studies)(found, path, source, data)
     cases = sorted(found.cases, key=lambda case: case.case_id)
     intake: dict[str, Any] = {"series": found.series, "skipped": found.skipped}
     if found.datasets:
@@ -84,7 +92,7 @@ def _description(dataset: SegmentationDataset) -> dict[str, Any]:
 
 
 # --- data sets ----------------------------------------------------------------------------
-def _take_dataset(found: _Found, path: Path, data: SegmentationDataSection) -> None:
+def _take_dataset(found: Found, path: Path, data: SegmentationDataSection) -> None:
     dataset = read_dataset(
         path,
         labels=scheme_of(data) if data.label_ids else None,
@@ -95,7 +103,7 @@ def _take_dataset(found: _Found, path: Path, data: SegmentationDataSection) -> N
     found.refused += dataset.refused
     for case in dataset.cases:
         found.cases.append(_case_of(case, dataset))
-        found.series.append(_row(found.cases[-1]))
+        found.series.append(file_row(found.cases[-1]))
 
 
 def _case_of(case: SegmentationCase, dataset: SegmentationDataset) -> Case:
@@ -114,7 +122,7 @@ def _case_of(case: SegmentationCase, dataset: SegmentationDataset) -> Case:
     )
 
 
-def _row(case: Case) -> dict[str, Any]:
+def file_row(case: Case) -> dict[str, Any]:
     """The row of ``check --json`` of a case that is files, in the shape of a series."""
     files = [str(value) for value in case.inputs.values()]
     return {
@@ -140,12 +148,13 @@ def _row(case: Case) -> dict[str, Any]:
 
 
 # --- scans without masks ------------------------------------------------------------------
-def _take_scans(found: _Found, path: Path, source: Source, data: SegmentationDataSection) -> None:
+def take_studies(found: Found, path: Path, source: Source, data: SegmentationDataSection) -> None:
+    """DICOM studies and NIfTI files below ``path``, each a case."""
     channels = data.channels or ["image"]
     if len(channels) > 1:
         for case in _channel_cases(path, channels, found):
             found.cases.append(case)
-            found.series.append(_row(case))
+            found.series.append(file_row(case))
         return
     (channel,) = channels
     studies = find_studies(
@@ -177,7 +186,7 @@ def _without_number(case: Case, channel: str) -> Case:
     return replace(case, case_id=name, patient_id=patient, facts=facts)
 
 
-def _channel_cases(path: Path, channels: Sequence[str], found: _Found) -> list[Case]:
+def _channel_cases(path: Path, channels: Sequence[str], found: Found) -> list[Case]:
     """A case for each set of files below ``path`` that differ in the number of the channel."""
     files, skipped = find_files([path])
     found.skipped += [{"file": str(s.file), "code": s.code, "why": s.why} for s in skipped]

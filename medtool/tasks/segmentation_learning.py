@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,8 @@ def probe_shape(settings: SegmentationSettings) -> tuple[int, ...]:
     return (1, len(settings.data.channels), *size)
 
 
-def _meaning(data: SegmentationDataSection) -> Meaning:
+def meaning_of(data: SegmentationDataSection) -> Meaning:
+    """What the outputs of the network stand for."""
     regions = tuple(structures(data).values()) if has_regions(data) else None
     return Meaning(regions, data.ignore_id)
 
@@ -81,7 +82,7 @@ def targets(data: SegmentationDataSection, labels: Tensor) -> Tensor:
 def _loss(settings: SegmentationSettings) -> SegmentationLoss:
     return create_segmentation_loss(
         settings.train.loss,
-        _meaning(settings.data),
+        meaning_of(settings.data),
         counting=OverlapSettings(batch=bool(settings.train.batch_dice)),
     )
 
@@ -101,6 +102,51 @@ def patch_losses(
     return {"loss": all_resolutions(settings, answer, labels)}
 
 
+class Counts(NamedTuple):
+    """Voxels by case and label (n, labels): rightly found, too many, missed; and by case (n,)
+    those that are right in every label, and those whose label is known.
+    """
+
+    right: Tensor
+    false: Tensor
+    missed: Tensor
+    alike: Tensor
+    known: Tensor
+
+
+def outcome_counts(
+    data: SegmentationDataSection, logits: Tensor, labels: Tensor, *, cut: float = 0.0
+) -> Counts:
+    """What logits (n, outputs, ...) found of ``targets`` (n, ...), without the background.
+
+    A region is found where its logit is over ``cut``; voxels that nobody labelled count nowhere.
+    """
+    meaning = meaning_of(data)
+    wanted = meaning.references(labels, logits.shape[1])
+    if meaning.regions is None:
+        found = torch.stack([logits.argmax(1) == n for n in range(logits.shape[1])], dim=1)
+        found, wanted = found[:, 1:], wanted[:, 1:]
+    else:
+        found = logits > cut
+    known = meaning.known(labels)
+    if known is None:
+        known = torch.ones_like(found[:, :1])
+    found, wanted = found & known, wanted & known
+    axes = tuple(range(2, found.ndim))
+    return Counts(
+        (found & wanted).sum(axes),
+        (found & ~wanted).sum(axes),
+        (~found & wanted).sum(axes),
+        ((found == wanted) & known).all(1).flatten(1).sum(1),
+        known[:, 0].flatten(1).sum(1),
+    )
+
+
+def pooled_dice(counts: Counts) -> Tensor:
+    """Dice of each label, NaN where it is in neither."""
+    return 2 * counts.right / (2 * counts.right + counts.false + counts.missed)
+
+
 def patch_facts(settings: SegmentationSettings, network: nn.Module, batch: Batch) -> dict[str, Any]:
     """What ``facts_of`` says of the network's answer."""
     return facts_of(settings, network(batch.tensors["image"]), batch)
@@ -112,17 +158,7 @@ def facts_of(settings: SegmentationSettings, logits: Tensor, batch: Batch) -> di
     ``logits`` (n, outputs, ...) are at full resolution.
     """
     labels = targets(settings.data, batch.tensors["label"])
-    meaning = _meaning(settings.data)
-    wanted = meaning.references(labels, logits.shape[1])
-    if meaning.regions is None:
-        found = torch.stack([logits.argmax(1) == n for n in range(logits.shape[1])], dim=1)
-        found, wanted = found[:, 1:], wanted[:, 1:]
-    else:
-        found = logits > 0
-    known = meaning.known(labels)
-    if known is not None:
-        found, wanted = found & known, wanted & known
-    axes = tuple(range(2, found.ndim))
+    counts = outcome_counts(settings.data, logits, labels)
     losses = [
         float(all_resolutions(settings, logits[n : n + 1], labels[n : n + 1]))
         for n in range(len(labels))
@@ -130,9 +166,9 @@ def facts_of(settings: SegmentationSettings, logits: Tensor, batch: Batch) -> di
     return {
         "case": [case.case_id for case in batch.cases],
         "loss": losses,
-        "right": (found & wanted).sum(axes).tolist(),
-        "false": (found & ~wanted).sum(axes).tolist(),
-        "missed": (~found & wanted).sum(axes).tolist(),
+        "right": counts.right.tolist(),
+        "false": counts.false.tolist(),
+        "missed": counts.missed.tolist(),
     }
 
 

@@ -42,11 +42,13 @@ def draw_overlay(
     *,
     window: tuple[float, float] | None = None,
     caption: str = "",
+    placed: bool = True,
 ) -> None:
     """Write a PNG of ``image`` (z, y, x) with the contours of ``mask`` and ``truth``.
 
     Planes cut the largest structure (of the truth, where there is one) in its largest slices; a
-    volume of one slice gives one plane. ``window`` is (black, white). Raises ValueError where the
+    volume of one slice gives one plane. ``window`` is (black, white). Without ``placed`` it is not
+    known how the image lies in the patient, and no side is named. Raises ValueError where the
     shapes differ, MachineError where the picture cannot be written.
     """
     masks = [mask] if truth is None else [mask, truth]
@@ -55,7 +57,9 @@ def draw_overlay(
     low, high = window or np.percentile(image[:: max(len(image) // 32, 1)], SHOWN_PERCENTILES)
     place = _largest_slices(mask if truth is None or not truth.any() else truth)
     panels = [
-        _panel(axis, place[axis], image, mask, truth, grid, (float(low), float(high)))
+        _panel(
+            axis, place[axis], image, mask, truth, grid, (float(low), float(high)), placed=placed
+        )
         for axis in ([0] if len(image) == 1 else range(3))
     ]
     picture = np.concatenate(panels, axis=1)
@@ -88,8 +92,10 @@ def _panel(
     truth: NDArray[np.unsignedinteger[Any]] | None,
     grid: Grid,
     window: tuple[float, float],
+    *,
+    placed: bool,
 ) -> NDArray[np.uint8]:
-    """One plane across array axis ``axis``, with its contours, letters and name."""
+    """One plane across array axis ``axis``, with its contours, letters and name if ``placed``."""
     rows_axis, columns_axis = (other for other in range(3) if other != axis)
     spacing_mm = grid.spacing_mm[::-1]
     plane = _plane(image, axis, index)
@@ -109,8 +115,9 @@ def _panel(
     canvas = np.zeros((SIDE_PX + CAPTION_PX, SIDE_PX, 3), np.uint8)
     top, left = (SIDE_PX - size[1]) // 2, (SIDE_PX - size[0]) // 2
     canvas[top : top + size[1], left : left + size[0]] = shown
-    _text(canvas, _end_letters(grid, columns_axis)[0], (GAP_PX, SIDE_PX // 2))
-    _text(canvas, f"{_view(grid, axis)} {index}", (GAP_PX, 20))
+    if placed:
+        _text(canvas, _end_letters(grid, columns_axis)[0], (GAP_PX, SIDE_PX // 2))
+        _text(canvas, f"{_view(grid, axis)} {index}", (GAP_PX, 20))
     return canvas
 
 

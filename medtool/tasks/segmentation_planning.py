@@ -109,8 +109,8 @@ def with_labels(
             wanted=", ".join(data.channels),
         )
     if data.label_ids:
-        return _update(data, channels=data.channels or found["channels"])
-    return _update(data, **{**found, "channels": data.channels or found["channels"]})
+        return update(data, channels=data.channels or found["channels"])
+    return update(data, **{**found, "channels": data.channels or found["channels"]})
 
 
 # --- from the data to the plan --------------------------------------------------------------
@@ -186,22 +186,22 @@ def _filled(
     }
     needs_values = "ct" in (data.preparation.normalisation or planned["normalisation"])
     values = [IntensitiesSection(**asdict(one)) for one in plan.intensities if needs_values]
-    preparation = _update(
+    preparation = update(
         data.preparation,
         configuration=configuration.name,
         **{key: getattr(data.preparation, key) or planned[key] for key in PREPARED_KEYS},
         intensities=data.preparation.intensities or values,
     )
-    train = _update(
+    train = update(
         settings.train,
         batch_cases=settings.train.batch_cases or configuration.batch_size,
         batch_dice=configuration.batch_dice
         if settings.train.batch_dice is None
         else settings.train.batch_dice,
     )
-    return _update(
+    return update(
         settings,
-        data=_update(data, preparation=preparation),
+        data=update(data, preparation=preparation),
         model=_planned_model(settings, configuration),
         train=train,
     )
@@ -223,14 +223,14 @@ def _planned_model(settings: SegmentationSettings, configuration: Configuration)
     planned = {key: _lists(getattr(network, key)) for key in NETWORK_KEYS}
     shape: dict[str, Any] = {} if given else {"kind": network.kind, **planned}
     patch = model.patch_size_vox or list(configuration.patch_size_vox)
-    return _update(model, **shape, patch_size_vox=patch)
+    return update(model, **shape, patch_size_vox=patch)
 
 
 def _lists(value: Any) -> Any:
     return [_lists(entry) for entry in value] if isinstance(value, tuple) else value
 
 
-def _update(section: Part, **values: Any) -> Part:
+def update(section: Part, **values: Any) -> Part:
     """The section with other values, checked as those of a file are."""
     return type(section).model_validate({**dict(section), **values})
 

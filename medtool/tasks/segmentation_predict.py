@@ -15,7 +15,8 @@ from medtool.core.files import file_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Prediction, Prepared, Truth
 from medtool.data.dataset_record import ImageReference
-from medtool.data.masks import label_volumes_ml, voxel_ml, write_mask
+from medtool.data.images import read_picture
+from medtool.data.masks import label_volumes_ml, voxel_ml, write_mask, write_mask_picture
 from medtool.data.nifti_writer import write_nifti
 from medtool.data.placement import placement_from_facts
 from medtool.data.volumes import read_mask
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from medtool.core.geometry import Grid
     from medtool.predict.model import Model
     from medtool.predict.sliding_window import Slab
     from medtool.tasks.segmentation_settings import (
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 MASKS_FOLDER, SEG_FOLDER = "masks", "dicom-seg"
 # Under this name probabilities stand in predictions, rows and folders.
 PROBABILITIES = "probabilities"
+# Of a picture: the only structure of a mask.
+SHOWN = 255
 
 
 def predict_mask(
@@ -83,12 +87,12 @@ def predict_mean(model: Model, parts: Sequence[Part], case: Case) -> Prediction:
     ]
     mean = mean_planes(planes, [part.models for part in parts]) if len(parts) > 1 else planes[0]
     decided = decide_planes(mean, ways[0], rule, probabilities=settings.infer.probabilities)
-    mask = postprocessed(decided.mask, _steps(settings, model), voxel_ml(grid))
+    mask = postprocessed(decided.mask, postprocessing_steps(settings, model), voxel_ml(grid))
     return Prediction(
         case_id=case.case_id,
         patient_id=case.patient_id,
         scalars={},
-        arrays={MASK: mask, **_kept_chances(settings.data, decided)},
+        arrays={MASK: mask, **kept_chances(settings.data, decided)},
         grids={MASK: grid},
         findings=() if regions[0] is None else regions[0].findings,
     )
@@ -125,9 +129,7 @@ def _slabs(part: Part, model: Model, region: Region | None) -> Iterator[Slab]:
     return put_back(slabs, region, volume.shape[1:], background_logits(part.settings.data))
 
 
-def _kept_chances(
-    data: SegmentationDataSection, decided: Decided
-) -> dict[str, NDArray[np.float32]]:
+def kept_chances(data: SegmentationDataSection, decided: Decided) -> dict[str, NDArray[np.float32]]:
     """Probabilities (structures, z, y, x), without the background, where they were asked for."""
     chances = decided.probabilities
     if chances is None:
@@ -135,7 +137,7 @@ def _kept_chances(
     return {PROBABILITIES: chances if has_regions(data) else chances[1:]}
 
 
-def _steps(settings: SegmentationSettings, model: Model) -> tuple[Step, ...]:
+def postprocessing_steps(settings: SegmentationSettings, model: Model) -> tuple[Step, ...]:
     """What is removed from masks: as the preset says, or as the selection part decided."""
     asked = settings.infer.largest_component
     if asked == "always":
@@ -157,7 +159,7 @@ def decide_postprocessing(
     def case(number: int) -> Validated:
         predicted, truth = predictions[number], truths[number]
         return Validated(
-            predicted.arrays[MASK], truth.arrays[MASK], voxel_ml(predicted.grids[MASK])
+            predicted.arrays[MASK], truth.arrays[MASK], voxel_ml(predicted.grids.get(MASK))
         )
 
     cases = [partial(case, number) for number in range(len(predictions))]
@@ -180,39 +182,64 @@ def decide_postprocessing(
     }
 
 
-def mask_file(case_id: str) -> str:
-    """Where the mask of a case lies below the folder of the predictions."""
-    return f"{MASKS_FOLDER}/{safe_file_stem(case_id)}.nii.gz"
-
-
 def write_prediction(
     data: SegmentationDataSection, prediction: Prediction, case: Case, folder: Path
 ) -> dict[str, Any]:
-    """The mask as NIfTI below ``folder``; the row of the case."""
-    name = mask_file(prediction.case_id)
-    mask, grid = prediction.arrays[MASK], prediction.grids[MASK]
+    """The mask below ``folder``, and the row of the case.
+
+    It is a NIfTI file; a picture whose file does not say how large pixels are gets a PNG (where
+    there is one structure, it is 255), and no volumes.
+    """
+    mask, grid, known = prediction.arrays[MASK], prediction.grids.get(MASK), structures(data)
+    ending = ".png" if grid is None else ".nii.gz"
+    name = f"{MASKS_FOLDER}/{safe_file_stem(prediction.case_id)}{ending}"
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_mask(path, mask, grid)
-    known = structures(data)
-    every = {number for ids in known.values() for number in ids}
-    volumes = label_volumes_ml(mask, grid, {**known, "": every})
+    if grid is None:
+        write_mask_picture(path, _as_shown(mask, data))
+        volumes: Mapping[str, float | None] = dict.fromkeys(("", *known))
+    else:
+        write_mask(path, mask, grid)
+        every = {number for ids in known.values() for number in ids}
+        volumes = label_volumes_ml(mask, grid, {**known, "": every})
     row: dict[str, Any] = {"mask": name, "volume_ml": volumes[""]}
     if PROBABILITIES in prediction.arrays:
-        row[PROBABILITIES] = f"{PROBABILITIES}/{path.name}"
+        row[PROBABILITIES] = None if grid is None else f"{PROBABILITIES}/{path.name}"
+    if grid is not None and PROBABILITIES in prediction.arrays:
         write_nifti(folder / row[PROBABILITIES], prediction.arrays[PROBABILITIES], grid)
     return row | {volume_column(label): volumes[label] for label in known}
 
 
-def read_prediction(row: Mapping[str, Any], folder: Path) -> Prediction:
+def _only_id(data: SegmentationDataSection) -> int | None:
+    """The id of the only structure; None where there are several."""
+    ids = {number for numbers in structures(data).values() for number in numbers}
+    return ids.pop() if len(ids) == 1 else None
+
+
+def _as_shown(mask: NDArray[Any], data: SegmentationDataSection) -> NDArray[Any]:
+    """The mask as a picture shows it: one structure in white."""
+    only = _only_id(data)
+    return mask if only is None else np.where(mask == only, SHOWN, 0)
+
+
+def read_prediction(
+    data: SegmentationDataSection, row: Mapping[str, Any], folder: Path
+) -> Prediction:
     """The prediction of a row, with its mask. Raises CaseRefused where the file is damaged."""
-    mask = read_mask(ImageReference(folder / mask_file(str(row["case"]))))
+    reference = ImageReference(folder / str(row["mask"]))
+    grids: dict[str, Grid] = {}
+    if reference.path.suffix == ".png":
+        array, only = read_picture(reference).array[None], _only_id(data)
+        array = array if only is None else np.where(array == SHOWN, only, 0)
+    else:
+        mask = read_mask(reference)
+        array, grids = mask.array, {MASK: mask.grid}
     return Prediction(
         case_id=str(row["case"]),
         patient_id=str(row["patient"]),
         scalars={},
-        arrays={MASK: mask.array},
-        grids={MASK: mask.grid},
+        arrays={MASK: array},
+        grids=grids,
     )
 
 

@@ -22,7 +22,7 @@ from medtool.data.dataset_record import ImageReference, SegmentationCase
 from medtool.data.grids import require_same_grid
 from medtool.data.segmentation_preparation import prepare_image
 from medtool.data.volumes import Volume, read_mask, read_volume
-from medtool.dicom import read
+from medtool.dicom import read_array
 from medtool.dicom.series import Series
 from medtool.tasks.segmentation_labels import MASK, scheme_of, structures
 from medtool.tasks.segmentation_plan import plan_of
@@ -74,42 +74,41 @@ def read_case(case: Case, data: SegmentationDataSection) -> ReadCase:
 
 
 def _read_input(source: Any) -> Volume:
-    if isinstance(source, Series):
-        return _volume_of(read(source))
-    return read_volume(_reference(source))
+    return read_series(source) if isinstance(source, Series) else read_volume(reference_to(source))
 
 
-def _reference(source: Any) -> ImageReference:
+def reference_to(source: Any) -> ImageReference:
+    """An input that is no series, as a reference."""
     return source if isinstance(source, ImageReference) else ImageReference(Path(source))
 
 
-def _volume_of(image: Any) -> Volume:
-    import SimpleITK as sitk
-
-    x, y, z = image.GetSize()
-    grid = Grid(
-        (x, y, z), tuple(image.GetSpacing()), tuple(image.GetOrigin()), tuple(image.GetDirection())
-    )
-    return Volume(sitk.GetArrayFromImage(image), grid)
+def read_series(series: Series) -> Volume:
+    """A DICOM series as a volume, HU for CT. Raises CaseRefused."""
+    return Volume(*read_array(series))
 
 
 def _read_mask(case: Case, data: SegmentationDataSection) -> Volume | None:
     if MASK not in case.references:
         return None
     mask = read_mask(ImageReference(Path(case.references[MASK])))
-    undeclared = _undeclared(mask.array, data)
+    require_declared(mask.array, data, case.references[MASK])
+    return mask
+
+
+def require_declared(mask: NDArray[Any], data: SegmentationDataSection, where: str) -> None:
+    """Raise CaseRefused ``label-undeclared`` where a mask holds ids that mean nothing."""
+    undeclared = _undeclared(mask, data)
     if undeclared:
         raise CaseRefused(
             "label-undeclared",
             "The mask holds ids that no label declares.",
-            where=case.references[MASK],
+            where=where,
             met=", ".join(map(str, undeclared)),
             wanted="one of: "
             + ", ".join(
                 f"{name} {'+'.join(map(str, ids))}" for name, ids in data.label_ids.items()
             ),
         )
-    return mask
 
 
 def _undeclared(mask: NDArray[Any], data: SegmentationDataSection) -> list[int]:
@@ -139,12 +138,13 @@ def prepare_images(case: Case, settings: SegmentationSettings) -> Prepared:
         case_id=case.case_id,
         arrays=arrays,
         grids={"image": found.grid},
-        facts={**facts, "slice_hashes": [_hash(channel) for channel in found.image]},
+        facts={**facts, "slice_hashes": [pixel_hash(channel) for channel in found.image]},
         findings=found.findings,
     )
 
 
-def _hash(channel: NDArray[np.float32]) -> str:
+def pixel_hash(channel: NDArray[Any]) -> str:
+    """What tells equal pixels: a hash of all of them."""
     data = np.ascontiguousarray(channel)
     return hashlib.blake2b(data.tobytes(), digest_size=HASH_BYTES).hexdigest()
 
@@ -166,7 +166,7 @@ def check_images(case: Case, data: SegmentationDataSection) -> list[Finding]:
             what = " ".join(part for part in (refusal.what, refusal.met) if part)
             return [Finding(refusal.code, what, "refusal")]
     names = data.channels or list(case.inputs)
-    images = tuple(_reference(case.inputs[name]) for name in names if name in case.inputs)
+    images = tuple(reference_to(case.inputs[name]) for name in names if name in case.inputs)
     mask = ImageReference(Path(case.references[MASK])) if MASK in case.references else None
     asked = SegmentationCase(case.case_id, case.patient_id, images, mask)
     return list(check_case(asked, names, scheme_of(data)).findings)

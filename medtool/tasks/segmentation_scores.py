@@ -50,14 +50,13 @@ def scored_case(
     truth: Truth,
 ) -> ScoredCase:
     """One case in the structures ``known`` (name -> ids). Raises CaseRefused as above."""
-    grid = truth.grids[MASK]
-    require_same_grid(
-        grid, prediction.grids[MASK], names=("reference", "mask"), where=prediction.case_id
-    )
+    grid, found = truth.grids.get(MASK), prediction.grids.get(MASK)
+    if grid is not None and found is not None:
+        require_same_grid(grid, found, names=("reference", "mask"), where=prediction.case_id)
     rows = score_structures(
         prediction.arrays[MASK],
         truth.arrays[MASK],
-        grid.spacing_mm[::-1],
+        None if grid is None else grid.spacing_mm[::-1],
         known,
         options_of(settings),
     )

@@ -118,9 +118,17 @@ class Live:
         self.network.train()
         keep_frozen_statistics(self.network)
 
+    def rates(self, step: int) -> dict[str, float]:
+        """Rates of the groups that learn at ``step`` of ``epoch``, lowered by the plateau."""
+        least = self.train.plateau_least_rate
+        return {
+            name: max(rate * self.plateau.factor, min(rate, least))
+            for name, rate in self.plan.rates(self.epoch, step).items()
+        }
+
     def set_rates(self) -> dict[str, float]:
         """Set the rates of the step that comes next in the optimiser, and give them."""
-        rates = self.plan.rates(self.epoch, self.step, self.plateau.factor)
+        rates = self.rates(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rates.get(group["group"], 0.0)
         return rates

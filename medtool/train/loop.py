@@ -249,8 +249,7 @@ def _close_epoch(live: Live, metrics: Mapping[str, float], primary: str) -> Epoc
             wanted="one of: " + ", ".join(sorted(metrics)),
             nearest=nearest_name(primary, metrics),
         )
-    epoch, rates = live.epoch, live.plan.rates(live.epoch, max(0, live.step - 1))
-    rates = {name: rate * live.plateau.factor for name, rate in rates.items()}
+    epoch, rates = live.epoch, live.rates(max(0, live.step - 1))
     candidate = Best(epoch, metrics.get(primary, math.nan), metrics.get("loss", losses["loss"]))
     is_best = _is_better(candidate, live.best, primary)
     fact = EpochDone(

@@ -70,7 +70,12 @@ def test_every_verb_has_a_help_page(medtool, verb):
 
 def test_tasks_as_json(medtool):
     document = json.loads(medtool("tasks", "--json").out)
-    assert [task["name"] for task in document["tasks"]] == ["brainmet", "pancreas", "segment"]
+    assert [task["name"] for task in document["tasks"]] == [
+        "brainmet",
+        "heart",
+        "pancreas",
+        "segment",
+    ]
 
 
 def test_a_bug_shows_no_message_but_a_log(medtool, monkeypatch, tmp_path):

@@ -18,6 +18,7 @@ from medtool.core.geometry import Grid
 from medtool.core.records import Case, Finding, Prepared, Source
 from medtool.data.cache import Cache, input_files, read_prepared
 from medtool.data.case_file import DamagedFile, to_bytes, verify
+from medtool.data.dataset_record import ImageReference
 
 
 def _prepared(array: np.ndarray, name: str = "slices") -> Prepared:
@@ -166,6 +167,19 @@ def test_a_folder_as_input_counts_every_file(tmp_path: Path) -> None:
     (tmp_path / "s" / "0").write_text("y")
     case = Case("c", "p", "u", {"ct": tmp_path / "s"})
     assert [path.name for path, _ in input_files(case)] == ["0", "1"]
+
+
+def test_an_image_of_a_data_set_counts_as_its_file(tmp_path: Path) -> None:
+    """References once counted nothing: an image that was edited kept its place in the cache."""
+    image = tmp_path / "a.png"
+    image.write_text("x")
+    case = Case("c", "p", "u", {"image": ImageReference(image, 2)})
+    assert input_files(case) == [(image, 2)]
+    cache = Cache(tmp_path, TinyTask(TinySettings()))
+    before = cache.path(case)
+    image.write_text("longer")
+    # A path is worked out once for each object.
+    assert cache.path(replace(case)) != before
 
 
 def test_the_ledger_keeps_lines_and_forgets_torn_ones(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 from medtool.data.scratch import Scratch
 
@@ -36,3 +37,17 @@ def test_a_killed_process_is_swept_and_a_living_one_is_not(tmp_path) -> None:
         process.wait()
     with Scratch(tmp_path / "root"):
         assert not (tmp_path / "root").joinpath(left).exists()
+
+
+def test_processes_that_begin_and_end_at_once_do_not_take_the_folder_from_each_other(
+    tmp_path,
+) -> None:
+    """The one that ended last once removed the root that another had just made."""
+
+    def often(_: int) -> None:
+        for _ in range(100):
+            with Scratch(tmp_path / "root"):
+                pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(often, range(4)))

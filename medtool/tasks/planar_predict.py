@@ -1,0 +1,86 @@
+"""Answers slice by slice: the mask at the input's own size, and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medtool.core.geometry import Grid
+from medtool.core.records import Case, Prediction, Prepared
+from medtool.data.masks import voxel_ml
+from medtool.predict.decide import LabelRule, decide_labels
+from medtool.predict.planes import resized_planes
+from medtool.predict.postprocess import postprocessed
+from medtool.predict.sliding_window import require_finite
+from medtool.tasks.planar_examples import as_input, with_channels
+from medtool.tasks.planar_learning import logit_cut
+from medtool.tasks.planar_reading import read_slices
+from medtool.tasks.segmentation_labels import MASK, has_regions, output_ids
+from medtool.tasks.segmentation_pictures import draw_overlay
+from medtool.tasks.segmentation_predict import postprocessing_steps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medtool.predict.model import Model
+    from medtool.tasks.planar_settings import PlanarDataSection, PlanarSettings
+
+
+def predict_slices(
+    settings: PlanarSettings, model: Model, prepared: Prepared, case: Case
+) -> Prediction:
+    """The mask (slices, rows, columns) of ids at the input's size. Raises CaseRefused."""
+    images = prepared.arrays["image"]
+    rows, columns = prepared.facts["size_px"]
+    regions = has_regions(settings.data)
+    rule = LabelRule(output_ids(settings.data), regions=regions)
+    cut = np.float32(logit_cut(settings) if regions else 0)
+    size = (len(images), int(rows), int(columns))
+    mask = np.zeros(size, dtype=rule.dtype)
+    planes = resized_planes(_logits(settings, model, images), len(images), size)
+    for number, logits in enumerate(planes):
+        mask[number] = decide_labels(logits - cut, rule)
+    grid = prepared.grids.get("image")
+    mask = postprocessed(mask, postprocessing_steps(settings, model), voxel_ml(grid))
+    return Prediction(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        scalars={},
+        arrays={MASK: mask},
+        grids={} if grid is None else {MASK: grid},
+    )
+
+
+def _logits(
+    settings: PlanarSettings, model: Model, images: NDArray[np.float16]
+) -> Iterator[NDArray[np.float32]]:
+    """Logits (outputs, rows, columns) of each slice, several passing the network at a time."""
+    step, channels = settings.infer.batch_slices, settings.model.input_channels
+    for start in range(0, len(images), step):
+        part = with_channels(images[start : start + step].astype(np.float32))
+        batch = as_input(part, channels).to(model.device)
+        with model.autocast():
+            logits = model.network(batch).float()
+        require_finite(logits)
+        yield from logits.cpu().numpy()
+
+
+def draw_slices(
+    data: PlanarDataSection, prediction: Prediction, case: Case, folder: Path
+) -> list[Path]:
+    """One picture with the answer and, where it is known, the reference."""
+    found = read_slices(case, data)
+    path = folder / "planes.png"
+    grey = found.image.astype(np.float32)
+    if grey.ndim == 4:
+        grey = grey.mean(axis=-1)
+    mask = prediction.arrays[MASK].astype(np.uint16)
+    truth = None if found.label is None else found.label.astype(np.uint16)
+    slices, rows, columns = mask.shape
+    grid = found.grid or Grid((columns, rows, slices), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    placed = found.grid is not None
+    draw_overlay(grey, mask, truth, grid, path, caption=prediction.case_id, placed=placed)
+    return [path]

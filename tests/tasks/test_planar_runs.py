@@ -1,0 +1,229 @@
+"""A segmentation slice by slice through the verbs: pairs of pictures, DICOM, what it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from dicom_builder import build_series
+from medtool_heart import Heart
+from medtool_heart.demo import draw_slice
+
+from medtool.core.checkpoint import read_header
+from medtool.data.masks import write_mask_picture
+from medtool.data.predictions import read_predictions
+from medtool.dicom import read, scan
+from medtool.verbs.evaluate import EvaluateOptions, evaluate
+from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.options import RunOptions
+from medtool.verbs.train import TrainOptions, TrainResult, train
+
+SMALL = (
+    "data.preparation.size_px=[32, 32]",
+    "model.input_channels=1",
+    "model.first_features=4",
+    "model.levels=3",
+    "train.epochs=2",
+    "train.batch_cases=4",
+    "train.split=three-part",
+    "metrics.bootstrap_draws=100",
+)
+# Neither a square nor the size that the network sees.
+ROWS, COLUMNS = 80, 96
+
+
+def write_pairs(folder: Path, patients: int, slices: int = 1) -> None:
+    """Pictures of 8 bits and masks of 0 and 255; names begin with the patient."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for patient in range(patients):
+        for index in range(slices):
+            image, mask, _ = draw_slice(1, patient, index)
+            grey = np.clip(255 * image[:ROWS] / image.max(), 0, 255).astype(np.uint8)
+            stem = f"p{patient:02d}_{index}"
+            assert cv2.imwrite(str(folder / "images" / f"{stem}.png"), grey)
+            write_mask_picture(folder / "masks" / f"{stem}.png", mask[None, :ROWS] * np.uint8(255))
+
+
+def trained_on(folder: Path, *assignments: str, preset: str | None = None) -> TrainResult:
+    return train(
+        TrainOptions(
+            task=Heart,
+            data=folder / "data",
+            preset=preset,
+            assignments=(*SMALL, *assignments),
+            folder=folder,
+            run=RunOptions(run="a", workers=0, cache=folder / "cache", device="cpu"),
+        )
+    )
+
+
+def answered(result: TrainResult, source: Path, output: Path, **options: bool) -> list[dict]:
+    infer(
+        InferOptions(
+            sources=(source,),
+            checkpoint=result.checkpoint,
+            output=output,
+            run=RunOptions(workers=0, device="cpu"),
+            **options,
+        )
+    )
+    return read_predictions(output)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> tuple[Path, TrainResult]:
+    folder = tmp_path_factory.mktemp("pairs")
+    write_pairs(folder / "data", patients=10, slices=2)
+    return folder, trained_on(folder, r'data.patient_pattern="(p\\d+)_"')
+
+
+def test_the_run_says_what_it_settled(pairs) -> None:
+    _, result = pairs
+    document = read_header(result.checkpoint).document
+    data = document["preset"]["data"]
+    assert data["preparation"]["intensity"] == "8-bit"
+    assert data["label_ids"] == {"heart": [1]}
+    assert document["planned"]["decisions"][0]["value"] == "8-bit"
+    with (result.run / "history.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    watched = ("loss", "dice", "accuracy")
+    for row in rows:
+        # Of both parts, each epoch.
+        values = [float(row[name]) for w in watched for name in (w, f"selection_{w}")]
+        assert np.isfinite(values).all()
+        assert 0 <= float(row["selection_accuracy"]) <= 1
+    assert "8-bit" in result.report.read_text(encoding="utf-8")
+
+
+def test_patients_stay_together(pairs) -> None:
+    _, result = pairs
+    with (result.run / "cases.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    parts = {row["patient"]: set() for row in rows}
+    for row in rows:
+        parts[row["patient"]].add(row["part"])
+    assert len(parts) == 10
+    assert all(len(own) == 1 for own in parts.values())
+
+
+def test_pictures_give_masks_of_their_size_and_no_volume_that_nobody_measured(pairs) -> None:
+    folder, result = pairs
+    # The folder of pictures alone, as one that has no masks.
+    rows = answered(result, folder / "data" / "images", folder / "answers", overlays=True)
+    assert len(rows) == 20
+    for row in rows[:3]:
+        mask = cv2.imread(str(folder / "answers" / row["mask"]), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == (ROWS, COLUMNS)
+        assert set(np.unique(mask)) <= {0, 255}
+        assert row["volume_ml"] == "" and row["volume_heart_ml"] == ""
+        assert "spacing-unknown" in row["code"]
+        assert list((folder / "answers" / "overlays" / row["case"]).glob("*.png"))
+
+
+def test_scores_are_those_of_the_files_and_leave_out_lengths(pairs) -> None:
+    folder, result = pairs
+    test = result.run / "predictions" / "test"
+    found = evaluate(
+        EvaluateOptions(subjects=(test,), checkpoints=(result.checkpoint,), data=folder / "data")
+    ).evaluated[0]
+    stated = result.scores["test"]["metrics"]
+    assert found.scores.metrics["dice"].value == pytest.approx(stated["dice"]["value"])
+    assert np.isnan(found.scores.metrics["hd95_mm.heart"].value)
+    assert any("how large a voxel" in note for note in found.scores.notes)
+    tables = json.loads((result.run / "scores.json").read_text())["test"]["tables"]
+    for row in read_predictions(test):
+        mask = cv2.imread(str(test / row["mask"]), cv2.IMREAD_UNCHANGED) > 0
+        truth = cv2.imread(str(folder / "data" / "masks" / f"{row['case']}.png"), 0) > 0
+        wanted = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+        (stored,) = [one for one in tables["structures_by_case"] if one["case"] == row["case"]]
+        assert stored["dice"] == pytest.approx(wanted)
+
+
+def test_a_model_of_pictures_refuses_hu(pairs, tmp_path: Path) -> None:
+    folder, result = pairs
+    build_series(tmp_path / "ct")
+    (row,) = answered(result, tmp_path / "ct", tmp_path / "answers")
+    assert row["status"] == "refused"
+    assert row["code"] == "scale-differs"
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> tuple[Path, TrainResult]:
+    """CT series with masks on their own grids, joined by a manifest."""
+    folder = tmp_path_factory.mktemp("scans")
+    lines = ["case,patient,image_CT,mask"]
+    for number in range(8):
+        place = folder / "data" / f"c{number}"
+        stored = np.random.default_rng(number).integers(0, 2000, (4, 20, 24)).astype(np.int16)
+        build_series(
+            place,
+            stored,
+            patient_id=f"P{number}",
+            study_uid=f"1.2.{number}",
+            series_uid=f"1.2.{number}.1",
+        )
+        image = read(scan([place]).series[0])
+        array = sitk.GetArrayFromImage(image)
+        mask = sitk.GetImageFromArray((array > np.median(array)).astype(np.uint8))
+        mask.CopyInformation(image)
+        sitk.WriteImage(mask, str(folder / "data" / f"c{number}.nii.gz"))
+        lines.append(f"c{number},P{number},c{number},c{number}.nii.gz")
+    (folder / "data" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder, trained_on(folder, "train.epochs=1")
+
+
+def test_ct_is_windowed_and_a_segmentation_object_comes_out(scans, tmp_path: Path) -> None:
+    folder, result = scans
+    assert (
+        read_header(result.checkpoint).document["preset"]["data"]["preparation"]["intensity"]
+        == "window"
+    )
+    (row,) = answered(result, folder / "data" / "c0", tmp_path / "answers", dicom_seg=True)
+    mask = sitk.ReadImage(str(tmp_path / "answers" / row["mask"]))
+    image = read(scan([folder / "data" / "c0"]).series[0])
+    assert mask.GetSize() == image.GetSize()
+    np.testing.assert_allclose(mask.GetOrigin(), image.GetOrigin(), atol=1e-4)
+    voxels = sitk.GetArrayFromImage(mask)
+    each_ml = np.prod(mask.GetSpacing()) / 1000
+    assert float(row["volume_ml"]) == pytest.approx((voxels > 0).sum() * each_ml, rel=1e-6)
+    (seg,) = (tmp_path / "answers" / "dicom-seg").glob("*.dcm")
+    assert pydicom.dcmread(seg).Modality == "SEG"
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ("model.attention_gates=true", "model.dropout=0.2", "model.encoder_dropout=0.1"),
+        ('model.encoder="resnet18"', "model.first_features=4"),
+        ('augment.kind="fourfold"', "train.examples_per_case=4"),
+        ("model.input_channels=3", 'metrics.primary="loss"', "train.accumulate=2"),
+    ],
+    ids=["attention and dropout", "timm", "fourfold", "reference"],
+)
+def test_options_learn(pairs, tmp_path: Path, assignments: tuple[str, ...]) -> None:
+    (tmp_path / "data").symlink_to(pairs[0] / "data")
+    result = trained_on(tmp_path, *assignments, "train.epochs=1")
+    assert np.isfinite(result.scores["selection"]["metrics"]["dice"]["value"])
+
+
+def test_several_structures_share_a_softmax(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "data", patients=8)
+    for path in (tmp_path / "data" / "masks").iterdir():
+        mask = cv2.imread(str(path), 0) // 255
+        # The lower half of it is another structure.
+        rows = np.flatnonzero(mask.any(axis=1))
+        mask[int(rows.mean()) :] *= 2
+        assert cv2.imwrite(str(path), mask)
+    result = trained_on(tmp_path, "data.label_ids={ upper = [1], lower = [2] }")
+    assert {"dice.upper", "dice.lower"} <= set(result.scores["test"]["metrics"])
+    rows = answered(result, tmp_path / "data" / "images", tmp_path / "answers")
+    seen = cv2.imread(str(tmp_path / "answers" / rows[0]["mask"]), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(seen)) <= {0, 1, 2}
+    assert {"volume_upper_ml", "volume_lower_ml"} <= set(rows[0])
