@@ -30,9 +30,9 @@ from medtool.tasks.segmentation import SegmentationTask
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.data import Dataset
 
     from medtool.core.progress import Reporter
-    from medtool.tasks.segmentation_examples import PatchExamples
 
 
 class ClassifyingSegmentationTask(SegmentationTask):
@@ -116,7 +116,7 @@ class ClassifyingSegmentationTask(SegmentationTask):
 
     def examples(
         self, cases: Sequence[Case], prepared: Mapping[str, Path], *, training: bool
-    ) -> PatchExamples:
+    ) -> Dataset[Any]:
         """Patches from the cache, many around the lesion; in training changed at random."""
         if not self.has_head:
             return super().examples(cases, prepared, training=training)

@@ -45,6 +45,9 @@ class PlanarTask(SegmentationTask):
         "folders images and masks with files of the same names, or a table manifest.csv with "
         "columns case, patient, image and mask"
     )
+    # No plan of nnU-Net's describes these networks.
+    imports = ()
+    exports = ()
     # What masks show whose labels neither the data set nor the preset names.
     structure: ClassVar[str] = "foreground"
 
@@ -151,6 +154,12 @@ class PlanarTask(SegmentationTask):
         from medtool.tasks.planar_predict import predict_slices
 
         return predict_slices(self.settings, model, prepared, case)
+
+    def predict_together(self, model: Any, prepared: Sequence[Prepared], case: Case) -> Prediction:
+        """The mask of the mean of all members' logits."""
+        from medtool.tasks.planar_predict import predict_slices_together
+
+        return predict_slices_together(model, prepared, case)
 
     def picture(
         self, prediction: Prediction, prepared: Prepared, case: Case, folder: Path

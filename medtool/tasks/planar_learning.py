@@ -60,12 +60,16 @@ def build_planar_network(settings: PlanarSettings) -> nn.Module:
         plan = classic_plan(model.first_features, model.levels)
         network = build_unet(plan, channels, outputs, **shared)
     size = settings.data.preparation.size_px
-    if any(side % step for side, step in zip(size, network.size_multiple, strict=True)):
+    deepest = [divmod(side, step) for side, step in zip(size, network.size_multiple, strict=True)]
+    # Batch norm cannot learn from a single value, as a lone slice would leave.
+    if any(rest for _, rest in deepest) or math.prod(pixels for pixels, _ in deepest) < 2:
         raise UsageError(
             "Slices of this size cannot be halved as often as the network does.",
             where="data.preparation.size_px",
             met=" x ".join(map(str, size)),
-            wanted="multiples of " + " x ".join(map(str, network.size_multiple)),
+            wanted="multiples of "
+            + " x ".join(map(str, network.size_multiple))
+            + ", and more than one pixel at the bottleneck",
         )
     return network
 

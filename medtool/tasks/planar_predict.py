@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from medtool.core.geometry import Grid
 from medtool.core.records import Case, Prediction, Prepared
 from medtool.data.masks import voxel_ml
 from medtool.predict.decide import LabelRule, decide_labels
-from medtool.predict.planes import resized_planes
+from medtool.predict.planes import Planes, resized_planes
 from medtool.predict.postprocess import postprocessed
 from medtool.predict.sliding_window import require_finite
+from medtool.predict.together import mean_planes
 from medtool.tasks.planar_examples import as_input, with_channels
 from medtool.tasks.planar_learning import logit_cut
 from medtool.tasks.planar_reading import read_slices
@@ -33,15 +34,33 @@ def predict_slices(
     settings: PlanarSettings, model: Model, prepared: Prepared, case: Case
 ) -> Prediction:
     """The mask (slices, rows, columns) of ids at the input's size. Raises CaseRefused."""
-    images = prepared.arrays["image"]
+    return _decided(settings, model, [_planes(settings, model, prepared)], prepared, case)
+
+
+def predict_slices_together(model: Model, prepared: Sequence[Prepared], case: Case) -> Prediction:
+    """The mask of the mean of the logits of all members of ``model``."""
+    members = [cast("PlanarSettings", member.task.settings) for member in model.members]
+    planes = [
+        _planes(settings, member, own)
+        for settings, member, own in zip(members, model.members, prepared, strict=True)
+    ]
+    return _decided(members[0], model, planes, prepared[0], case)
+
+
+def _decided(
+    settings: PlanarSettings,
+    model: Model,
+    several: Sequence[Planes],
+    prepared: Prepared,
+    case: Case,
+) -> Prediction:
+    """The mask of the mean of ``several`` at the input's size."""
     rows, columns = prepared.facts["size_px"]
     regions = has_regions(settings.data)
     rule = LabelRule(output_ids(settings.data), regions=regions)
     cut = np.float32(logit_cut(settings) if regions else 0)
-    size = (len(images), int(rows), int(columns))
-    mask = np.zeros(size, dtype=rule.dtype)
-    planes = resized_planes(_logits(settings, model, images), len(images), size)
-    for number, logits in enumerate(planes):
+    mask = np.zeros((int(prepared.facts["slices"]), int(rows), int(columns)), dtype=rule.dtype)
+    for number, logits in enumerate(mean_planes(several, [1] * len(several))):
         mask[number] = decide_labels(logits - cut, rule)
     grid = prepared.grids.get("image")
     mask = postprocessed(mask, postprocessing_steps(settings, model), voxel_ml(grid))
@@ -52,6 +71,14 @@ def predict_slices(
         arrays={MASK: mask},
         grids={} if grid is None else {MASK: grid},
     )
+
+
+def _planes(settings: PlanarSettings, model: Model, prepared: Prepared) -> Planes:
+    """Logits of each slice at the input's size."""
+    images = prepared.arrays["image"]
+    rows, columns = prepared.facts["size_px"]
+    size = (len(images), int(rows), int(columns))
+    return resized_planes(_logits(settings, model, images), len(images), size)
 
 
 def _logits(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from medtool.core.errors import CaseRefused
 from medtool.core.records import (
@@ -66,7 +66,7 @@ class SegmentationTask(Task):
     columns = SEGMENTATION_COLUMNS
     reference = "mask"
     reads_labels = False
-    exports = ("nnunet",)
+    exports: ClassVar[tuple[str, ...]] = ("nnunet",)
 
     settings: SegmentationSettings
 

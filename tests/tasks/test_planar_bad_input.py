@@ -213,6 +213,7 @@ def test_one_picture_under_two_names_is_no_two_patients(tmp_path: Path) -> None:
     ("assignments", "kind", "met"),
     [
         (("data.preparation.size_px=[30, 32]",), UsageError, "multiples of 16 x 16"),
+        (("data.preparation.size_px=[16, 16]",), UsageError, "more than one pixel"),
         (('model.encoder="resnet1818"',), UnknownNameError, "resnet18"),
         (('augment.kind="fourfold"',), PresetError, "examples_per_case"),
         (("data.label_ids={ a = [300] }",), PresetError, "255"),

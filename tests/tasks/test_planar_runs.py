@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,14 +12,17 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import torch
 from dicom_builder import build_series
 from medtool_heart import Heart
 from medtool_heart.demo import draw_slice
 
 from medtool.core.checkpoint import read_header
+from medtool.core.records import Source
 from medtool.data.masks import write_mask_picture
 from medtool.data.predictions import read_predictions
 from medtool.dicom import read, scan
+from medtool.predict.model import load_model
 from medtool.verbs.evaluate import EvaluateOptions, evaluate
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.options import RunOptions
@@ -201,7 +205,7 @@ def test_ct_is_windowed_and_a_segmentation_object_comes_out(scans, tmp_path: Pat
     "assignments",
     [
         ("model.attention_gates=true", "model.dropout=0.2", "model.encoder_dropout=0.1"),
-        ('model.encoder="resnet18"', "model.first_features=4"),
+        ('model.encoder="resnet18"', "data.preparation.size_px=[64, 64]"),
         ('augment.kind="fourfold"', "train.examples_per_case=4"),
         ("model.input_channels=3", 'metrics.primary="loss"', "train.accumulate=2"),
     ],
@@ -227,3 +231,15 @@ def test_several_structures_share_a_softmax(tmp_path: Path) -> None:
     seen = cv2.imread(str(tmp_path / "answers" / rows[0]["mask"]), cv2.IMREAD_UNCHANGED)
     assert set(np.unique(seen)) <= {0, 1, 2}
     assert {"volume_upper_ml", "volume_lower_ml"} <= set(rows[0])
+
+
+def test_models_answer_together(pairs, tmp_path: Path) -> None:
+    """The mean of two copies of a model is that model."""
+    folder, result = pairs
+    model = load_model(result.checkpoint, device="cpu")
+    case = model.task.find(Source((folder / "data",))).cases[0]
+    prepared = model.task.prepare(case)
+    alone = model.task.predict(model, prepared, case)
+    both = replace(model, members=(model, model), network=torch.nn.ModuleList([model.network]))
+    together = model.task.predict_together(both, [prepared, prepared], case)
+    assert np.array_equal(alone.arrays["mask"], together.arrays["mask"])
