@@ -161,6 +161,10 @@ class PlanarTask(SegmentationTask):
 
         return predict_slices_together(model, prepared, case)
 
+    def companions(self) -> Mapping[str, Path]:
+        """None: slices are looked at whole."""
+        return {}
+
     def picture(
         self, prediction: Prediction, prepared: Prepared, case: Case, folder: Path
     ) -> list[Path]:

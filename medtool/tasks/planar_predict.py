@@ -11,7 +11,7 @@ import numpy as np
 from medtool.core.geometry import Grid
 from medtool.core.records import Case, Prediction, Prepared
 from medtool.data.masks import voxel_ml
-from medtool.predict.decide import LabelRule, decide_labels
+from medtool.predict.decide import LabelRule, Placement, decide_planes
 from medtool.predict.planes import Planes, resized_planes
 from medtool.predict.postprocess import postprocessed
 from medtool.predict.sliding_window import require_finite
@@ -21,7 +21,7 @@ from medtool.tasks.planar_learning import logit_cut
 from medtool.tasks.planar_reading import read_slices
 from medtool.tasks.segmentation_labels import MASK, has_regions, output_ids
 from medtool.tasks.segmentation_pictures import draw_overlay
-from medtool.tasks.segmentation_predict import postprocessing_steps
+from medtool.tasks.segmentation_predict import kept_chances, postprocessing_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,20 +55,19 @@ def _decided(
     case: Case,
 ) -> Prediction:
     """The mask of the mean of ``several`` at the input's size."""
-    rows, columns = prepared.facts["size_px"]
-    regions = has_regions(settings.data)
-    rule = LabelRule(output_ids(settings.data), regions=regions)
-    cut = np.float32(logit_cut(settings) if regions else 0)
-    mask = np.zeros((int(prepared.facts["slices"]), int(rows), int(columns)), dtype=rule.dtype)
-    for number, logits in enumerate(mean_planes(several, [1] * len(several))):
-        mask[number] = decide_labels(logits - cut, rule)
-    grid = prepared.grids.get("image")
-    mask = postprocessed(mask, postprocessing_steps(settings, model), voxel_ml(grid))
+    data, grid, size = settings.data, prepared.grids.get("image"), _size_of(prepared)
+    rule = LabelRule(output_ids(data), regions=has_regions(data), cut=logit_cut(settings))
+    depth, rows, columns = size
+    crop = (slice(0, depth), slice(0, rows), slice(0, columns))
+    place = Placement(size, (0, 1, 2), crop, depth)
+    mean = mean_planes(several, [1] * len(several))
+    decided = decide_planes(mean, place, rule, probabilities=settings.infer.probabilities)
+    mask = postprocessed(decided.mask, postprocessing_steps(settings, model), voxel_ml(grid))
     return Prediction(
         case_id=case.case_id,
         patient_id=case.patient_id,
         scalars={},
-        arrays={MASK: mask},
+        arrays={MASK: mask, **kept_chances(data, decided)},
         grids={} if grid is None else {MASK: grid},
     )
 
@@ -76,9 +75,13 @@ def _decided(
 def _planes(settings: PlanarSettings, model: Model, prepared: Prepared) -> Planes:
     """Logits of each slice at the input's size."""
     images = prepared.arrays["image"]
+    return resized_planes(_logits(settings, model, images), len(images), _size_of(prepared))
+
+
+def _size_of(prepared: Prepared) -> tuple[int, int, int]:
+    """Slices, rows and columns of the input."""
     rows, columns = prepared.facts["size_px"]
-    size = (len(images), int(rows), int(columns))
-    return resized_planes(_logits(settings, model, images), len(images), size)
+    return int(prepared.facts["slices"]), int(rows), int(columns)
 
 
 def _logits(

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medtool.config.sections import InferSection, Section
+from medtool.config.sections import Section
 from medtool.tasks.segmentation_settings import (
     Count,
+    MaskInferSection,
     Positive,
     SegmentationDataSection,
     SegmentationMetricsSection,
@@ -128,16 +129,14 @@ class PlanarTrainSection(SegmentationTrainSection):
     """What is added above and below in the Dice loss."""
 
 
-class PlanarInferSection(InferSection):
-    """How a trained network answers."""
+class PlanarInferSection(MaskInferSection):
+    """How a trained network answers, several slices at a time."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Probability over which a pixel belongs to a structure, where structures do not share one
     softmax."""
     batch_slices: Count = 8
     """Slices that pass the network at a time."""
-    largest_component: Literal["auto", "always", "never"] = "auto"
-    """Whether only the largest piece of a label is kept; auto: where that helped selection."""
 
 
 class PlanarSettings(SegmentationSettings):

@@ -161,23 +161,11 @@ class SegmentationTrainSection(TrainSection):
     """Whether the Dice loss sums over the patches of a step first; by default planned."""
 
 
-class SegmentationInferSection(InferSection):
-    """How a trained network answers."""
+class MaskInferSection(InferSection):
+    """How a trained network answers with masks."""
 
-    step: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Step from window to window, as a share of the patch."""
-    mirror: bool = False
-    """Whether answers are averaged over mirrored inputs: slower, a little better."""
     probabilities: bool = False
     """Whether the probability of each label is written beside the mask."""
-    region_checkpoint: Path | None = None
-    """A coarse model that is asked first: only around what it finds is looked closely."""
-    region_margin_mm: Annotated[float, Field(ge=0)] = 20.0
-    """How far around that is looked closely."""
-    region_least_ml: Annotated[float, Field(ge=0)] = 1.0
-    """Volume under which it found nothing: then the whole volume is looked at closely."""
-    batch_windows: Count = 2
-    """Windows that pass the network at a time."""
     dicom_category: dict[str, CodeText] = {}
     """By label, what kind of thing it is for DICOM SEG: [code, scheme, meaning]."""
     dicom_type: dict[str, CodeText] = {}
@@ -186,6 +174,23 @@ class SegmentationInferSection(InferSection):
     """By label, where it is for DICOM SEG: [code, scheme, meaning]."""
     largest_component: Literal["auto", "always", "never"] = "auto"
     """Whether only the largest piece of a label is kept; auto: where that helped selection."""
+
+
+class SegmentationInferSection(MaskInferSection):
+    """How a trained network answers, window by window."""
+
+    step: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Step from window to window, as a share of the patch."""
+    mirror: bool = False
+    """Whether answers are averaged over mirrored inputs: slower, a little better."""
+    region_checkpoint: Path | None = None
+    """A coarse model that is asked first: only around what it finds is looked closely."""
+    region_margin_mm: Annotated[float, Field(ge=0)] = 20.0
+    """How far around that is looked closely."""
+    region_least_ml: Annotated[float, Field(ge=0)] = 1.0
+    """Volume under which it found nothing: then the whole volume is looked at closely."""
+    batch_windows: Count = 2
+    """Windows that pass the network at a time."""
 
 
 class SegmentationSettings(TaskSettings):

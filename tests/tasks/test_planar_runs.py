@@ -243,3 +243,22 @@ def test_models_answer_together(pairs, tmp_path: Path) -> None:
     both = replace(model, members=(model, model), network=torch.nn.ModuleList([model.network]))
     together = model.task.predict_together(both, [prepared, prepared], case)
     assert np.array_equal(alone.arrays["mask"], together.arrays["mask"])
+
+
+def test_probabilities_and_threshold_belong_together(scans) -> None:
+    """Where a probability is over the threshold, the structure is, and nowhere else."""
+    folder, result = scans
+    model = load_model(result.checkpoint, device="cpu")
+    settings = model.task.settings
+    infer_section = settings.infer.model_copy(
+        update={"probabilities": True, "threshold": 0.6, "largest_component": "never"}
+    )
+    task = Heart(settings.model_copy(update={"infer": infer_section}))
+    case = task.find(Source((folder / "data",))).cases[0]
+    answer = task.predict(replace(model, task=task), task.prepare(case), case)
+    chances = np.asarray(answer.arrays["probabilities"])
+    assert chances.shape == (1, *answer.arrays["mask"].shape)
+    assert np.array_equal(answer.arrays["mask"] > 0, chances[0] > 0.6)
+    row = task.write(answer, case, folder / "written")
+    assert (folder / "written" / row["probabilities"]).is_file()
+    assert set(row) == set(task.columns)
