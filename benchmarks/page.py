@@ -93,6 +93,13 @@ TITLES = {
         "mirroring. nnU-Net sums windows and folds in 16 bits; its masks are given once more with "
         "sums in 32 bits. Then what is exported from the import answers through nnUNetv2_predict.",
     ),
+    "nnunet_inference": Text(
+        "Answering beside nnU-Net",
+        "Both commands answer for the same CT with the same weights (a plain U-Net from 32 "
+        "features with random ones), from file to file, on the CPU and without mirroring, in "
+        "turns and each in a process of its own. Memory is that of all processes of a command, "
+        "what they share counted once.",
+    ),
     "training_step": Text(
         "A training step",
         "The product's step beside the same network and batch in a bare PyTorch loop, and the "

@@ -26,7 +26,7 @@ TIMEOUT_S = 3600
 # Exit status of a benchmark that ran, but missed a target.
 MISSED = 1
 WITH_HIPPOCAMPUS = ("nnunet_planning", "nnunet_preparation")
-WITH_PEERS = ("startup", "nnunet_models", *WITH_HIPPOCAMPUS)
+WITH_PEERS = ("startup", "nnunet_models", "nnunet_inference", *WITH_HIPPOCAMPUS)
 
 
 def words_for(name: str, options: argparse.Namespace) -> list[str]:
