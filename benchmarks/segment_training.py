@@ -139,6 +139,8 @@ def _trainer(folder: Path) -> Any:
         json.loads((folder / name).read_text(encoding="utf-8"))
         for name in ("nnUNetPlans.json", "dataset.json")
     )
+    # Its own start puts this word among the plans.
+    plans["continue_training"] = False
     return nnUNetTrainer(plans, "3d_fullres", 0, dataset, torch.device("cpu"))
 
 
