@@ -111,7 +111,9 @@ def _frame_cases(series: Series, channel: str) -> list[Case]:
 # --- pictures -----------------------------------------------------------------------------
 def _take_pictures(found: Found, path: Path, data: SegmentationDataSection) -> None:
     files, _ = find_files([path])
-    pictures = [file for file in files if _is_picture(file)]
+    # A flat file of three dimensions is a volume of one slice: the search for studies has it.
+    known = {v for case in found.cases for v in case.inputs.values() if isinstance(v, Path)}
+    pictures = [file for file in files if _is_picture(file) and file not in known]
     taken = {str(file) for file in pictures}
     cases: list[Case] = []
     for file in pictures:
@@ -119,10 +121,12 @@ def _take_pictures(found: Found, path: Path, data: SegmentationDataSection) -> N
     cases = _told_apart(cases)
     found.cases += cases
     found.skipped = [row for row in found.skipped if row["file"] not in taken]
-    # A flat NIfTI file is no volume, which is what the search for studies refuses it for.
-    flat = {image_stem(file) for file in pictures if _is_nifti(file)}
-    found.refused = [study for study in found.refused if study.case_id not in flat]
-    found.series = [row for row in found.series if row["case"] not in flat]
+    # One of two dimensions is no volume, which is what the search for studies refuses it for.
+    flat = {file for file in pictures if _is_nifti(file)}
+    rows = [row for row in found.series if Path(row["folder"]) / row["description"] in flat]
+    refused = {row["case"] for row in rows}
+    found.refused = [study for study in found.refused if study.case_id not in refused]
+    found.series = [row for row in found.series if row not in rows]
     found.series += [file_row(case) for case in cases]
     if cases:
         text = f"Pictures do not say whose they are: each of {len(cases)} counts as a patient."

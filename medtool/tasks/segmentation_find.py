@@ -130,6 +130,7 @@ def file_row(case: Case) -> dict[str, Any]:
         "key": files[0],
         "case": case.case_id,
         "patient": case.patient_id,
+        "folder": str(Path(files[0]).parent),
         "description": ", ".join(Path(name).name for name in files),
         "files": len(files),
         "verdict": "accepted",

@@ -1,0 +1,63 @@
+"""Folders in which the commands of the pages of segmentations run: a tiny data set, new scans."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+# Makes every training of these pages a matter of seconds; the values of presets stay below it.
+TINY_VOLUMES = """\
+[model]
+budget = "cpu"
+kind = "plain"
+features = [4, 8]
+kernel_sizes = [[3, 3, 3], [3, 3, 3]]
+strides = [[1, 1, 1], [2, 2, 2]]
+encoder_blocks = [1, 1]
+decoder_convolutions = [1]
+patch_size_vox = [16, 16, 16]
+
+[train]
+epochs = 2
+batch_cases = 2
+examples_per_case = 1
+
+[infer]
+step = 1.0
+
+[report]
+worst_cases = 2
+"""
+TINY_SLICES = """\
+[data.preparation]
+size_px = [32, 32]
+
+[model]
+first_features = 4
+levels = 3
+
+[train]
+epochs = 2
+
+[report]
+worst_cases = 2
+"""
+CASES = {"segment": 8, "pancreas": 12, "heart": 8}
+
+
+def write_segmentation_place(task: str, folder: Path) -> None:
+    """``dataset`` with masks, ``new-scans`` without, and settings that make training short."""
+    if task == "heart":
+        from medtool_heart.demo import write_cohort as write
+    elif task == "pancreas":
+        from medtool_pancreas.demo import write_dataset as write
+    else:
+        from medtool_segment.demo import write_dataset as write
+    write(folder / "dataset", 0, CASES[task])
+    tiny = TINY_SLICES if task == "heart" else TINY_VOLUMES
+    (folder / "medtool.toml").write_text(tiny, encoding="utf-8")
+    images = folder / "dataset" / ("images" if task == "heart" else "imagesTr")
+    for path in sorted(images.iterdir())[:2]:
+        target = folder / "new-scans" / path.name
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
