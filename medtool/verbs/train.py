@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtool.config import Resolved, resolve, settings_from_document
+from medtool.config.layers import SCHEMA_DEFAULT
 from medtool.core.checkpoint import LAST_NAME, find_checkpoint, read_header
 from medtool.core.errors import Interrupted, OutputExistsError, UsageError
 from medtool.core.names import safe_file_stem
@@ -190,6 +191,13 @@ def _resumed_place(path: Path) -> tuple[RunFolder, Path | None]:
     return run, checkpoint
 
 
+def _left_to_the_data(resolved: Resolved, resume: Path) -> list[str]:
+    """Keys that the run planned, and that are left to the data again: they were not asked for."""
+    run = RunFolder(resume.parent.parent)
+    planned = run.read_run().get("planned_keys", ()) if run.exists() else ()
+    return [k for k in planned if resolved.origins.get(k, SCHEMA_DEFAULT) == SCHEMA_DEFAULT]
+
+
 def _settings_of_run(
     task_class: type[Task], resolved: Resolved, resume: Path, options: TrainOptions
 ) -> Resolved:
@@ -205,7 +213,7 @@ def _settings_of_run(
     begun = settings_from_document(task_class, document["preset"])
     if options.preset is not None or _assignments(options):
         asked, had = flat_values(resolved.settings.as_dict()), flat_values(begun.as_dict())
-        free = {"train.keep", "description", "extends"}
+        free = {"train.keep", "description", "extends", *_left_to_the_data(resolved, resume)}
         changed = sorted(
             key
             for key in (asked.keys() | had.keys()) - free

@@ -33,7 +33,7 @@ from medtool.train.document import (
 )
 from medtool.train.plan import Plan, make_plan, plan_from_document
 from medtool.train.stages import check_groups
-from medtool.verbs.planning import KeptPlan, keep_plan, planned_task, with_planned
+from medtool.verbs.planning import PLANNED_ORIGIN, KeptPlan, keep_plan, planned_task, with_planned
 from medtool.verbs.train_data import TrainingData, case_rows, gather
 from medtool.verbs.train_estimate import estimate_run
 from medtool.verbs.train_options import TrainOptions
@@ -265,6 +265,7 @@ def _run_document(
         "confounders": [dict(row) for row in data.confounders],
         "synthetic": data.synthetic,
         "notes": [finding.message for finding in data.findings],
+        "planned_keys": [k for k, why in resolved.origins.items() if why == PLANNED_ORIGIN],
     }
 
 
@@ -279,7 +280,7 @@ def _begin_run(run: RunFolder, resolved: Resolved, document: dict[str, Any]) -> 
 
 def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:
     """What a resumed run keeps of its begin."""
-    kept = ("started_utc", "estimate", "split", "audit")
+    kept = ("started_utc", "estimate", "split", "audit", "planned_keys")
     return {key: earlier[key] for key in kept if key in earlier}
 
 

@@ -287,3 +287,12 @@ def test_a_dicom_series_is_answered_as_the_same_image_in_nifti(trained, tmp_path
     assert np.array_equal(masks[0].array, masks[1].array)
     assert masks[1].grid.origin_mm == pytest.approx(masks[0].grid.origin_mm, abs=1e-4)
     assert list((tmp_path / "answers series" / "dicom-seg").glob("*.dcm"))
+
+
+def test_a_job_that_is_started_again_goes_on_with_what_was_planned(trained):
+    """What the preset left to the data, and the run planned, once counted as another setting."""
+    folder, result = trained
+    again = trained_on(folder, start_or_resume=True)
+    assert again.run == result.run
+    with pytest.raises(UsageError, match="cannot go on with other settings"):
+        trained_on(folder, "data.classes=['solid', 'cystic']", start_or_resume=True)
