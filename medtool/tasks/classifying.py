@@ -92,7 +92,9 @@ class ClassifyingSegmentationTask(SegmentationTask):
         settings = cast(ClassifyingSettings, planned.settings)
         task = type(self)(planned_classes(settings, cases))
         task.plan = planned.plan
-        task.decided = decisions(task.settings, cases)
+        if task.settings != self.settings:
+            # A run that goes on, or a planned preset, decides nothing anew.
+            task.decided = decisions(task.settings, cases)
         return task
 
     def truth(self, case: Case) -> Truth:

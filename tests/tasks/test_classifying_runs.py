@@ -292,7 +292,29 @@ def test_a_dicom_series_is_answered_as_the_same_image_in_nifti(trained, tmp_path
 def test_a_job_that_is_started_again_goes_on_with_what_was_planned(trained):
     """What the preset left to the data, and the run planned, once counted as another setting."""
     folder, result = trained
+    plan = RunFolder(result.run).read_run()["audit"]["plan"]
+    assert [one["what"] for one in plan["decisions"]][-2:] == [
+        "classification head",
+        "class weights",
+    ]
     again = trained_on(folder, start_or_resume=True)
     assert again.run == result.run
+    assert RunFolder(result.run).read_run()["audit"]["plan"] == plan
     with pytest.raises(UsageError, match="cannot go on with other settings"):
         trained_on(folder, "data.classes=['solid', 'cystic']", start_or_resume=True)
+
+
+def test_folds_are_scored_together_with_their_classes(tmp_path):
+    write_tiny_classified(tmp_path / "data", cases=8)
+    options = RunOptions(
+        run="folds", folds=2, workers=0, cache=tmp_path / "cache", device="cpu", minutes=None
+    )
+    result = trained_on(tmp_path, "train.epochs=1", run=options)
+    joint = RunFolder(tmp_path / "runs" / "pancreas" / "folds")
+    metrics = joint.read_scores()["out-of-fold"]["metrics"]
+    assert metrics["macro_f1"]["n"] == metrics["dice_and_f1"]["n"] == 8
+    assert result.report == joint.report_file
+    text = re.sub(r"<[^>]+>", " ", joint.report_file.read_text(encoding="utf-8"))
+    assert "Confusion matrix" in text
+    found = evaluate(EvaluateOptions(subjects=(joint.path / "fold_0",))).evaluated[0].scores
+    assert found.metrics["accuracy"].n == 4
