@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from medtool.config.sections import DataSection
 from medtool.core.errors import UsageError
 from medtool.core.progress import Reporter, Silent, tell
-from medtool.core.records import Case, Cohort, Finding, Source
-from medtool.data.labels import find_labels, read_labels
+from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
+from medtool.data.labels import LabelTable, find_labels, read_labels
 from medtool.data.matching import Labelled, attach_labels
 from medtool.data.series_table import recorded_overrulings
 
@@ -57,10 +57,13 @@ class LabelledCohort:
         return tuple(case for case in self.cases if case.label is not None)
 
 
-def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None) -> LabelledCohort:
+def build_cohort(
+    task: Task, source: Source, *, judge_labels: bool = False, reporter: Reporter | None = None
+) -> LabelledCohort:
     """Find the cases, tell patients apart, attach the labels of ``source`` or beside the scans.
 
-    Without any case no labels are read. Raises InputError (no such data), LabelsError.
+    Without any case no labels are read, unless ``judge_labels``: then they are judged beside the
+    studies that cannot be used. Raises InputError (no such data), LabelsError.
     """
     reporter = reporter or Silent()
     cohort = task.self_labelled(recorded_overrulings(task.find(source), source))
@@ -78,10 +81,21 @@ def build_cohort(task: Task, source: Source, *, reporter: Reporter | None = None
         if table.classes:
             intake = {**cohort.intake, CLASSES: list(table.classes)}
             cohort = replace(cohort, intake=intake)
+    elif file is not None and judge_labels:
+        labelled = _judged(read_labels(file, data), cohort.refused)
+        findings.extend(labelled.findings)
     if data.names_classes and cases and all(case.label is None for case in cases):
         findings.append(Finding("classes-none", NO_CLASSES))
     tell(findings, reporter)
     return LabelledCohort(cohort, cases, labelled, file, tuple(findings))
+
+
+def _judged(table: LabelTable, refused: Sequence[RefusedStudy]) -> Labelled:
+    """What is to be said of a table of labels where no study can be used: it has no cases."""
+    studies = [Case(one.case_id, one.patient_id, one.study_uid, {}) for one in refused]
+    if not studies:
+        return Labelled((), table.findings, "", table.rows)
+    return replace(attach_labels(studies, table), cases=())
 
 
 def _table_of_labels(task: Task, source: Source, data: DataSection) -> Path | None:

@@ -68,7 +68,7 @@ def check(
         require_writable(csv)
     task, _ = resolved_task(options)
     source = data_source(options, task)
-    found = build_cohort(task, source)
+    found = build_cohort(task, source, judge_labels=True)
     warn_of_timeout(workers, case_timeout_s, reporter)
     seen = check_cases(
         task.informed(found.cohort.intake),

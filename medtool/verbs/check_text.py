@@ -103,4 +103,4 @@ def check_summary(document: Mapping[str, Any]) -> str:
         masks = ", ".join(f"{count} with a {name}" for name, count in sorted(named.items()))
         return f"{text}; {masks or 'no labels'}."
     counts = ", ".join(f"{count} labelled {label}" for label, count in labels["cases"].items())
-    return f"{text}; {counts}."
+    return f"{text}; {counts or 'none of them with a label'}."

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from dicom_builder import build_series
 from faulty_task import FaultyTask, write_scans
 from tiny_task import TinyTask, write_tiny_cohort
 
@@ -20,6 +21,7 @@ from medtool.core.errors import ExitStatus, InputError, LabelsError, OutputExist
 from medtool.data.series_table import read_overrulings, read_series_table
 from medtool.verbs import task_data
 from medtool.verbs.check import check
+from medtool.verbs.check_text import check_summary
 from medtool.verbs.preprocess import preprocess
 from medtool.verbs.task_data import DataOptions
 
@@ -131,6 +133,33 @@ def test_an_existing_table_is_kept(tmp_path: Path) -> None:
     assert table.read_text() == "mine"
     check(DataOptions("tiny", tmp_path), csv=table, workers=0, force=True)
     assert table.read_text().startswith("key,uid,case")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_labels_are_judged_where_no_study_can_be_used(tmp_path: Path, named: bool) -> None:
+    """Once the table was not even opened, so that a slip in it came to light a night later."""
+    (tmp_path / "scans" / "P000").mkdir(parents=True)
+    (tmp_path / "scans" / "P000" / "P000_0.npy").write_bytes(b"no scan")
+    labels = tmp_path / ("other.csv" if named else "labels.csv")
+    options = DataOptions("brainmet", tmp_path, labels=labels if named else None)
+    labels.write_text("case,label\nP000_0,1\nP001_0,0\n", encoding="utf-8")
+    result = check(options, workers=0)
+    assert result.status == ExitStatus.NO_INPUT
+    assert result.document["labels"]["cases"] == {}
+    assert result.document["labels"]["labels_without_case"] == ["P000_0", "P001_0"]
+    labels.write_text("case,label\nP000_0,1\nP000_0,0\n", encoding="utf-8")
+    with pytest.raises(LabelsError, match="P000_0|two labels|twice|contradict"):
+        check(options, workers=0)
+
+
+def test_labels_fit_studies_that_cannot_be_used(tmp_path: Path) -> None:
+    build_series(tmp_path / "CTs" / "P7", (2, 16, 16), patient_id="P7", study_uid="1.2.7")
+    (tmp_path / "labels.csv").write_text("patient,label\nP7,1\nP8,0\n", encoding="utf-8")
+    result = check(DataOptions("brainmet", tmp_path), workers=0)
+    assert result.status == ExitStatus.NO_INPUT
+    labels = result.document["labels"]
+    assert labels["labels_without_case"] == ["P8"]
+    assert check_summary(result.document).endswith("none of them with a label.")
 
 
 def test_no_data(tmp_path: Path) -> None:
