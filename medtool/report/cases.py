@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -15,11 +15,16 @@ from medtool.report.templates import (
     picture_html,
     table_html,
 )
+from medtool.score.examples import best_and_median, worst_cases
 from medtool.score.label_errors import suspected_label_errors
 
 DEFAULT_WORST_CASES = 12
 PICTURES_OF_A_CASE = 4
 SLICES_OF_A_CASE = 3
+CONTOURS_SAID = (
+    "Contours: green is the reference; red, blue, yellow and violet are the labels of the answer,"
+    " in their order."
+)
 OUTCOMES = {
     "TP": "rightly called positive",
     "TN": "rightly called negative",
@@ -37,10 +42,9 @@ def worst_cases_html(view: RunView) -> Markup:
     if not rows:
         return paragraph_html("No scored case is recorded.")
     count = int(view.preset.get("report", {}).get("worst_cases", DEFAULT_WORST_CASES))
-    worst = sorted(rows, key=lambda row: -float(row["error"]))[:count]
+    worst = worst_cases(rows, count)
     if "outcome" not in rows[0]:
-        said = f"The {len(worst)} of {len(rows)} cases that went most wrong, worst first."
-        return paragraph_html(said) + Markup("").join(_case(view, part, row) for row in worst)
+        return _masks(view, part, rows, worst)
     wrong = sum(row["outcome"] in ("FP", "FN") for row in rows)
     intro = paragraph_html(
         f"{wrong} of {len(rows)} cases of the {PART_TITLES.get(part, part)} are called wrongly."
@@ -49,18 +53,38 @@ def worst_cases_html(view: RunView) -> Markup:
     return intro + Markup("").join(_case(view, part, row) for row in worst)
 
 
-def _case(view: RunView, part: str, row: Mapping[str, Any]) -> Markup:
+def _masks(
+    view: RunView, part: str, rows: Sequence[Mapping[str, Any]], worst: Sequence[Mapping[str, Any]]
+) -> Markup:
+    """Cases with contours: the best and the median one beside the worst, so that none misleads."""
+    examples = best_and_median(rows) if worst else {}
+    places = {str(row["case"]): name for name, row in examples.items()}
+    listed = {str(row["case"]) for row in worst}
+    others = [row for row in examples.values() if str(row["case"]) not in listed]
+    said = f"The {len(worst)} of {len(rows)} cases that went most wrong, worst first"
+    said += "; the best and the median one are marked. " if examples else ". "
+    return paragraph_html(said + CONTOURS_SAID) + Markup("").join(
+        _case(view, part, row, places.get(str(row["case"]), "")) for row in (*worst, *others)
+    )
+
+
+def _case(view: RunView, part: str, row: Mapping[str, Any], place: str = "") -> Markup:
+    """One case with its pictures; ``place`` says where it stands among all, where that is told."""
     case = str(row["case"])
     pictures = view.pictures(part, case)[:PICTURES_OF_A_CASE]
     shown = Markup("").join(picture_html(file, f"{case}, {file.stem}") for file in pictures)
-    gallery = Markup('<div class="pictures">{}</div>').format(shown) if shown else Markup("")
+    kind = "pictures" if "outcome" in row else "pictures planes"
+    gallery = Markup('<div class="{}">{}</div>').format(kind, shown) if shown else Markup("")
     facts = [
         *_answer(row),
         f"patient {row['patient']}",
         *_described(view, case),
     ]
     return Markup('<div class="case"><h3>{}</h3><p>{}</p>{}{}</div>').format(
-        case, "; ".join(fact for fact in facts if fact), gallery, _slices(view, part, case)
+        f"{case} ({place})" if place else case,
+        "; ".join(fact for fact in facts if fact),
+        gallery,
+        _slices(view, part, case),
     )
 
 

@@ -68,6 +68,9 @@ def metric_title(name: str) -> str:
         return known
     if name.startswith("sensitivity_at_specificity_"):
         return f"Sensitivity at specificity {name.rsplit('_', 1)[1]}"
+    metric, dot, structure = name.partition(".")
+    if dot and metric in METRIC_TITLES:
+        return f"{METRIC_TITLES[metric]}, {structure}"
     return name.replace("_", " ")
 
 

@@ -33,20 +33,22 @@ def checkpoints_html(view: RunView) -> Markup:
         }
         for row in view.checkpoints
     ]
-    return table_html(
-        rows,
-        {
-            "file": "File",
-            "kind": "Kind",
-            "epoch": "Epoch (from 0)",
-            "metric": "Metric",
-            "value": "Value",
-            "interval": "Interval",
-            "threshold": "Threshold",
-            "sha256": "SHA-256 begins",
-        },
-        caption="Values are of the selection part, which chose the checkpoint: optimistic.",
-    )
+    columns = {
+        "file": "File",
+        "kind": "Kind",
+        "epoch": "Epoch (from 0)",
+        "metric": "Metric",
+        "value": "Value",
+        "interval": "Interval",
+        "threshold": "Threshold",
+        "sha256": "SHA-256 begins",
+    }
+    caption = "Values are of the selection part, which chose the checkpoint: optimistic."
+    if any(scores.tables.get("structures") for scores in view.scores.values()):
+        # Masks have no threshold, and the epochs of a training are judged on patches.
+        columns.pop("threshold")
+        caption += " That with an interval is of whole images, the others are of patches."
+    return table_html(rows, columns, caption=caption)
 
 
 def limits_html(view: RunView) -> Markup:
@@ -55,10 +57,13 @@ def limits_html(view: RunView) -> Markup:
         "It is not a medical device, and no decision about a patient may rest on it.",
         "It has seen only studies like those of the cohort table: other scanners, kernels, slice"
         " thicknesses, ages or indications are untested until someone tests them.",
-        "Its probabilities hold for the share of positives of this cohort; PPV and NPV change with"
-        " that share.",
         "A study without an answer (refused or failed) is not a negative study.",
     ]
+    if any("auroc" in scores.metrics for scores in view.scores.values()):
+        items.append(
+            "Its probabilities hold for the share of positives of this cohort; PPV and NPV change"
+            " with that share."
+        )
     if view.run.get("synthetic"):
         items.insert(
             0,

@@ -1,7 +1,8 @@
 """From what the user pointed at to cases: data sets with masks, or scans that wait for an answer.
 
 A folder with a description (``medtool.data.datasets``) is a data set. In any other folder every
-DICOM study is a case, and every NIfTI file; with several channels the files of a case end in
+DICOM study is a case, with its mask where an object beside it holds one, and every NIfTI file; with
+several channels the files of a case end in
 ``_0000``, ``_0001`` and so on, as in nnU-Net's ``imagesTs``.
 """
 
@@ -16,11 +17,12 @@ from typing import Any
 from medtool.core.errors import InputError
 from medtool.core.files import nearest_path
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
-from medtool.data.dataset_record import SegmentationCase, SegmentationDataset
+from medtool.data.dataset_record import BACKGROUND, SegmentationCase, SegmentationDataset
 from medtool.data.datasets import is_dataset, read_dataset
 from medtool.data.layout_files import image_ending, image_stem
 from medtool.data.nifti import is_synthetic
 from medtool.dicom.find import find_files
+from medtool.tasks.segmentation_dicom import MaskedStudies, with_masks
 from medtool.tasks.segmentation_labels import MASK, scheme_of
 from medtool.tasks.segmentation_settings import SegmentationDataSection
 from medtool.tasks.studies import find_studies
@@ -44,6 +46,8 @@ class Found:
     series: list[Mapping[str, Any]] = field(default_factory=list)
     skipped: list[Mapping[str, Any]] = field(default_factory=list)
     datasets: list[SegmentationDataset] = field(default_factory=list)
+    # What DICOM studies with masks say of themselves, as tables ``dataset``.
+    described: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 TakeScans = Callable[[Found, Path, Source, SegmentationDataSection], None]
@@ -76,6 +80,8 @@ def find_images(
     intake: dict[str, Any] = {"series": found.series, "skipped": found.skipped}
     if found.datasets:
         intake["dataset"] = _description(found.datasets[0])
+    elif found.described:
+        intake["dataset"] = found.described[0]
     return Cohort(tuple(cases), intake, tuple(found.findings), tuple(found.refused))
 
 
@@ -165,14 +171,31 @@ def take_studies(found: Found, path: Path, source: Source, data: SegmentationDat
         channel=channel,
     )
     renamed = {case.case_id: _without_number(case, channel) for case in studies.cases}
-    found.cases += renamed.values()
-    found.findings += studies.findings
+    skipped = studies.intake["skipped"]
+    masked = with_masks(list(renamed.values()), skipped, channel, named=bool(data.channels))
+    found.cases += masked.cases
+    found.findings += (*studies.findings, *masked.findings)
     found.refused += studies.refused
-    found.skipped += studies.intake["skipped"]
+    found.skipped += [row for row in skipped if str(row["file"]) not in masked.taken]
+    if masked.labels:
+        found.described.append(_described(path, masked))
     found.series += [
         {**row, "case": renamed[row["case"]].case_id} if row["case"] in renamed else row
         for row in studies.intake["series"]
     ]
+
+
+def _described(path: Path, masked: MaskedStudies) -> dict[str, Any]:
+    """The table ``dataset`` of DICOM studies with masks: structures are numbered by their names."""
+    labels = {BACKGROUND: [0], **{name: [number] for name, number in masked.labels.items()}}
+    return {
+        "layout": "dicom",
+        "name": path.name,
+        "channels": [masked.channel],
+        "labels": labels,
+        "regions_order": [],
+        "ignore_id": None,
+    }
 
 
 def _without_number(case: Case, channel: str) -> Case:

@@ -19,11 +19,13 @@ from medtool.core.geometry import Grid
 from medtool.core.records import Case, Finding, Prepared, Truth
 from medtool.data.case_checks import check_case
 from medtool.data.dataset_record import ImageReference, SegmentationCase
+from medtool.data.dicom_masks import mask_objects, read_dicom_mask
 from medtool.data.grids import require_same_grid
 from medtool.data.segmentation_preparation import prepare_image
 from medtool.data.volumes import Volume, read_mask, read_volume
 from medtool.dicom import read_array
 from medtool.dicom.series import Series
+from medtool.dicom.volume import series_grid
 from medtool.tasks.segmentation_labels import MASK, scheme_of, structures
 from medtool.tasks.segmentation_plan import plan_of
 from medtool.tasks.segmentation_settings import SegmentationDataSection, SegmentationSettings
@@ -90,7 +92,7 @@ def read_series(series: Series) -> Volume:
 def _read_mask(case: Case, data: SegmentationDataSection) -> Volume | None:
     if MASK not in case.references:
         return None
-    mask = read_mask(ImageReference(Path(case.references[MASK])))
+    mask = _mask_at(Path(case.references[MASK]), case, data)
     require_declared(mask.array, data, case.references[MASK])
     return mask
 
@@ -109,6 +111,17 @@ def require_declared(mask: NDArray[Any], data: SegmentationDataSection, where: s
                 f"{name} {'+'.join(map(str, ids))}" for name, ids in data.label_ids.items()
             ),
         )
+
+
+def _mask_at(path: Path, case: Case, data: SegmentationDataSection) -> Volume:
+    """The mask in a file of its own, or in a DICOM object that was drawn on the case's series."""
+    series = next((one for one in case.inputs.values() if isinstance(one, Series)), None)
+    if series is None or not mask_objects([path]):
+        return read_mask(ImageReference(path))
+    # A structure is one label; regions that share ids are none that DICOM names.
+    ids = {name: ids[0] for name, ids in structures(data).items() if len(ids) == 1}
+    array, findings = read_dicom_mask(path, series, ids)
+    return Volume(array, series_grid(series), findings)
 
 
 def _undeclared(mask: NDArray[Any], data: SegmentationDataSection) -> list[int]:

@@ -14,6 +14,7 @@ from medtool.data.cache import Cache
 from medtool.data.run_folder import RunFolder
 from medtool.predict.cases import CaseOutcome, predict_cases
 from medtool.predict.model import Model
+from medtool.score.examples import best_and_median, worst_cases
 from medtool.verbs.infer import InferOptions
 from medtool.verbs.infer_output import Output, OutputPlace, guard
 from medtool.verbs.infer_rows import RowMaker
@@ -108,11 +109,12 @@ def _outcomes(
 
 
 def score_part(answers: Answers, cache: Cache) -> Scores:
-    """The scores of a part; pictures of the cases that went most wrong are written beside it."""
+    """The scores of a part; pictures of the cases that the report shows are written beside it."""
     task = answers.task
     scores = task.score(answers.predictions, answers.truths)
-    worst = sorted(scores.per_case, key=lambda row: -float(row.get("error", 0.0)))
-    shown = {str(row["case"]) for row in worst[: task.settings.report.worst_cases]}
+    worst = worst_cases(scores.per_case, task.settings.report.worst_cases)
+    examples = best_and_median(scores.per_case).values() if worst else ()
+    shown = {str(row["case"]) for row in (*worst, *examples)}
     for case in answers.cases:
         if case.case_id in shown:
             pictures = answers.folder / "overlays" / safe_file_stem(case.case_id)

@@ -8,13 +8,14 @@ from pathlib import Path
 from markupsafe import Markup
 from run_builder import build_run
 
+from medtool.core.records import Scores
 from medtool.data.run_folder import RunFolder, write_rows
 from medtool.report.cases import worst_cases_html
 from medtool.report.cohort import cohort_html
 from medtool.report.figures import learning_figure
-from medtool.report.performance import headline_html, training_html
-from medtool.report.record import checkpoints_html
-from medtool.report.run_view import view_run
+from medtool.report.performance import headline_html, metric_title, training_html
+from medtool.report.record import checkpoints_html, limits_html
+from medtool.report.run_view import RunView, view_run
 from medtool.report.templates import fact_title, svg_figure_html, time_text
 
 
@@ -64,6 +65,33 @@ def test_a_slice_has_one_number_on_the_picture_and_below_it(tmp_path) -> None:
     write_rows(file, rows)
     text = str(worst_cases_html(view_run(run)))
     assert "counted from 0: slice 6 (instance 7) at -22.5 mm, logit 4.90." in text
+
+
+def test_of_masks_the_best_and_the_median_case_stand_beside_the_worst(tmp_path) -> None:
+    errors = {"a": 0.5, "b": 0.1, "c": 0.9, "d": 0.3, "e": 0.2}
+    rows = tuple(
+        {"case": case, "patient": case, "error": error, "said": [f"Dice {1 - error:.1f}"]}
+        for case, error in errors.items()
+    )
+    tables = {"structures": [{"structure": "organ"}]}
+    view = RunView(
+        path=tmp_path,
+        run={},
+        preset={"report": {"worst_cases": 2}},
+        cases=(),
+        history=(),
+        checkpoints=({"file": "best.safetensors", "threshold": 0.5},),
+        scores={"test": Scores(metrics={}, per_case=rows, tables=tables)},
+        intake={},
+    )
+    text = str(worst_cases_html(view))
+    shown = re.findall(r"<h3>(.*?)</h3>", text)
+    assert shown == ["c", "a", "b (best)", "d (median)"]
+    assert "green is the reference" in text
+    # What holds for probabilities is not said of masks.
+    assert "PPV" not in str(limits_html(view))
+    assert "Threshold" not in str(checkpoints_html(view))
+    assert metric_title("dice.whole organ") == "Dice, whole organ"
 
 
 def test_times_are_written_for_people() -> None:

@@ -9,12 +9,16 @@ import nibabel
 import numpy as np
 import pytest
 from medtool_segment import Segment
+from mr_series import write_mr_series
 
 from medtool.core.checkpoint import read_header
 from medtool.core.errors import UsageError
 from medtool.core.geometry import Grid
 from medtool.data.nifti_writer import write_nifti
 from medtool.data.predictions import read_predictions
+from medtool.dicom.intake import scan
+from medtool.dicom.segmentation import Maker, write_segmentation
+from medtool.dicom.segmentation import Segment as Segment_
 from medtool.verbs.evaluate import EvaluateOptions, evaluate
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.options import RunOptions
@@ -206,3 +210,46 @@ def test_regions_with_an_ignored_label_and_two_channels(tmp_path: Path) -> None:
         if line["case"] == row["case"] and line["structure"] == "whole"
     )
     assert stored["dice"] == pytest.approx(wanted)
+
+
+def test_dicom_series_with_masks_beside_them(tmp_path: Path) -> None:
+    """SEG objects among the series are their references, in training and in evaluation."""
+    write_dataset(tmp_path / "nifti", PLAIN)
+    for number in range(6):
+        image = nibabel.load(tmp_path / "nifti" / "imagesTr" / f"case_{number}_0000.nii.gz")
+        mask = nibabel.load(tmp_path / "nifti" / "labelsTr" / f"case_{number}.nii.gz")
+        folder = tmp_path / "data" / f"P{number}"
+        grid = Grid((20, 22, 12), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0))
+        values = np.asarray(image.dataobj).transpose(2, 1, 0)
+        write_mr_series(folder / "mr", values, grid, patient=f"P{number}")
+        (series,) = scan([folder]).series
+        write_segmentation(
+            np.asarray(mask.dataobj).transpose(2, 1, 0).astype(np.uint8),
+            series,
+            [Segment_("core", (2,)), Segment_("shell", (1,))],
+            folder / "masks.dcm",
+            maker=Maker("made", "1", "abc"),
+        )
+    result = learned(tmp_path, *network(3))
+    data = read_header(result.checkpoint).document["preset"]["data"]
+    # The modality names the channel; structures are numbered in the order of their names.
+    assert data["channels"] == ["MR"]
+    assert data["label_ids"] == {"background": [0], "core": [1], "shell": [2]}
+    test = result.run / "predictions" / "test"
+    rows = read_predictions(test)
+    assert [row["status"] for row in rows] == ["ok"] * len(rows)
+    found = evaluate(EvaluateOptions((test,), checkpoints=(result.checkpoint,)))
+    tables = found.evaluated[0].scores.tables["structures_by_case"]
+    for row in rows:
+        number = row["case"][1]
+        truth = nibabel.load(tmp_path / "nifti" / "labelsTr" / f"case_{number}.nii.gz")
+        truth = np.asarray(truth.dataobj)
+        mask = np.asarray(nibabel.load(test / row["mask"]).dataobj)
+        for name, ours, theirs in (("core", 1, 2), ("shell", 2, 1)):
+            line = next(
+                one for one in tables if one["case"] == row["case"] and one["structure"] == name
+            )
+            assert line["reference_ml"] == pytest.approx((truth == theirs).sum() * 2.0 / 1000)
+            wanted, given = truth == theirs, mask == ours
+            dice = 2 * np.count_nonzero(wanted & given) / (wanted.sum() + given.sum())
+            assert line["dice"] == pytest.approx(dice)

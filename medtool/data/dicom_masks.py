@@ -1,0 +1,194 @@
+"""Masks that DICOM keeps beside a series: segmentations (SEG) and structure sets (RTSTRUCT).
+
+Both name the series that they were drawn on. Contours are filled on the plane that they lie on, a
+pixel where its centre is inside; several contours of a structure on one plane exclude each other
+(even and odd), so that an inner one is a hole (PS3.3 C.8.8.6.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from medtool.core.errors import CaseRefused
+from medtool.core.records import Finding
+from medtool.data.contours import filled_contour
+from medtool.dicom.provenance import mask_from_source
+from medtool.dicom.segmentation_reader import SEGMENTATION_STORAGE, read_segmentation
+from medtool.dicom.series import Series, StackGeometry
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pydicom.dataset import Dataset
+
+STRUCTURE_SET_STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
+# A contour lies on a plane where all of it is nearer than this share of the step between planes.
+PLANE_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class MaskObject:
+    """One file with masks: the series that it was drawn on, and the names of its structures."""
+
+    path: Path
+    kind: Literal["SEG", "RTSTRUCT"]
+    series_uids: frozenset[str]
+    names: tuple[str, ...]
+
+
+def mask_objects(files: Iterable[Path]) -> list[MaskObject]:
+    """Those of ``files`` that are SEG or RTSTRUCT objects, read without their pixels."""
+    found = (_mask_object(path) for path in files)
+    return [one for one in found if one is not None]
+
+
+def _mask_object(path: Path) -> MaskObject | None:
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        data = dcmread(path, stop_before_pixels=True, defer_size=1024)
+    except (InvalidDicomError, OSError):
+        return None
+    kind = data.get("SOPClassUID")
+    if kind == SEGMENTATION_STORAGE:
+        names = tuple(str(one.SegmentLabel) for one in data.get("SegmentSequence", ()))
+        series = {str(one.SeriesInstanceUID) for one in data.get("ReferencedSeriesSequence", ())}
+        return MaskObject(path, "SEG", frozenset(series), names)
+    if kind == STRUCTURE_SET_STORAGE:
+        names = tuple(str(one.ROIName) for one in data.get("StructureSetROISequence", ()))
+        return MaskObject(path, "RTSTRUCT", frozenset(_series_of_structures(data)), names)
+    return None
+
+
+def _series_of_structures(data: Dataset) -> set[str]:
+    return {
+        str(series.SeriesInstanceUID)
+        for frame in data.get("ReferencedFrameOfReferenceSequence", ())
+        for study in frame.get("RTReferencedStudySequence", ())
+        for series in study.get("RTReferencedSeriesSequence", ())
+    }
+
+
+def read_dicom_mask(
+    path: Path, series: Series, ids: Mapping[str, int]
+) -> tuple[NDArray[np.int16], tuple[Finding, ...]]:
+    """The mask (z, y, x) on the grid of ``read(series)``; ``ids`` has the id of each structure.
+
+    Where structures overlap, the one that ``ids`` names later stands. Structures that ``ids`` does
+    not name, names that the object lacks, and frames or contours that lie on no slice are said.
+    Raises CaseRefused: ``not-an-image``, ``unsupported-pixels``, ``segmentation-elsewhere``,
+    ``invalid-geometry``.
+    """
+    (found,) = mask_objects([path]) or (None,)
+    if found is None:
+        raise CaseRefused(
+            "not-an-image",
+            "This file holds no masks.",
+            where=str(path),
+            wanted="a DICOM SEG or RTSTRUCT object",
+        )
+    read = _of_segments if found.kind == "SEG" else _of_contours
+    mask, findings = read(path, series, ids)
+    # As masks of files are: signed, so that voxels outside the body can have a number.
+    return mask.astype(np.int16), (*findings, *_said_of_names(found, ids))
+
+
+def _said_of_names(found: MaskObject, ids: Mapping[str, int]) -> tuple[Finding, ...]:
+    known = set(found.names)
+    others = sorted(known - set(ids))
+    missing = [name for name in ids if name not in known]
+    said = []
+    if others:
+        text = f"{found.path.name} holds structures that are no label: {', '.join(others)}"
+        said.append(Finding("structures-left-out", f"{text}."))
+    if missing:
+        text = f"{found.path.name} has no structure {', '.join(missing)}: nothing is there."
+        said.append(Finding("structures-missing", text, "warning"))
+    return tuple(said)
+
+
+def _of_segments(
+    path: Path, series: Series, ids: Mapping[str, int]
+) -> tuple[NDArray[np.uint16], tuple[Finding, ...]]:
+    read = read_segmentation(path, series)
+    values = np.zeros(max(read.names, default=0) + 1, np.uint16)
+    for number, name in read.names.items():
+        values[number] = ids.get(name, 0)
+    return values.take(read.mask), read.findings
+
+
+def _of_contours(
+    path: Path, series: Series, ids: Mapping[str, int]
+) -> tuple[NDArray[np.uint16], tuple[Finding, ...]]:
+    from pydicom import dcmread
+
+    geometry = series.geometry
+    if geometry is None:
+        raise CaseRefused(
+            "invalid-geometry", "The series does not make a volume.", where=str(series.folder)
+        )
+    data = dcmread(path)
+    names = {int(one.ROINumber): str(one.ROIName) for one in data.StructureSetROISequence}
+    on_planes = np.zeros((len(series.planes), geometry.rows, geometry.columns), np.uint16)
+    drawn = {names.get(int(one.ReferencedROINumber), ""): one for one in data.ROIContourSequence}
+    lost = total = 0
+    for name, value in ids.items():
+        inside = np.zeros(on_planes.shape, np.bool_)
+        for points in _contours(drawn.get(name)):
+            total += 1
+            plane = _plane_of(points, series, geometry)
+            if plane is None:
+                lost += 1
+                continue
+            pixels = _pixels_of(points, series, plane, geometry)
+            inside[plane] ^= filled_contour(pixels, (geometry.rows, geometry.columns))
+        on_planes[inside] = value
+    mask = mask_from_source(series, on_planes).astype(np.uint16, copy=False)
+    return mask, _said_of_contours(lost, total, path)
+
+
+def _contours(structure: Any) -> Iterable[NDArray[np.float64]]:
+    """Points (n, 3) in mm of each closed contour."""
+    for contour in () if structure is None else structure.get("ContourSequence", ()):
+        points = np.asarray(contour.ContourData, dtype=np.float64).reshape(-1, 3)
+        if contour.get("ContourGeometricType") == "CLOSED_PLANAR" and len(points) >= 3:
+            yield points
+
+
+def _plane_of(points: NDArray[np.float64], series: Series, geometry: StackGeometry) -> int | None:
+    """The index of the plane that all points lie on; None where there is none."""
+    heights = points @ np.asarray(geometry.normal)
+    planes = np.array([np.dot(geometry.normal, plane.position_mm) for plane in series.planes])
+    nearest = int(np.abs(planes - heights.mean()).argmin())
+    apart_mm = float(np.abs(heights - planes[nearest]).max())
+    return nearest if apart_mm <= PLANE_SHARE * geometry.slice_spacing_mm else None
+
+
+def _pixels_of(
+    points: NDArray[np.float64], series: Series, plane: int, geometry: StackGeometry
+) -> NDArray[np.float64]:
+    """Points (n, 2) as x, y in pixels of the plane."""
+    away = points - np.asarray(series.planes[plane].position_mm)
+    x = away @ np.asarray(geometry.row_direction) / geometry.column_spacing_mm
+    y = away @ np.asarray(geometry.column_direction) / geometry.row_spacing_mm
+    return np.stack([x, y], axis=1)
+
+
+def _said_of_contours(lost: int, total: int, path: Path) -> tuple[Finding, ...]:
+    if not lost:
+        return ()
+    if lost == total:
+        raise CaseRefused(
+            "segmentation-elsewhere",
+            "No contour of this RTSTRUCT object lies on a slice of the series.",
+            where=str(path),
+            met=f"{total} contours elsewhere",
+            wanted="contours on the slices of the series; nothing is moved silently",
+        )
+    text = f"{lost} of {total} contours of {path.name} lie on no slice of the series: left out."
+    return (Finding("frames-without-slice", text, "warning"),)
