@@ -107,7 +107,10 @@ def _panel(
     upside_down = rows_axis == 0 and _end_letters(grid, 0)[1] == "S"
     shown = _coloured(_turned(plane, upside_down), window, size)
     if truth is not None:
-        _contours(shown, _turned(_plane(truth, axis, index) > 0, upside_down), TRUTH_COLOUR)
+        known = _plane(truth, axis, index)
+        # Each label by itself: what lies in another one has an outline too.
+        for label in np.unique(known[known > 0]).tolist():
+            _contours(shown, _turned(known == label, upside_down), TRUTH_COLOUR)
     labels = _plane(mask, axis, index)
     for label in np.unique(labels[labels > 0]).tolist():
         colour = LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)]

@@ -14,37 +14,18 @@ import torch
 from medtool_segment import Segment
 from medtool_segment.demo import write_dataset
 from torch import Tensor, nn
+from untrained_segment import write_model
 
-from medtool.config import resolve
-from medtool.core.checkpoint import write_checkpoint
 from medtool.core.errors import CheckpointError, PresetError, UsageError
 from medtool.core.geometry import Grid
 from medtool.core.records import Source
 from medtool.data.nifti_writer import write_nifti
 from medtool.data.predictions import read_predictions
-from medtool.nets.state import raw_tensor
 from medtool.predict.model import Model, load_model
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, train
 
-PLANNED = (
-    'data.channels=["MR"]',
-    "data.label_ids={background=[0], organ=[1], nodule=[2]}",
-    'data.preparation.configuration="3d_fullres"',
-    "data.preparation.axes_forward=[0, 1, 2]",
-    'data.preparation.normalisation=["z-score"]',
-    "data.preparation.mask_for_normalisation=[false]",
-    "model.kind=plain",
-    "model.features=[4, 8]",
-    "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
-    "model.strides=[[1, 1, 1], [2, 2, 2]]",
-    "model.encoder_blocks=[1, 1]",
-    "model.decoder_convolutions=[1]",
-    "model.patch_size_vox=[16, 16, 16]",
-    "train.batch_cases=2",
-    "train.batch_dice=false",
-)
 FINE, COARSE = "[1.5, 1.1, 1.1]", "[3.0, 3.0, 3.0]"
 
 
@@ -56,16 +37,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, spacing in (("fine", FINE), ("coarse", COARSE)):
         write_model(folder / f"{name}.safetensors", spacing)
     return folder
-
-
-def write_model(path: Path, spacing_mm: str, *settings: str) -> None:
-    assignments = (*PLANNED, f"data.preparation.spacing_mm={spacing_mm}", *settings)
-    task = Segment(resolve(Segment, None, folder=path.parent, assignments=assignments).settings)
-    torch.manual_seed(1)
-    weights = task.network().state_dict()
-    tensors = [raw_tensor(f"model.{name}", value) for name, value in weights.items()]
-    document = {"task": "segment", "preset": task.settings.as_dict(), "synthetic": True}
-    write_checkpoint(path, document, tensors)
 
 
 def asked(place: Path, name: str, *assignments: str, **changes: object) -> InferOptions:

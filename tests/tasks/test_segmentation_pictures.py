@@ -68,6 +68,13 @@ def test_truth_and_answer_are_both_seen(tmp_path: Path) -> None:
     assert not len(where(drawn(tmp_path / "p.png"), TRUTH_COLOUR))
 
 
+def test_a_label_within_another_has_an_outline_of_its_own(tmp_path: Path) -> None:
+    whole = box_mask(4, 14)
+    both = np.where(box_mask(7, 10) > 0, 2 * (whole > 0), whole).astype(np.uint8)
+    alone = where(drawn(tmp_path / "whole.png", truth=whole), TRUTH_COLOUR)
+    assert len(where(drawn(tmp_path / "both.png", truth=both), TRUTH_COLOUR)) > len(alone)
+
+
 def test_an_empty_mask_shows_the_middle(tmp_path: Path) -> None:
     picture = drawn(tmp_path / "o.png", mask=np.zeros((10, 20, 20), np.uint8))
     assert not len(where(picture, LABEL_COLOURS[0]))

@@ -1,0 +1,155 @@
+"""Images that no one would wish for, through the verbs: each is a row, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from medtool_segment import Segment
+from medtool_segment.demo import draw_case, write_dataset
+from untrained_segment import write_model
+
+from medtool.core.errors import ExitStatus, UsageError
+from medtool.core.geometry import Grid
+from medtool.data.nifti_writer import write_nifti
+from medtool.data.predictions import read_predictions
+from medtool.verbs.check import check
+from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.options import RunOptions
+from medtool.verbs.task_data import DataOptions
+from medtool.verbs.train import TrainOptions, train
+
+UNIT = (1.5, 1.1, 1.1)
+
+
+def volume(*size: int) -> tuple[np.ndarray, Grid]:
+    x, y, z = size
+    values = np.random.default_rng(0).normal(100, 20, (z, y, x)).astype(np.float32)
+    return values, Grid((x, y, z), UNIT, (0.0, 0.0, 0.0))
+
+
+def write_raw(path: Path, array: np.ndarray, spacing: tuple[float, ...]) -> None:
+    image = nibabel.Nifti1Image(array, np.diag([*spacing[:3], 1.0]))
+    image.header.set_zooms(spacing[: array.ndim])
+    nibabel.save(image, path)
+
+
+def test_infer_answers_what_it_can_and_names_the_rest(tmp_path: Path) -> None:
+    write_model(tmp_path / "model.safetensors", "[1.5, 1.1, 1.1]")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    write_nifti(scans / "one_slice.nii.gz", *volume(24, 24, 1))
+    write_nifti(scans / "small.nii.gz", *volume(5, 6, 4))
+    values, grid = volume(20, 20, 8)
+    write_nifti(scans / "all_zero.nii.gz", np.zeros_like(values), grid)
+    write_nifti(scans / "constant.nii.gz", np.full_like(values, 7.0), grid)
+    write_raw(scans / "flat.nii.gz", np.ones((16, 16), np.float32), (1.0, 1.0, 1.0))
+    write_raw(scans / "four.nii.gz", np.ones((8, 8, 4, 3), np.float32), (1.0, 1.0, 1.0, 1.0))
+    write_raw(scans / "spacing_999.nii.gz", np.ones((8, 8, 4), np.float32), (1.0, 1.0, 999.0))
+    whole = (scans / "small.nii.gz").read_bytes()
+    (scans / "broken.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (scans / "header.nii").write_bytes(b"\x5c\x01\0\0" + b"\xff" * 400)
+    result = infer(
+        InferOptions(
+            sources=(scans,),
+            checkpoint=tmp_path / "model.safetensors",
+            output=tmp_path / "out",
+            allow_demo=True,
+            run=RunOptions(workers=0, device="cpu"),
+        )
+    )
+    assert result.status == ExitStatus.SOME_CASES_FAILED
+    rows = {row["case"]: row for row in read_predictions(result.folder)}
+    for name, size in (
+        ("one_slice", (24, 24, 1)),
+        ("small", (5, 6, 4)),
+        ("all_zero", (20, 20, 8)),
+        ("constant", (20, 20, 8)),
+    ):
+        assert rows[name]["status"] == "ok", rows[name]
+        assert nibabel.load(result.folder / rows[name]["mask"]).shape == size
+    others = {name: row for name, row in rows.items() if row["status"] != "ok"}
+    assert {name: row["code"].split(";")[-1] for name, row in others.items()} == {
+        "flat": "wrong-dimensions",
+        "four": "wrong-dimensions",
+        "spacing_999": "invalid-spacing",
+        "broken": "truncated-file",
+        "header": "broken-header",
+    }
+    assert all(row["message"] for row in others.values())
+
+
+def test_training_leaves_out_what_cannot_be_used_and_learns_from_the_rest(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_dataset(data, seed=2, cases=9)
+    masks = data / "labelsTr"
+    _, mask, grid = draw_case(2, 0)
+    moved = Grid(grid.size, grid.spacing_mm, tuple(value + 5 for value in grid.origin_mm))
+    write_nifti(masks / "demo_000.nii.gz", mask, moved)
+    write_nifti(masks / "demo_001.nii.gz", np.where(mask > 0, 7, 0).astype(np.uint8), grid)
+    # Nobody marked anything: there is nothing wrong with that.
+    other = nibabel.load(masks / "demo_002.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.zeros(other.shape, np.uint8), other.affine),
+        masks / "demo_002.nii.gz",
+    )
+    (masks / "demo_003.nii.gz").unlink()
+    found = check(DataOptions("segment", data), workers=0).document
+    codes = {
+        row["case"]: {finding["code"] for finding in row["findings"]} for row in found["cases"]
+    }
+    assert "grids-differ" in codes["demo_000"] | {f["code"] for f in found["findings"]}
+    assert "label-undeclared" in codes["demo_001"]
+    assert "mask-empty" in codes["demo_002"]
+    settings = (
+        "model.budget=cpu",
+        "model.kind=plain",
+        "model.features=[4, 8]",
+        "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
+        "model.strides=[[1, 1, 1], [2, 2, 2]]",
+        "model.encoder_blocks=[1, 1]",
+        "model.decoder_convolutions=[1]",
+        # Larger than any image.
+        "model.patch_size_vox=[48, 48, 48]",
+        "train.epochs=1",
+        "train.batch_cases=1",
+        "train.examples_per_case=1",
+        "metrics.bootstrap_draws=100",
+        "report.worst_cases=0",
+    )
+    result = train(
+        TrainOptions(
+            task=Segment,
+            data=data,
+            assignments=settings,
+            folder=tmp_path,
+            run=RunOptions(run="a", workers=0, device="cpu", cache=tmp_path / "cache"),
+        )
+    )
+    failures = json.loads((result.run / "run.json").read_text("utf-8"))["failures"]
+    assert {one["case"]: one["code"] for one in failures} == {
+        "demo_000": "grids-differ",
+        "demo_001": "label-undeclared",
+    }
+
+
+def test_a_fold_that_the_split_file_lacks_is_refused(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", seed=2, cases=6)
+    names = [f"demo_{n:03d}" for n in range(6)]
+    folds = [{"train": names[2:], "val": names[:2]}, {"train": names[:4], "val": names[4:]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
+    with pytest.raises(UsageError) as error:
+        train(
+            TrainOptions(
+                task=Segment,
+                data=tmp_path / "data",
+                assignments=(f"data.split_file={tmp_path / 'splits_final.json'}",),
+                folder=tmp_path,
+                run=RunOptions(run="a", fold=4, workers=0, device="cpu"),
+            )
+        )
+    assert "no fold 4" in error.value.what
+    assert not (tmp_path / "runs" / "segment" / "a" / "fold_4" / "checkpoints").exists()
