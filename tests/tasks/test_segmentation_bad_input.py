@@ -73,11 +73,11 @@ def test_infer_answers_what_it_can_and_names_the_rest(tmp_path: Path) -> None:
         assert nibabel.load(result.folder / rows[name]["mask"]).shape == size
     others = {name: row for name, row in rows.items() if row["status"] != "ok"}
     assert {name: row["code"].split(";")[-1] for name, row in others.items()} == {
-        "flat": "wrong-dimensions",
-        "four": "wrong-dimensions",
+        "flat": "unreadable-nifti",
+        "four": "unreadable-nifti",
         "spacing_999": "invalid-spacing",
         "broken": "truncated-file",
-        "header": "broken-header",
+        "header": "unreadable-nifti",
     }
     assert all(row["message"] for row in others.values())
 
