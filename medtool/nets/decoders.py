@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, cat, nn
 
 from medtool.nets.attention_gate import AttentionGate
@@ -20,6 +22,7 @@ class Decoder(nn.Module):
 
     Levels are counted from the deepest: ``convolutions`` and ``kernels`` have one entry for each
     level that is climbed; with fewer than the encoder has, the way ends below full resolution.
+    ``dropout`` is the share of maps dropped after each level, one for all or one a level;
     ``first_layer`` numbers its dropouts apart from those of other parts of a network.
     """
 
@@ -31,7 +34,7 @@ class Decoder(nn.Module):
         kernels: tuple[tuple[int, ...], ...],
         style: ConvolutionStyle,
         attention_gates: bool = False,
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         first_layer: int = 0,
     ) -> None:
         super().__init__()
@@ -39,7 +42,9 @@ class Decoder(nn.Module):
         self.transpconvs = nn.ModuleList()
         self.gates = nn.ModuleList()
         self.dropouts = nn.ModuleList()
-        for level, (count, kernel) in enumerate(zip(convolutions, kernels, strict=True)):
+        shares = dropout if isinstance(dropout, Sequence) else (dropout,) * len(convolutions)
+        levels = zip(convolutions, kernels, shares, strict=True)
+        for level, (count, kernel, share) in enumerate(levels):
             below, skip = encoder.features[-1 - level], encoder.features[-2 - level]
             stride = encoder.strides[-1 - level]
             enlarge = TRANSPOSED[len(stride)]
@@ -47,21 +52,25 @@ class Decoder(nn.Module):
             self.stages.append(
                 ConvolutionStack(2 * skip, skip, count=count, kernel=kernel, style=style)
             )
-            self.dropouts.append(KeyedMapDropout(dropout, layer=first_layer + level))
+            self.dropouts.append(KeyedMapDropout(share, layer=first_layer + level))
             if attention_gates:
                 self.gates.append(AttentionGate(skip, below, stride))
 
     def climb(self, skips: list[Tensor], keys: Tensor | None = None) -> list[Tensor]:
         """Maps of each level, the deepest first, from the encoder's maps."""
         maps, climbed = skips[-1], []
-        for level, enlarge in enumerate(self.transpconvs):
-            skip = skips[-2 - level]
-            if self.gates:
-                skip = self.gates[level](skip, maps)
-            maps = self.stages[level](cat((enlarge(maps), skip), 1))
-            maps = self.dropouts[level](maps, keys)
+        for level in range(len(self.stages)):
+            maps = self.dropouts[level](self.rise(level, maps, skips), keys)
             climbed.append(maps)
         return climbed
+
+    def rise(self, level: int, maps: Tensor, skips: list[Tensor]) -> Tensor:
+        """Maps of ``level``, before its dropout, from those below it."""
+        skip = skips[-2 - level]
+        if self.gates:
+            skip = self.gates[level](skip, maps)
+        risen: Tensor = self.stages[level](cat((self.transpconvs[level](maps), skip), 1))
+        return risen
 
 
 class SegmentationDecoder(Decoder):
@@ -81,7 +90,7 @@ class SegmentationDecoder(Decoder):
         kernels: tuple[tuple[int, ...], ...],
         style: ConvolutionStyle,
         attention_gates: bool = False,
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
     ) -> None:
         super().__init__(
             encoder,

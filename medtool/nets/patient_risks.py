@@ -61,10 +61,9 @@ def cached_backward(
     backward(joint)
     gradient = everything.grad
     wanted = torch.zeros_like(everything) if gradient is None else gradient
+    slopes = torch.split(wanted, [len(rows) for rows in cached])
     own = joint.new_zeros(())
-    for part, before, slope in zip(
-        parts, cached, wanted.split([len(rows) for rows in cached]), strict=True
-    ):
+    for part, before, slope in zip(parts, cached, slopes, strict=True):
         again = embed(part)
         _check_same(again.rows.detach(), before)
         # Its gradient in the rows is ``slope``, whatever the rows are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ def build_timm_unet(
     deep_supervision: bool = False,
     attention_gates: bool = False,
     encoder_dropout: float = 0.0,
-    decoder_dropout: float = 0.0,
+    decoder_dropout: float | Sequence[float] = 0.0,
     style: ConvolutionStyle = CLASSIC_STYLE,
 ) -> UNet:
     """A U-Net whose encoder is the timm model ``name``, with random weights."""

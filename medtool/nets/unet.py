@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 from torch import Tensor, nn
@@ -50,14 +50,15 @@ def build_unet(
     deep_supervision: bool = False,
     attention_gates: bool = False,
     encoder_dropout: float = 0.0,
-    decoder_dropout: float = 0.0,
+    decoder_dropout: float | Sequence[float] = 0.0,
     style: ConvolutionStyle = NNUNET_STYLE,
 ) -> UNet:
     """The network of ``plan``, initialised from torch's stream.
 
     With deep supervision its tensors are exactly those of nnU-Net's network of the same plan
     (dynamic-network-architectures 0.4), each named once; without, the logits of the lower levels
-    are left out. The dropouts are the shares of maps dropped after each level.
+    are left out. The dropouts are the shares of maps dropped after each level; the
+    decoder's may be one a level, the deepest first.
     """
     encoder = ENCODERS[plan.kind](plan, input_channels, style, encoder_dropout)
     decoder = SegmentationDecoder(

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: Brier, calibration errors, reliability, temperature.
+"""Whether probabilities mean what they say: Brier, calibration errors, reliability.
 
 The rule of the binned errors, stated because they are no numbers without it: bins of the
 probability of the positive class, equal width, left-closed, the last closed at 1; a case's bin is
@@ -7,9 +7,12 @@ min(floor(round(p * bins, 9)), bins - 1), so that 0.7 * 10 = 7.000000000000001 m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medtool.score.intervals import wilson
 from medtool.score.ranking import divide
@@ -52,19 +55,49 @@ def equal_mass_bins(scores: FloatArray, bins: int = CALIBRATION_BINS) -> IntArra
     return index
 
 
+@dataclass(frozen=True)
+class BinSums:
+    """Sums within bins, each (cases, bins): of a case one value or, of its voxels, many."""
+
+    count: FloatArray
+    probability: FloatArray
+    positive: FloatArray
+
+    def gaps(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(share, gap) of each bin, both (draws, bins), for ``weights`` (draws, cases).
+
+        gap = |observed rate - mean probability|. Empty bins have share 0 and gap 0.
+        """
+        mass = weights @ self.count
+        surplus = weights @ (self.positive - self.probability)
+        gap = np.nan_to_num(np.abs(divide(surplus, mass)), nan=0.0)
+        return divide(mass, mass.sum(axis=1, keepdims=True)), gap
+
+
+def bin_sums(scores: FloatArray, positive: NDArray[Any], bins: int = CALIBRATION_BINS) -> BinSums:
+    """The sums of one case's ``scores`` (n,) and whether each is ``positive``, shape (1, bins)."""
+    index = equal_width_bins(scores, bins)
+    sums = [
+        np.bincount(index, values, bins).astype(np.float64)[None, :]
+        for values in (np.ones(index.size), scores, positive)
+    ]
+    return BinSums(*sums)
+
+
+def joined_sums(parts: Sequence[BinSums]) -> BinSums:
+    """The sums of several cases, one row after the other."""
+    names = ("count", "probability", "positive")
+    return BinSums(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
 def gaps_weighted(
     sample: BinarySample, weights: FloatArray, index: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """(share, gap) of each bin, both (draws, bins): gap = |observed rate - mean probability|.
-
-    Empty bins have share 0 and gap 0.
-    """
+    """``BinSums.gaps`` of cases with one probability each, in the bins of ``index`` (n,)."""
     member = np.zeros((sample.n, int(index.max(initial=0)) + 1))
     member[np.arange(sample.n), index] = 1.0
-    mass = weights @ member
-    surplus = weights @ (member * (sample.labels - sample.scores)[:, None])
-    gap = np.nan_to_num(np.abs(divide(surplus, mass)), nan=0.0)
-    return divide(mass, mass.sum(axis=1, keepdims=True)), gap
+    sums = BinSums(member, member * sample.scores[:, None], member * sample.labels[:, None])
+    return sums.gaps(weights)
 
 
 def expected_gap(share: FloatArray, gap: FloatArray) -> FloatArray:

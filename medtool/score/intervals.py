@@ -172,17 +172,25 @@ def _over_chunks(
 
 
 def bootstrap(
-    sample: PatientSample, metrics: Metrics, *, draws: int = DEFAULT_DRAWS, seed: int = 0
+    sample: PatientSample,
+    metrics: Metrics,
+    *,
+    draws: int = DEFAULT_DRAWS,
+    seed: int = 0,
+    jackknife: bool = True,
 ) -> Bootstrap:
     """Replicates of ``metrics`` over resampled patients, and their jackknife values.
 
-    ``metrics`` takes (draws, cases) weights and gives (draws,) values by name.
+    ``metrics`` takes (draws, cases) weights and gives (draws,) values by name. Without the
+    ``jackknife``, which takes a draw a patient, there are percentiles alone.
     """
     counts, redrawn = draw_patients(sample, draws, seed)
     replicates = _over_chunks(sample, counts, metrics)
-    left_out = 1.0 - np.eye(len(sample.patients))
-    jackknife = _over_chunks(sample, left_out, metrics) if len(sample.patients) > 1 else {}
-    return Bootstrap(replicates, draws, redrawn, len(sample.patients), seed, jackknife)
+    patients = len(sample.patients)
+    without: dict[str, FloatArray] = {}
+    if jackknife and patients > 1:
+        without = _over_chunks(sample, 1.0 - np.eye(patients), metrics)
+    return Bootstrap(replicates, draws, redrawn, patients, seed, without)
 
 
 def two_sided_p(differences: FloatArray) -> float:

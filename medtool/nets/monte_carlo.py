@@ -1,0 +1,134 @@
+"""Monte Carlo dropout on a U-Net: many passes for little more than the price of what differs.
+
+Dropout that sits late in the decoder leaves all before it the same in every pass (Gal and
+Ghahramani 2016 need the passes, not their repetition). That part is run once, and of the later
+levels what their convolutions make of the encoder's maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medtool.nets.convolutions import ConvolutionStack, ConvolutionUnit
+from medtool.nets.dropout import KeyedDropout, slice_keys
+from medtool.nets.unet import UNet
+
+# Stands where training has its epochs, so that no pass repeats the masks of a training step.
+_PASS_EPOCH = -1
+
+
+def pass_keys(seed: int, case_id: str, slices: list[int], number: int) -> Tensor:
+    """The keys (n), int64, of slices of one case in pass ``number`` from 0."""
+    return slice_keys(seed, _PASS_EPOCH, case_id, slices, copy=number)
+
+
+@contextmanager
+def dropout_at_work(network: nn.Module) -> Iterator[None]:
+    """Within it the network is in evaluation but for its keyed dropout, which drops.
+
+    Batch norms keep their statistics. What was training before is training again afterwards.
+    """
+    before = {module: module.training for module in network.modules()}
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, KeyedDropout):
+            module.train()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+class SharedPass:
+    """What all passes over the same images have in common: the maps up to the first dropout.
+
+    ``skips`` are the encoder's maps, the bottleneck last, for other heads of the network. To be
+    made and used within ``dropout_at_work``; raises ValueError where the encoder drops something,
+    so that nothing is shared, or where the decoder drops nothing, so that nothing differs.
+    """
+
+    def __init__(self, network: UNet, images: Tensor) -> None:
+        if any(map(_drops, network.encoder.dropouts)):
+            raise ValueError("the encoder drops maps: its part of the passes cannot be shared")
+        self.decoder = network.decoder
+        at_work = [level for level, drop in enumerate(self.decoder.dropouts) if _drops(drop)]
+        if not at_work:
+            raise ValueError("no dropout of the decoder is at work: every pass would be the same")
+        self.first = at_work[0]
+        self.skips: list[Tensor] = network.encoder(images)
+        maps = self.skips[-1]
+        for level in range(self.first + 1):
+            maps = self.decoder.rise(level, maps, self.skips)
+        self.maps = maps
+        # Gates weigh the encoder's maps by those from below: then nothing of a later level is
+        # shared.
+        later = [] if self.decoder.gates else range(self.first + 1, len(self.decoder.stages))
+        self.of_skips = {level: self._of_skip(level) for level in later}
+
+    def logits(self, keys: Tensor) -> Tensor:
+        """Logits (n, outputs, ...) at full resolution of the pass with ``keys`` (n).
+
+        Equal, but for rounding, to a whole pass of the network with the same keys.
+        """
+        maps = self.decoder.dropouts[self.first](self.maps, keys)
+        for level in range(self.first + 1, len(self.decoder.stages)):
+            maps = self.decoder.dropouts[level](self._rise(level, maps), keys)
+        logits: Tensor = self.decoder.seg_layers[str(len(self.decoder.stages) - 1)](maps)
+        return logits
+
+    def _of_skip(self, level: int) -> Tensor:
+        """What the first convolution of a level makes of the encoder's maps, with its bias."""
+        skip = self.skips[-2 - level]
+        conv = self._units(level)[0].conv
+        return _convolved(conv, skip, slice(-skip.shape[1], None), biased=True)
+
+    def _rise(self, level: int, maps: Tensor) -> Tensor:
+        if level not in self.of_skips:
+            return self.decoder.rise(level, maps, self.skips)
+        enlarged = self.decoder.transpconvs[level](maps)
+        first, *others = self._units(level)
+        below = _convolved(first.conv, enlarged, slice(enlarged.shape[1]), biased=False)
+        maps = first.activation(first.norm(below + self.of_skips[level]))
+        for unit in others:
+            maps = unit(maps)
+        return maps
+
+    def _units(self, level: int) -> list[ConvolutionUnit]:
+        stack = self.decoder.stages[level]
+        units = list(stack.convs) if isinstance(stack, ConvolutionStack) else []
+        return [unit for unit in units if isinstance(unit, ConvolutionUnit)]
+
+
+def _convolved(conv: nn.Module, maps: Tensor, channels: slice, *, biased: bool) -> Tensor:
+    """Maps through those ``channels`` of a convolution that keeps their size."""
+    weight, bias = (
+        conv.get_parameter("weight")[:, channels],
+        conv.get_parameter("bias") if biased else None,
+    )
+    padding = tuple(size // 2 for size in weight.shape[2:])
+    convolve = F.conv2d if maps.ndim == 4 else F.conv3d
+    convolved: Tensor = convolve(maps, weight, bias, padding=padding)
+    return convolved
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, KeyedDropout) and module.training and module.share > 0
+
+
+@torch.no_grad()
+def monte_carlo_logits(network: UNet, images: Tensor, keys: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Logits (n, outputs, ...) of one pass for each of ``keys`` (n), one after the other.
+
+    ``images`` (n, channels, ...) are on the network's device; the keys are brought there. Only one
+    pass is in memory at a time. Raises ValueError as ``SharedPass`` does.
+    """
+    with dropout_at_work(network):
+        shared = SharedPass(network, images)
+        for of_pass in keys:
+            yield shared.logits(of_pass.to(images.device))
