@@ -128,6 +128,19 @@ TITLES = {
         "time of HD95 and surface Dice on one large pair of masks in memory. MONAI's own HD95 and "
         "surface Dice are of another definition.",
     ),
+    "survival_metrics": Text(
+        "Survival",
+        "Cox's regression, C-indices, AUC, Brier scores, baseline hazard, Kaplan-Meier and "
+        "log-rank beside lifelines and scikit-survival on the four tables of patients that come "
+        "with them: the largest difference of any number. The time of a C-index of simulated "
+        "patients, and of a draw of its bootstrap, for which the peers need one more index.",
+    ),
+    "monte_carlo_passes": Text(
+        "Monte Carlo passes",
+        "Thirty passes of dropout through a U-Net that share what comes before it, and what later "
+        "levels make of the encoder's maps, in multiples of thirty whole passes; and by how much "
+        "their logits differ, beside the largest.",
+    ),
     "laptop": Text(
         "The preset `laptop`",
         "The whole `medtool train brainmet --preset laptop` on 40 studies, extrapolated.",

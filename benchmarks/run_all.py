@@ -1,12 +1,12 @@
 """Every benchmark one after the other, then docs/benchmarks.md: this is ``make bench``.
 
     python benchmarks/run_all.py [--quick] [--only NAME ...] [--peers DIR] [--plugins DIR]
-                                 [--metric-peers DIR] [--hippocampus DIR]
+                                 [--metric-peers DIR] [--survival-peers DIR] [--hippocampus DIR]
 
 A benchmark that fails stops no other: which ones failed, and which targets were missed, is said at
 the end. Takes some three hours on two cores. The peers live in environments of their own
-(benchmarks/requirements.txt, requirements-dicom.txt, requirements-metrics.txt); what is not
-installed is not compared, and the page says so.
+(benchmarks/requirements.txt, requirements-dicom.txt, requirements-metrics.txt,
+requirements-survival.txt); what is not installed is not compared, and the page says so.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def words_for(name: str, options: argparse.Namespace) -> list[str]:
         words += ["--plugins", str(options.plugins)]
     if name == "surface_metrics" and options.metric_peers is not None:
         words += ["--peers", str(options.metric_peers)]
+    if name == "survival_metrics" and options.survival_peers is not None:
+        words += ["--peers", str(options.survival_peers)]
     if name in WITH_HIPPOCAMPUS and options.hippocampus is not None:
         words += ["--hippocampus", str(options.hippocampus)]
     return words
@@ -75,6 +77,9 @@ def main() -> int:
     parser.add_argument("--plugins", type=Path, help="folder with pydicom's decoder plugins")
     parser.add_argument(
         "--metric-peers", type=Path, help="environment with surface-distance, MONAI"
+    )
+    parser.add_argument(
+        "--survival-peers", type=Path, help="environment with lifelines, scikit-survival"
     )
     parser.add_argument("--hippocampus", type=Path, help="MSD's Hippocampus set, or a part of it")
     options = parser.parse_args()

@@ -13,17 +13,14 @@ which is less work. All take turns.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from peer_process import PeerProcess, peers_at
 from results import Row, begin, best_in_turn, work_folder
 
 # Least ratios over (surface-distance, MONAI).
@@ -128,51 +125,20 @@ def real_pairs(data: Path, count: int) -> Iterator[tuple[str, Pair]]:
             yield "real masks", (shifted, mask, (z_mm, y_mm, x_mm))
 
 
-class Peers:
-    """The process in which the peers compute; one pair at a time is loaded there."""
-
-    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
-        self._process, self._folder = process, folder
-        self.versions: dict[str, str] = self._answer()
-
-    def load(self, pair: Pair) -> None:
-        """Hand a pair over, by a file."""
-        path = self._folder / "pair.npz"
-        np.savez(path, prediction=pair[0], reference=pair[1], spacing_mm=pair[2])
-        self.ask({"load": str(path)})
-
-    def ask(self, question: dict[str, Any]) -> Any:
-        """One question, one answer."""
-        if self._process.stdin is None:
-            raise SystemExit("the peers have no input")
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise SystemExit("the peers ended without an answer")
-        return json.loads(line)
+def load(peers: PeerProcess, pair: Pair, folder: Path) -> None:
+    """Hand a pair over, by a file; one at a time is loaded there."""
+    path = folder / "pair.npz"
+    np.savez(path, prediction=pair[0], reference=pair[1], spacing_mm=pair[2])
+    peers.ask({"load": str(path)})
 
 
-@contextmanager
-def peers_at(environment: Path, folder: Path) -> Iterator[Peers]:
-    """The peers of a virtual environment, ended at the end."""
-    command = [environment / "bin" / "python", Path(__file__).parent / "surface_peers.py"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield Peers(process, folder)
-
-
-def compared(peers: Peers, pairs: Iterator[tuple[str, Pair]]) -> list[Row]:
+def compared(peers: PeerProcess, pairs: Iterator[tuple[str, Pair]], folder: Path) -> list[Row]:
     """The largest difference of any number, by kind of masks."""
     largest: dict[str, dict[str, float]] = {}
     count: dict[str, int] = {}
     for kind, pair in pairs:
         count[kind] = count.get(kind, 0) + 1
-        peers.load(pair)
+        load(peers, pair, folder)
         row = ours(pair)
         for name, value in peers.ask({"numbers": TOLERANCE_MM}).items():
             apart = abs(row[name.split()[1]] - value) / max(1.0, abs(value))
@@ -190,11 +156,11 @@ def compared(peers: Peers, pairs: Iterator[tuple[str, Pair]]) -> list[Row]:
     ]
 
 
-def timed(peers: Peers | None, pair: Pair, *, quick: bool) -> list[Row]:
+def timed(peers: PeerProcess | None, pair: Pair, folder: Path, *, quick: bool) -> list[Row]:
     """Seconds of each side on the large pair, and the ratios."""
     sides: dict[str, Callable[[], object]] = {"medtool": partial(ours_timed, pair)}
     if peers is not None:
-        peers.load(pair)
+        load(peers, pair, folder)
         for name in TARGETS:
             question = {"time": name, "tolerance_mm": TOLERANCE_MM}
             sides[name] = partial(peers.ask, question)
@@ -229,16 +195,17 @@ def main() -> int:
     run = begin("surface_metrics", __doc__, ("numpy", "scipy"), add_options)
     options = run.options
     pair = large_pair(QUICK_SHAPE if options.quick else SHAPE)
-    if not (options.peers / "bin" / "python").exists():
-        rows = timed(None, pair, quick=options.quick)
-        return run.finish(rows, notes=["The peers are not installed: nothing was compared."])
-    with work_folder() as work, peers_at(options.peers, work) as peers:
-        notes = [", ".join(f"{name} {version}" for name, version in peers.versions.items()) + "."]
-        if not (options.data / "hippocampus").is_dir():
-            notes.append("Real masks were not compared: there are none here.")
-        rows = compared(peers, all_pairs(options.data, quick=options.quick))
-        rows += timed(peers, pair, quick=options.quick)
-    return run.finish(rows, notes=notes)
+    with work_folder() as work:
+        if not (options.peers / "bin" / "python").exists():
+            rows = timed(None, pair, work, quick=options.quick)
+            return run.finish(rows, notes=["The peers are not installed: nothing was compared."])
+        with peers_at(options.peers, "surface_peers.py") as peers:
+            notes = [peers.said()]
+            if not (options.data / "hippocampus").is_dir():
+                notes.append("Real masks were not compared: there are none here.")
+            rows = compared(peers, all_pairs(options.data, quick=options.quick), work)
+            rows += timed(peers, pair, work, quick=options.quick)
+            return run.finish(rows, notes=notes)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,16 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # What the benchmarks share, and what runs them.
-NOT_MEASURING = {"cohort", "nnunet_peer", "page", "results", "run_all", "surface_peers"}
+NOT_MEASURING = {
+    "cohort",
+    "nnunet_peer",
+    "page",
+    "peer_process",
+    "results",
+    "run_all",
+    "surface_peers",
+    "survival_peers",
+}
 # These ask an index of packages, which a test must not need; tests/rules/test_install.py tests
 # what they measure with a wheelhouse.
 ASK_AN_INDEX = {"install_size", "resolve"}

@@ -13,7 +13,16 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 
 
-NOT_MEASURING = {"cohort", "nnunet_peer", "page", "results", "run_all", "surface_peers"}
+NOT_MEASURING = {
+    "cohort",
+    "nnunet_peer",
+    "page",
+    "peer_process",
+    "results",
+    "run_all",
+    "surface_peers",
+    "survival_peers",
+}
 
 
 def documents() -> dict[str, dict]:
