@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medtool.core.errors import UsageError
-from medtool.score.sample import FloatArray, PatientSample
-from medtool.score.uncertainty import as_probabilities
+from medtool.score.sample import FloatArray, PatientSample, check_probabilities
 
 # Added to volumes before their logarithm, so that a missed lesion is an error of finite size.
 VOLUME_OFFSET_ML = 1.0
@@ -63,7 +62,7 @@ class PresenceSets:
 
         Both: not to be told; none: unlike anything in the calibration part.
         """
-        present = as_probabilities(probability)
+        present = check_probabilities(probability)
         scores = np.stack([present, 1.0 - present], axis=-1)
         return scores <= np.asarray(self.quantiles)
 
@@ -81,7 +80,7 @@ def calibrate_presence(
     ``by_class`` promises the coverage for the absent and for the present alone (Mondrian); it
     needs enough patients of both, or the sets hold everything.
     """
-    chance, truth = as_probabilities(probability), np.asarray(present, dtype=np.bool_)
+    chance, truth = check_probabilities(probability), np.asarray(present, dtype=np.bool_)
     scores = np.where(truth, 1.0 - chance, chance)
     if not by_class:
         quantile = conformal_quantile(worst_of_patients(sample, scores), risk)

@@ -106,11 +106,13 @@ def binary_sample(
     return BinarySample(whose.patient, whose.patients, truth, values)
 
 
-def check_probabilities(scores: FloatArray) -> None:
-    """Raise UsageError where a value is no probability: calibration would mean nothing."""
-    if scores.size and (scores.min() < 0.0 or scores.max() > 1.0):
+def check_probabilities(scores: ArrayLike) -> FloatArray:
+    """Scores as numbers; raises UsageError where one is no probability, which means nothing."""
+    values = np.asarray(scores, dtype=np.float64)
+    if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):
         raise UsageError(
             "A prediction is no probability.",
-            met=f"values from {scores.min():g} to {scores.max():g}",
+            met=f"values from {values.min():g} to {values.max():g}",
             wanted="values between 0 and 1",
         )
+    return values

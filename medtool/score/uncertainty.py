@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import xlogy
 
@@ -140,15 +140,3 @@ def mean_by_lesion(uncertainty: AnyFloats, lesions: NDArray[np.integer[Any]]) ->
 def mean_within(uncertainty: AnyFloats, mask: Mask) -> float:
     """Mean uncertainty of a case over ``mask``, its prediction; NaN where that is empty."""
     return float(uncertainty[mask].mean(dtype=np.float64)) if mask.any() else float("nan")
-
-
-def as_probabilities(values: ArrayLike) -> FloatArray:
-    """Values as float64; raises UsageError where one is no probability."""
-    found = np.asarray(values, dtype=np.float64)
-    if not ((found >= 0.0) & (found <= 1.0)).all():
-        raise UsageError(
-            "A value is no probability.",
-            met=f"values from {found.min():g} to {found.max():g}",
-            wanted="numbers between 0 and 1",
-        )
-    return found

@@ -16,8 +16,8 @@ from medtool.core.errors import UsageError
 from medtool.score.calibration import BinSums, bin_sums, expected_gap
 from medtool.score.overlap import Mask
 from medtool.score.ranking import auroc, average_precision, divide
-from medtool.score.sample import BinarySample, FloatArray
-from medtool.score.uncertainty import AnyFloats, as_probabilities, region_near
+from medtool.score.sample import BinarySample, FloatArray, check_probabilities
+from medtool.score.uncertainty import AnyFloats, region_near
 
 VOXEL_RULE = (
     "voxels within 5 mm of truth or prediction; 10 equal bins of the foreground's probability, "
@@ -62,7 +62,7 @@ def voxel_quality(
         auroc=auroc(sample),
         average_precision=average_precision(sample) if sample.positives else float("nan"),
         correlation=spearman(doubt, wrong),
-        bins=bin_sums(as_probabilities(probability[near]), reference[near]),
+        bins=bin_sums(check_probabilities(probability[near]), reference[near]),
     )
 
 

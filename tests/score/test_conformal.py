@@ -143,3 +143,9 @@ def test_an_interval_by_hand() -> None:
 def test_what_is_no_volume_is_refused(volume) -> None:
     with pytest.raises(UsageError, match="no volume"):
         calibrate_volumes(patients(1), [volume], [1.0], 0.1)
+
+
+@pytest.mark.parametrize("chance", [1.5, -0.1, math.nan])
+def test_what_is_no_probability_is_refused(chance) -> None:
+    with pytest.raises(UsageError, match="no probability"):
+        calibrate_presence(patients(2), [0.5, chance], [True, False], 0.1)
