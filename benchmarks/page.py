@@ -145,6 +145,13 @@ TITLES = {
         "The preset `laptop`",
         "The whole `medtool train brainmet --preset laptop` on 40 studies, extrapolated.",
     ),
+    "heart_mr": Text(
+        "Cardiac MR, one patient left out at a time",
+        "The task heart with its preset `small` on 41 frames of four patients with an expert's "
+        "outline of the left ventricle: each fold learns from two patients, chooses its epoch by a "
+        "third and is scored on the fourth. Beside it the best threshold on brightness, chosen on "
+        "the other patients.",
+    ),
     "demo_minutes": Text(
         "The demo: time",
         "The whole command `medtool demo brainmet`: cohort, check, preprocess, train, infer, "
