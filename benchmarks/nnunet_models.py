@@ -26,11 +26,13 @@ import numpy as np
 from nnunet_peer import FOLDERS, PEERS, ask, dataset_name, peer_python
 from results import Row, begin, work_folder
 
-CASES, TEST_CASES = 8, 2
+CASES, TEST_CASES = 8, 1
 FOLDS = (0, 1)
 # Steps of each training: enough that answers are no noise.
 STEPS = 20
-# nnU-Net's sums are in 16 bits: of two labels that are nearly as likely it may take the other.
+# nnU-Net's sums are in 16 bits: of two labels that are nearly as likely it may take the other. At
+# the corners of an image, where its weights are the smallest numbers of that type, its logits are
+# rounded to whole numbers.
 MOST_SOFTMAX_DIFFERENCE = 1e-4
 LEAST_SAME_SHARE = 0.9999
 
@@ -63,7 +65,7 @@ MODELS = (
         "residual in 2D, regions, two channels",
         "nnUNetPlannerResEncM",
         "2d",
-        0.05,
+        0.1,
         ("MR", "noNorm"),
         {"background": 0, "whole": [1, 2], "nodule": [2], "ignore": 3},
         (1, 2),
@@ -125,8 +127,15 @@ def rows_of(model: Model, python: Path, folder: Path) -> list[Row]:
     labels = len(np.unique(_voxels(there / names[0])))
     rows = [
         Row(
-            f"{model.name}: largest difference of the softmax on the same prepared image",
-            *_softmax_difference(checkpoint, there),
+            f"{model.name}: largest difference of the softmax, nnU-Net's sums in 32 bits",
+            _softmax_difference(checkpoint, there, "exact"),
+            "",
+            most=MOST_SOFTMAX_DIFFERENCE,
+        ),
+        Row(
+            f"{model.name}: largest difference of the softmax, nnU-Net as it is",
+            _softmax_difference(checkpoint, there, "logits"),
+            "",
         ),
         Row(
             f"{model.name}: share of voxels with nnU-Net's label, its sums in 32 bits",
@@ -198,7 +207,7 @@ def _probabilities(logits: Any, *, regions: bool) -> Any:
     return expit(logits) if regions else softmax(logits, axis=0)
 
 
-def _softmax_difference(checkpoint: Path, there: Path) -> tuple[float, str]:
+def _softmax_difference(checkpoint: Path, there: Path, kind: str) -> float:
     """On nnU-Net's own prepared image: what both networks make of it, window by window."""
     from medtool.predict.model import load_model
     from medtool.predict.sliding_window import Windows, sliding_window, whole_logits
@@ -207,18 +216,18 @@ def _softmax_difference(checkpoint: Path, there: Path) -> tuple[float, str]:
     model = load_model(checkpoint, device="cpu", precision="32")
     settings = model.members[0].task.settings
     network = MeanNetwork(member.network for member in model.members)
+    regions = bool(settings.data.regions_order)
     largest = 0.0
     for file in sorted(there.glob("prepared_*.npy")):
         windows = Windows(tuple(settings.model.patch_size_vox))
         slabs = sliding_window(
             network, np.load(file), windows, device=model.device, arithmetic=model.autocast
         )
-        regions = bool(settings.data.regions_order)
         ours = _probabilities(whole_logits(slabs), regions=regions)
-        theirs = np.load(there / file.name.replace("prepared", "logits")).astype(np.float32)
+        theirs = np.load(there / file.name.replace("prepared", kind)).astype(np.float32)
         difference = np.abs(ours - _probabilities(theirs, regions=regions))
         largest = max(largest, float(difference.max()))
-    return largest, ""
+    return largest
 
 
 # --- nnU-Net's side -----------------------------------------------------------------------
@@ -308,6 +317,9 @@ def _peer_predict(model: str, sources: str, output: str) -> bool:
         return compute_gaussian(*sizes, **{**options, "dtype": torch.float32})
 
     prediction.compute_gaussian, torch.half = gaussian, torch.float32
+    for file in sorted(Path(output).glob("prepared_*.npy")):
+        logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(np.load(file)))
+        np.save(file.with_name(file.name.replace("prepared", "exact")), logits.numpy())
     for case in cases:
         name = Path(case[0]).name.removesuffix("_0000" + ending)
         exact = Path(output) / "exact"

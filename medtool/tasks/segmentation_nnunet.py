@@ -250,3 +250,5 @@ def _notes(found: ForeignCheckpoint, configuration: Configuration) -> Iterator[s
     if found.mirror_axes and set(found.mirror_axes) != axes:
         mirrored = ", ".join(map(str, found.mirror_axes))
         yield f"nnU-Net mirrors this model along the axes {mirrored} only; infer.mirror would all."
+    if not found.mirror_axes:
+        yield "It was trained without mirroring: answer without it, as is the default."

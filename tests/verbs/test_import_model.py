@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from medtool_segment.demo import draw_case, write_dataset
 from nnunet_folder import (
     PLAIN,
     RESIDUAL,
@@ -35,6 +36,7 @@ from medtool.data.nifti_writer import write_nifti
 from medtool.nets.unet import UNet
 from medtool.predict.model import load_model
 from medtool.verbs.doctor import prove
+from medtool.verbs.evaluate import EvaluateOptions, evaluate
 from medtool.verbs.import_model import ImportOptions, import_model
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.inspect_checkpoint import inspect_checkpoint
@@ -174,6 +176,33 @@ def test_the_checkpoint_says_where_it_is_from_and_is_whole(tmp_path: Path) -> No
     text = "\n".join(inspection_lines(inspect_checkpoint(header.path)))
     assert "2 models that answer together: fold_0, fold_1" in text
     assert "nnUNetTrainerNoMirroring" in text
+
+
+def test_an_imported_model_is_evaluated_like_any_other(tmp_path: Path) -> None:
+    networks = {f"fold_{n}": random_network(seed=n) for n in range(2)}
+    folder = write_model_folder(
+        tmp_path / "model", networks, dataset=dataset_document(synthetic=True)
+    )
+    write_dataset(tmp_path / "data", seed=1, cases=2)
+    checkpoint = imported(folder, tmp_path)
+    found = evaluate(
+        EvaluateOptions(
+            subjects=(),
+            checkpoints=(checkpoint,),
+            data=tmp_path / "data",
+            output=tmp_path / "evaluation",
+            run=RunOptions(workers=0, device="cpu"),
+        )
+    )
+    dices = []
+    for number in range(2):
+        _, truth, _ = draw_case(1, number)
+        (file,) = (tmp_path / "evaluation").rglob(f"masks/demo_{number:03d}.nii.gz")
+        mask = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        both = np.count_nonzero((mask == 1) & (truth == 1))
+        dices.append(2 * both / (np.count_nonzero(mask == 1) + np.count_nonzero(truth == 1)))
+    value = found.evaluated[0].scores.metrics["dice.organ"].value
+    assert value == pytest.approx(np.mean(dices))
 
 
 def test_the_best_checkpoints_and_single_folds_are_there_for_the_asking(tmp_path: Path) -> None:
