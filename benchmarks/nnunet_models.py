@@ -311,10 +311,10 @@ def _peer_predict(model: str, sources: str, output: str) -> bool:
         logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
         np.save(Path(output) / f"logits_{number}.npy", logits.numpy())
 
-    # The same once more, but for sums in 32 bits where nnU-Net has 16.
+    # The same once more with nnU-Net's own weights, but sums in 32 bits where it has 16.
     @functools.lru_cache
     def gaussian(*sizes: Any, **options: Any) -> Any:
-        return compute_gaussian(*sizes, **{**options, "dtype": torch.float32})
+        return compute_gaussian(*sizes, **options).float()
 
     prediction.compute_gaussian, torch.half = gaussian, torch.float32
     for file in sorted(Path(output).glob("prepared_*.npy")):
