@@ -18,7 +18,6 @@ from medtool.core.randomness import generator
 from medtool.core.records import Batch, Case, ExampleKey
 from medtool.data.cache import read_prepared
 from medtool.data.segmentation_preparation import locations_name
-from medtool.nets.dropout import slice_keys
 from medtool.tasks.classifying_classes import lesion_ids, organ_ids
 from medtool.tasks.segmentation_examples import Patch, PatchExamples
 
@@ -40,7 +39,6 @@ class ClassifiedPatch(Patch):
 
     number: int
     true_masks: bool
-    dropout_key: torch.Tensor
 
 
 class ClassifiedPatchExamples(PatchExamples):
@@ -68,9 +66,9 @@ class ClassifiedPatchExamples(PatchExamples):
         return ClassifiedPatch(
             image=patch.image,
             label=patch.label,
+            dropout_key=patch.dropout_key,
             number=self._numbers[key.index] if self._shows_class(key.index, patch) else NO_CLASS,
             true_masks=self._training and bool(draw < train.true_mask_share),
-            dropout_key=slice_keys(key.seed, key.epoch, case_id, [0], key.copy)[0],
         )
 
     def _shows_class(self, index: int, patch: Patch) -> bool:
@@ -104,13 +102,12 @@ class ClassifiedPatchExamples(PatchExamples):
     def collate(
         self, samples: Sequence[Patch], cases: Sequence[Case], seed: int, epoch: int
     ) -> Batch:
-        """As of patches, with ``class`` (n), ``true_masks`` (n) and ``keys`` (n) of the dropout."""
+        """As of patches, with ``class`` (n) and ``true_masks`` (n)."""
         batch = super().collate(samples, cases, seed, epoch)
         own = [sample for sample in samples if isinstance(sample, ClassifiedPatch)]
         tensors: dict[str, Any] = {
             **batch.tensors,
             "class": torch.tensor([sample.number for sample in own]),
             "true_masks": torch.tensor([sample.true_masks for sample in own]),
-            "keys": torch.stack([sample.dropout_key for sample in own]),
         }
         return Batch(tensors, batch.cases, seed, epoch, batch.training)

@@ -23,6 +23,7 @@ from medtool.data.patches import patch_start, read_patch
 from medtool.data.segmentation_preparation import OUTSIDE, locations_name
 from medtool.nets.augment.recipe import apply_changes, draw_changes, nnunet_recipe
 from medtool.nets.augment.spatial import source_size_vox
+from medtool.nets.dropout import slice_keys
 from medtool.tasks.segmentation_labels import structures
 
 if TYPE_CHECKING:
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch: ``image`` (channels, ...) and ``label`` (...), of the planned patch size."""
+    """One patch: ``image`` (channels, ...) and ``label`` (...), of the planned patch size.
+
+    ``dropout_key`` (int64) decides what dropout drops.
+    """
 
     image: Tensor
     label: Tensor
+    dropout_key: Tensor
 
 
 class PatchExamples(Dataset[Patch]):
@@ -69,6 +74,11 @@ class PatchExamples(Dataset[Patch]):
         return len(self._paths)
 
     def __getitem__(self, key: ExampleKey) -> Patch:
+        image, label = self._image_and_label(key)
+        case_id = self._case_ids[key.index]
+        return Patch(image, label, slice_keys(key.seed, key.epoch, case_id, [0], key.copy)[0])
+
+    def _image_and_label(self, key: ExampleKey) -> tuple[Tensor, Tensor]:
         case_id, settings = self._case_ids[key.index], self._settings
         if not self._training:
             rng = generator("validation-patch", key.seed, case_id)
@@ -80,12 +90,15 @@ class PatchExamples(Dataset[Patch]):
         changes = draw_changes(rng, self._recipe)
         source = source_size_vox(self._size, changes.matrix)
         wide = self._patch(key.index, rng, source, foreground=foreground)
-        return Patch(*apply_changes(wide.image, wide.label, changes, self._recipe))
+        return apply_changes(*wide, changes, self._recipe)
 
     def _patch(
         self, index: int, rng: np.random.Generator, size: Sequence[int], *, foreground: bool
-    ) -> Patch:
-        """A patch of ``size`` around a drawn voxel; what lies outside is 0 and ``OUTSIDE``."""
+    ) -> tuple[Tensor, Tensor]:
+        """Image and label of a patch of ``size`` around a drawn voxel.
+
+        What lies outside is 0, and ``OUTSIDE`` in the label.
+        """
         path = self._paths[index]
         shape = tuple(read_prepared(path, names=()).facts["prepared_size_vox"])
         centre = self._centre(index, rng, shape, foreground=foreground)
@@ -97,7 +110,7 @@ class PatchExamples(Dataset[Patch]):
         start = [s - (n - m) // 2 for s, n, m in zip(inner, wide, final, strict=True)]
         image = read_patch(path, "image", start, wide, shape, channels=True, fill=0.0)
         label = read_patch(path, "label", start, wide, shape, channels=False, fill=OUTSIDE)
-        return Patch(
+        return (
             torch.from_numpy(image.reshape(image.shape[0], *size)),
             torch.from_numpy(label.reshape(size)),
         )
@@ -122,9 +135,12 @@ class PatchExamples(Dataset[Patch]):
     def collate(
         self, samples: Sequence[Patch], cases: Sequence[Case], seed: int, epoch: int
     ) -> Batch:
-        """Patches of several cases as one batch: images (n, channels, ...), labels (n, ...)."""
+        """Patches of several cases as one batch: images (n, channels, ...), labels (n, ...), and
+        the keys (n) of the dropout.
+        """
         tensors: dict[str, Any] = {
             "image": torch.stack([sample.image for sample in samples]),
             "label": torch.stack([sample.label.long() for sample in samples]),
+            "keys": torch.stack([sample.dropout_key for sample in samples]),
         }
         return Batch(tensors, tuple(cases), seed, epoch, self._training)

@@ -98,7 +98,7 @@ def patch_losses(
 ) -> dict[str, Tensor]:
     """``loss``: the preset's, over all resolutions that the network answers in."""
     labels = targets(settings.data, batch.tensors["label"])
-    answer = network(batch.tensors["image"])
+    answer = network(batch.tensors["image"], batch.tensors["keys"])
     return {"loss": all_resolutions(settings, answer, labels)}
 
 

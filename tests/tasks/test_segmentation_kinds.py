@@ -144,6 +144,14 @@ def test_slices_of_volumes(tmp_path: Path) -> None:
     answered(tmp_path, result)
 
 
+def test_dropout_and_attention_gates(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", PLAIN)
+    options = ("model.dropout=0.3", "model.attention_gates=true")
+    result = learned(tmp_path, *network(3), *options)
+    assert read_header(result.checkpoint).document["preset"]["model"]["dropout"] == 0.3
+    answered(tmp_path, result)
+
+
 def test_a_low_resolution_of_large_volumes(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", PLAIN, size=LARGE)
     planned = ('data.preparation.configuration="3d_lowres"', SMALL_MEMORY)
