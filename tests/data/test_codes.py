@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import medtool.data
+import medtool.tasks
 from medtool.data.codes import CACHE_CODES, CASE_CODES, COHORT_CODES, DATASET_CODES, IMAGE_CODES
+from medtool.dicom.codes import CODES as DICOM_CODES
 
-SOURCES = "\n".join(
-    file.read_text()
-    for file in Path(medtool.data.__file__).parent.glob("*.py")
-    if file.name != "codes.py"
-)
+
+def sources_of(layer: ModuleType) -> str:
+    folder = Path(str(layer.__file__)).parent
+    return "\n".join(f.read_text() for f in folder.glob("*.py") if f.name != "codes.py")
+
+
+def findings_in(sources: str) -> set[str]:
+    given = set(re.findall(r'Finding\(\s*"([a-z-]+)"', sources))
+    given |= set(re.findall(r'_about_rows\("([a-z-]+)"', sources))
+    return given | set(re.findall(r'RefusedStudy\([^"]*"", "([a-z-]+)"', sources))
+
+
+OWN = sources_of(medtool.data)
+# What tasks say of the same data, they say in the words of the same tables.
+SOURCES = OWN + sources_of(medtool.tasks)
 
 
 def test_findings_are_in_the_table() -> None:
-    given = set(re.findall(r'Finding\(\s*"([a-z-]+)"', SOURCES))
-    given |= set(re.findall(r'_about_rows\("([a-z-]+)"', SOURCES))
-    given |= set(re.findall(r'RefusedStudy\([^"]*"", "([a-z-]+)"', SOURCES))
-    given |= {f"{what}-by-pattern" for what in ("patient", "label")}
-    assert given <= {*COHORT_CODES, *DATASET_CODES, *IMAGE_CODES}
-    assert given >= {*COHORT_CODES, *DATASET_CODES}
+    given = findings_in(OWN) | {f"{what}-by-pattern" for what in ("patient", "label")}
+    # What is said of a DICOM object is explained among DICOM's own codes.
+    assert given <= {*COHORT_CODES, *DATASET_CODES, *IMAGE_CODES, *DICOM_CODES}
+    assert given | findings_in(SOURCES) >= {*COHORT_CODES, *DATASET_CODES}
 
 
 def test_codes_of_images_are_used() -> None:
