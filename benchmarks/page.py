@@ -57,7 +57,9 @@ TITLES = {
         "Decoding takes nearly all of the time of compressed series, and both peers call compiled "
         "decoders as we do. Planes decode in parallel, which gives at most a factor of two on two "
         "cores; what goes beyond comes from a faster decoder. JPEG 2000 has the same one on all "
-        "sides (OpenJPEG). HTJ2K is decoded by OpenJPH, about twice as fast on one core as the "
+        "sides (OpenJPEG), and both peers let it work with two threads inside an image: what is "
+        "left to win on two cores is what their threads lose by waiting. HTJ2K is decoded by "
+        "OpenJPH, about twice as fast on one core as the "
         "OpenJPEG of pydicom's plugin, so that beside pydicom two cores give between four and five "
         "at best. Uncompressed, half of our time is the system's, for reading files and for the "
         "volume's fresh memory; a second core hardly shortens it.",
