@@ -31,7 +31,12 @@ from medtool.data.layout_files import image_ending
 from medtool.data.volumes import NIFTI_ENDINGS, VOLUME_ENDINGS, Volume, read_mask, read_volume
 from medtool.dicom.series import Series
 from medtool.tasks.segmentation_labels import MASK, structures
-from medtool.tasks.segmentation_reading import read_series, reference_to, require_declared
+from medtool.tasks.segmentation_reading import (
+    channels_of,
+    read_series,
+    reference_to,
+    require_declared,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,15 +69,7 @@ class ReadSlices:
 
 def read_slices(case: Case, data: PlanarDataSection) -> ReadSlices:
     """Image and mask of a case. Raises CaseRefused with a reason code."""
-    names = data.channels or list(case.inputs)
-    missing = [name for name in names if name not in case.inputs]
-    if missing or not names:
-        raise CaseRefused(
-            "channels-differ",
-            "The case has other channels than the model.",
-            met=", ".join(case.inputs) or "none",
-            wanted=", ".join(names) or "an image",
-        )
+    names = channels_of(case, data)
     with spent_on(READING):
         parts = [_read_image(case.inputs[name], name) for name in names]
         image = parts[0] if len(parts) == 1 else _stacked(parts, names, case.case_id)

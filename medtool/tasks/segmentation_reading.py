@@ -47,8 +47,8 @@ class ReadCase:
     findings: tuple[Finding, ...]
 
 
-def read_case(case: Case, data: SegmentationDataSection) -> ReadCase:
-    """Images and mask of a case. Raises CaseRefused with a reason code."""
+def channels_of(case: Case, data: SegmentationDataSection) -> list[str]:
+    """Names of the channels to read, in order. Raises CaseRefused where the case lacks one."""
     names = data.channels or list(case.inputs)
     missing = [name for name in names if name not in case.inputs]
     if missing or not names:
@@ -58,6 +58,12 @@ def read_case(case: Case, data: SegmentationDataSection) -> ReadCase:
             met=", ".join(case.inputs) or "none",
             wanted=", ".join(names) or "an image",
         )
+    return names
+
+
+def read_case(case: Case, data: SegmentationDataSection) -> ReadCase:
+    """Images and mask of a case. Raises CaseRefused with a reason code."""
+    names = channels_of(case, data)
     with spent_on(READING):
         volumes = [_read_input(case.inputs[name]) for name in names]
         mask = _read_mask(case, data)
