@@ -54,6 +54,19 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What became of a patient: days from the scan to the event, or to the end of follow-up.
+
+    ``stratum`` names whom the patient may be compared with, such as those of one centre; "" where
+    everybody is.
+    """
+
+    time_days: float
+    event: bool
+    stratum: str = ""
+
+
+@dataclass(frozen=True)
 class Case:
     """One study (imaging session) of one patient.
 
@@ -70,6 +83,7 @@ class Case:
     study_date: str = ""
     folder: str = ""
     label: float | None = None
+    outcome: Outcome | None = None
     references: Mapping[str, str] = field(default_factory=dict)
     covariates: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -148,6 +162,7 @@ class Truth:
     case_id: str
     patient_id: str
     label: float | None = None
+    outcome: Outcome | None = None
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     grids: Mapping[str, Grid] = field(default_factory=dict)
 
