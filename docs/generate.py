@@ -39,6 +39,7 @@ from medtool.data.codes import (
 )
 from medtool.dicom.codes import CODES
 from medtool.tasks.bag_codes import STUDY_CODES
+from medtool.tasks.prognosis_codes import OUTCOME_CODES, PET_CT_CODES
 from medtool.verbs import PUBLIC_NAMES
 from medtool.verbs.presets import list_presets
 
@@ -307,6 +308,8 @@ CODE_TABLES: Mapping[str, Mapping[str, str]] = {
     "image": IMAGE_CODES,
     "cache": CACHE_CODES,
     "study": STUDY_CODES,
+    "pet-ct": PET_CT_CODES,
+    "outcome": OUTCOME_CODES,
     "brainmet": _task_codes("brainmet", "STUDY_CODES"),
     "brainmet-slice": _task_codes("brainmet", "SLICE_CODES"),
 }

@@ -17,14 +17,18 @@ from medtool.core.records import Finding
 from medtool.data.dataset_record import LabelScheme, SegmentationDataset
 from medtool.data.json_file import read_json
 from medtool.data.layout_files import from_names
-from medtool.data.manifest_layout import is_segmentation_manifest, read_manifest
+from medtool.data.manifest_layout import (
+    TABLE_ENDINGS,
+    is_segmentation_manifest,
+    is_table,
+    read_manifest,
+)
 from medtool.data.msd_layout import read_msd
 from medtool.data.nnunet_layout import read_nnunet
 from medtool.data.pairs_layout import has_pairs, read_pairs
 
 DESCRIPTION = "dataset.json"
 NNUNET_FOLDERS = "Dataset[0-9][0-9][0-9]_*"
-TABLE_ENDINGS = (".csv", ".tsv")
 LAYOUTS = (
     f"an nnU-Net or MSD data set ({DESCRIPTION}), a manifest CSV with columns image and mask, or "
     "folders images and masks"
@@ -124,8 +128,7 @@ def _recognised(source: Path, labels: LabelScheme | None) -> SegmentationDataset
 
 def _manifests(folder: Path) -> list[Path]:
     """Tables directly in the folder that list images and masks."""
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLE_ENDINGS]
-    return [path for path in tables if path.is_file() and _is_manifest(path)]
+    return [path for path in sorted(folder.iterdir()) if is_table(path) and _is_manifest(path)]
 
 
 def _is_manifest(path: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medtool.core.errors import LabelsError
 from medtool.core.names import nearest_name, safe_file_stem
-from medtool.core.records import Finding, Part
+from medtool.core.records import Finding, Part, RefusedStudy
 from medtool.data.dataset_record import (
     BACKGROUND,
     ImageReference,
@@ -28,6 +28,7 @@ from medtool.data.splits import part_named
 
 IMAGE = "image"
 CHANNEL_PREFIX = "image_"
+TABLE_ENDINGS = (".csv", ".tsv")
 KNOWN_COLUMNS = ("case", "patient", "mask", "label", "part")
 # Faults of one manifest that are shown before the rest is counted.
 FAULTS_SHOWN = 10
@@ -41,10 +42,18 @@ def is_segmentation_manifest(path: Path) -> bool:
     return "mask" in columns and any(_is_image(column) for column in columns)
 
 
-def read_manifest(path: Path, labels: LabelScheme | None) -> SegmentationDataset:
+def is_table(path: Path) -> bool:
+    """Whether a file is named as a table."""
+    return path.is_file() and path.suffix.lower() in TABLE_ENDINGS
+
+
+def read_manifest(
+    path: Path, labels: LabelScheme | None, *, lacking: Mapping[str, str] | None = None
+) -> SegmentationDataset:
     """The data set that a manifest lists; ``labels`` are those that the preset declares.
 
-    Raises LabelsError with every fault of the file.
+    A row without an image in a column of ``lacking`` (in lower case) is refused with the code
+    that stands there, else the manifest is. Raises LabelsError with every fault of the file.
     """
     table = read_foreign_table(path, kind="manifest")
     columns = {column.casefold(): column for column in table.columns}
@@ -57,7 +66,8 @@ def read_manifest(path: Path, labels: LabelScheme | None) -> SegmentationDataset
             wanted="image, or image_NAME for each channel; mask, case, patient where known",
             nearest=nearest_name(IMAGE, columns),
         )
-    cases, faults = _cases(table, images)
+    whole, refused = _without_incomplete(table, lacking or {})
+    cases, faults = _cases(whole, images)
     twice = [name for name, count in Counter(case.case_id for case in cases).items() if count > 1]
     faults += [f"case '{name}' is there twice" for name in twice]
     if faults:
@@ -80,7 +90,26 @@ def read_manifest(path: Path, labels: LabelScheme | None) -> SegmentationDataset
             *([] if labels else [_labels_assumed(path)]),
             *without_masks(cases, path.name),
         ),
+        refused=refused,
     )
+
+
+def _without_incomplete(
+    table: ForeignTable, lacking: Mapping[str, str]
+) -> tuple[ForeignTable, tuple[RefusedStudy, ...]]:
+    """The table without rows that lack an image of ``lacking``, and these rows as refused."""
+    kept, refused = [], []
+    for row in table.rows:
+        cells = {name.casefold(): cell.strip() for name, cell in row.cells.items()}
+        codes = [code for column, code in lacking.items() if not cells.get(column)]
+        if codes:
+            name = cells.get("case") or f"line {row.line}"
+            text = f"Line {row.line} of {table.path.name} names no such image."
+            patient = cells.get("patient") or name
+            refused.append(RefusedStudy(name, patient, "", codes[0], text))
+        else:
+            kept.append(row)
+    return replace(table, rows=tuple(kept)), tuple(refused)
 
 
 def _is_image(column: str) -> bool:

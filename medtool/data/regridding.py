@@ -7,7 +7,8 @@ overshoots: a spline makes negative uptake beside a hot lesion.
 
 from __future__ import annotations
 
-from math import floor
+from itertools import permutations
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from medtool.core.errors import CaseRefused
 from medtool.core.fields import shared_box_mm
 from medtool.core.geometry import Grid, Triple
-from medtool.data.grids import check_grid, grid_text
+from medtool.data.grids import check_grid, grid_text, same_grid
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -75,12 +76,7 @@ def common_grid(first: Grid, second: Grid, spacing_mm: Triple) -> Grid:
     )
     check_grid(Grid((x, y, z), spacing_mm, first.origin_mm, first.direction), "the new grid")
     if shared is None or min(x, y, z) < 1:
-        raise CaseRefused(
-            "fields-apart",
-            "Two images of one patient have no field of view in common.",
-            met=f"{grid_text(first)}; {grid_text(second)}",
-            wanted="images that show the same part of the patient",
-        )
+        raise _apart(first, second)
     # The first centre, half a step inside the first of the voxels that are laid in the middle.
     start = shared.mean(axis=0) - (np.array([x, y, z]) - 1) / 2 * np.asarray(spacing_mm)
     origin = np.asarray(first.direction).reshape(3, 3) @ start
@@ -89,6 +85,105 @@ def common_grid(first: Grid, second: Grid, spacing_mm: Triple) -> Grid:
         spacing_mm,
         (float(origin[0]), float(origin[1]), float(origin[2])),
         first.direction,
+    )
+
+
+def sliced_grid(pet: Grid, ct: Grid, size_px: tuple[int, int], slice_mm: float = 0.0) -> Grid:
+    """The grid of ``size_px`` (rows, columns) square pixels over what both fields of view share.
+
+    It has the axes of ``pet`` and, where ``slice_mm`` is 0, those slices of it that the other
+    covers. Where the shared field is no square, the grid reaches beyond it along the shorter
+    side. Raises CaseRefused ``fields-apart`` (nothing is shared, or less than a slice).
+    """
+    rows, columns = size_px
+    shared = shared_box_mm(pet, ct)
+    if shared is None:
+        raise _apart(pet, ct)
+    low, high = shared
+    step_mm = max((high[0] - low[0]) / columns, (high[1] - low[1]) / rows)
+    first_mm, count, between_mm = _slices(pet, float(low[2]), float(high[2]), slice_mm)
+    if count < 1:
+        raise _apart(pet, ct)
+    middle = (low + high) / 2
+    start = np.array(
+        [
+            middle[0] - (columns - 1) / 2 * step_mm,
+            middle[1] - (rows - 1) / 2 * step_mm,
+            first_mm,
+        ]
+    )
+    x, y, z = (float(v) for v in np.asarray(pet.direction).reshape(3, 3) @ start)
+    spacing = (float(step_mm), float(step_mm), between_mm)
+    return Grid((columns, rows, count), spacing, (x, y, z), pet.direction)
+
+
+def _slices(pet: Grid, low_mm: float, high_mm: float, slice_mm: float) -> tuple[float, int, float]:
+    """Place of the first slice along the third axis, how many there are, and their step."""
+    if slice_mm:
+        count = floor((high_mm - low_mm) / slice_mm + ROUNDING_VOX)
+        return (low_mm + high_mm) / 2 - (count - 1) / 2 * slice_mm, count, slice_mm
+    step = pet.spacing_mm[2]
+    start = float(np.asarray(pet.direction).reshape(3, 3)[:, 2] @ np.asarray(pet.origin_mm))
+    first = max(0, ceil((low_mm - start) / step - ROUNDING_VOX))
+    last = min(pet.size[2] - 1, floor((high_mm - start) / step + ROUNDING_VOX))
+    return start + first * step, last - first + 1, step
+
+
+def axial(grid: Grid) -> Grid:
+    """The same voxels with their axes in the order and sense that is nearest to L, P, S."""
+    directions = np.asarray(grid.direction, dtype=np.float64).reshape(3, 3)
+    best = max(
+        permutations(range(3)),
+        key=lambda order: sum(abs(directions[axis, order[axis]]) for axis in range(3)),
+    )
+    origin = np.asarray(grid.origin_mm, dtype=np.float64)
+    columns = []
+    for axis, source in enumerate(best):
+        along = directions[:, source]
+        if along[axis] < 0:
+            origin = origin + along * grid.spacing_mm[source] * (grid.size[source] - 1)
+            along = -along
+        columns.append(along)
+    x, y, z = best
+    place = (float(origin[0]), float(origin[1]), float(origin[2]))
+    return Grid(
+        (grid.size[x], grid.size[y], grid.size[z]),
+        (grid.spacing_mm[x], grid.spacing_mm[y], grid.spacing_mm[z]),
+        place,
+        # Without minus zeros, which differ from zeros where they are written down.
+        tuple((np.stack(columns, axis=1) + 0.0).ravel().tolist()),
+    )
+
+
+def labels_on(labels: NDArray[Any], grid: Grid, target: Grid) -> NDArray[np.int16]:
+    """Ids (z, y, x) on ``grid`` at the voxels of ``target``: of each voxel what most of it is.
+
+    Each label is brought there as an image of 0 and 1, averaged where the new voxels are larger,
+    so that volumes are kept; a voxel is background where no half of it is labelled.
+    """
+    if same_grid(grid, target) is None:
+        return labels.astype(np.int16)
+    shares = {
+        int(value): regridded(labels == value, grid, target, outside=0.0)
+        for value in np.unique(labels)
+        if value != 0
+    }
+    out = np.zeros(target.size[::-1], np.int16)
+    most = np.zeros(out.shape, np.float32)
+    for value, share in shares.items():
+        out[share > most] = value
+        np.maximum(most, share, out=most)
+    labelled = sum(shares.values(), np.zeros(out.shape, np.float32))
+    out[labelled < 0.5] = 0
+    return out
+
+
+def _apart(first: Grid, second: Grid) -> CaseRefused:
+    return CaseRefused(
+        "fields-apart",
+        "Two images of one patient have no field of view in common.",
+        met=f"{grid_text(first)}; {grid_text(second)}",
+        wanted="images that show the same part of the patient",
     )
 
 

@@ -11,7 +11,7 @@ from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case
 from medtool.tasks.planar_reading import read_slices
 from medtool.tasks.segmentation_labels import structures
-from medtool.tasks.segmentation_planning import update, with_labels
+from medtool.tasks.segmentation_planning import Data, update, with_labels
 
 if TYPE_CHECKING:
     from medtool.tasks.planar_settings import PlanarDataSection, PlanarSettings
@@ -25,7 +25,7 @@ SCALES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def with_structure(data: PlanarDataSection, structure: str) -> PlanarDataSection:
+def with_structure(data: Data, structure: str) -> Data:
     """The labels as they are, or masks of one ``structure`` where nobody named any."""
     return data if data.label_ids else update(data, label_ids={structure: [1]})
 
@@ -41,11 +41,11 @@ def settled_data(
         data = with_structure(data, structure)
         data = update(data, channels=data.channels or ["image"])
     else:
-        data = update(data, **dict(with_labels(data, dataset)))
-    return _with_output_of_its_own(data)
+        data = with_labels(data, dataset)
+    return with_output_of_its_own(data)
 
 
-def _with_output_of_its_own(data: PlanarDataSection) -> PlanarDataSection:
+def with_output_of_its_own(data: Data) -> Data:
     """One structure has one output and its probability, as a region has: no background."""
     known = structures(data)
     if len(known) != 1 or data.regions_order:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
 
 Part = TypeVar("Part", bound=Section)
+Data = TypeVar("Data", bound="SegmentationDataSection")
 
 # nnU-Net's second network, which sees the answer of the first.
 CASCADE = "3d_cascade_fullres"
@@ -81,9 +82,7 @@ def is_planned(settings: SegmentationSettings) -> bool:
     )
 
 
-def with_labels(
-    data: SegmentationDataSection, dataset: Mapping[str, Any] | None
-) -> SegmentationDataSection:
+def with_labels(data: Data, dataset: Mapping[str, Any] | None) -> Data:
     """Channels and labels of the data set where the preset names none.
 
     Raises UsageError where the two disagree, or neither says.

@@ -1,0 +1,237 @@
+"""The family of tasks that outline disease on PET/CT, rank patients by risk, and doubt themselves.
+
+A segmentation (``medtool.tasks.segmentation``) of two channels, SUV and CT, whose network has a
+head for survival and answers many times with dropout: ``prognosis_find``, ``prognosis_outcomes``,
+``prognosis_reading``, ``prognosis_preparation`` (data), ``prognosis_network``,
+``prognosis_examples``, ``prognosis_learning`` (learning), ``prognosis_predict``,
+``prognosis_answers``, ``prognosis_decide`` (answering), ``prognosis_scores``,
+``prognosis_pictures``, ``prognosis_sections`` (judging). A case without an outcome teaches the
+segmentation alone, one without a mask the survival alone.
+
+torch is imported inside methods only: listing tasks and preparing cases do without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from medtool.core.records import (
+    Batch,
+    Case,
+    Cohort,
+    DeploymentSpec,
+    Finding,
+    Prediction,
+    Prepared,
+    Scores,
+    Section,
+    Source,
+    Truth,
+)
+from medtool.tasks.prognosis_settings import PrognosisSettings
+from medtool.tasks.segmentation import SegmentationTask
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
+
+    from medtool.core.progress import Reporter
+
+
+class PrognosisTask(SegmentationTask):
+    """A PET/CT study in; a mask, a risk and how sure both are out."""
+
+    settings_type = PrognosisSettings
+    layout = (
+        "DICOM studies with a PET and a CT, NIfTI pairs (NAME_suv, NAME_ct), a table manifest.csv "
+        "with columns case, image_pet, image_ct, mask, time_days and event, or the layouts of "
+        "HECKTOR and autoPET"
+    )
+    reference = "mask or outcome"
+    # No plan of nnU-Net's describes these networks.
+    imports = ()
+    exports = ()
+    # What masks show whose labels neither the data set nor the preset names.
+    structure: ClassVar[str] = "tumour"
+
+    settings: PrognosisSettings
+
+    def __init__(self, settings: PrognosisSettings) -> None:
+        super().__init__(settings)
+        from medtool.tasks.prognosis_answers import prognosis_columns
+
+        self.columns = prognosis_columns(settings)
+
+    # --- data -----------------------------------------------------------------------------
+    def find(self, source: Source) -> Cohort:
+        """DICOM studies, NIfTI pairs, manifests and the layouts of HECKTOR and autoPET."""
+        from medtool.tasks.prognosis_find import find_pet_ct
+
+        return find_pet_ct(source, self.settings.data)
+
+    def has_reference(self, case: Case) -> bool:
+        """Whether a mask or an outcome is known."""
+        return super().has_reference(case) or case.outcome is not None
+
+    def informed(self, intake: Mapping[str, Any]) -> PrognosisTask:
+        """The task with the labels that the data set declares, or one of its own."""
+        from medtool.tasks.prognosis_labels import settled_labels
+
+        data = settled_labels(self.settings.data, intake.get("dataset"), self.structure)
+        return type(self)(self.settings.model_copy(update={"data": data}))
+
+    def planned(
+        self,
+        cases: Sequence[Case],
+        *,
+        intake: Mapping[str, Any],
+        folder: Path,
+        workers: int | None = None,
+        reporter: Reporter | None = None,
+    ) -> PrognosisTask:
+        """The task with its labels, and what covariates are like, settled by the data."""
+        from medtool.tasks.prognosis_network import with_known_covariates
+
+        informed = self.informed(intake)
+        return type(self)(with_known_covariates(informed.settings, cases))
+
+    def check(self, case: Case) -> list[Finding]:
+        """What only voxels show: no SUV, no HU, masks that are empty or elsewhere."""
+        from medtool.tasks.prognosis_preparation import check_pet_ct
+
+        return check_pet_ct(case, self.settings.data)
+
+    def prepare(self, case: Case) -> Prepared:
+        """SUV and CT on one grid, and the SUV that is measured. Raises CaseRefused."""
+        from medtool.tasks.prognosis_preparation import prepare_pet_ct
+
+        return prepare_pet_ct(case, self.settings.data)
+
+    def preparation_key(self) -> Mapping[str, Any]:
+        """What every segmentation says, and which structures of DICOM masks are taken."""
+        return {**super().preparation_key(), "structures": dict(self.settings.data.structures)}
+
+    def truth(self, case: Case) -> Truth:
+        """The outcome, and the mask on the grid that answers are given on."""
+        from medtool.tasks.prognosis_reading import read_pet_ct_truth
+
+        return read_pet_ct_truth(case, self.settings.data)
+
+    # --- learning -------------------------------------------------------------------------
+    @property
+    def settles(self) -> bool:
+        """Whether answers for the training part are asked for: a baseline hazard needs them."""
+        return self.settings.train.objectives != "segmentation"
+
+    def network(self) -> nn.Module:
+        """The network of the preset, with random weights."""
+        from medtool.tasks.prognosis_network import build_prognosis_network
+
+        return build_prognosis_network(self.settings)
+
+    def groups(self, network: nn.Module) -> dict[str, list[nn.Module]]:
+        """Encoder, decoder and the head of survival, as far as there are any."""
+        from medtool.tasks.prognosis_network import network_groups
+
+        return network_groups(network)
+
+    def examples(
+        self, cases: Sequence[Case], prepared: Mapping[str, Path], *, training: bool
+    ) -> Dataset[Any]:
+        """Slices or patches of studies; in training drawn and changed at random."""
+        from medtool.tasks.prognosis_examples import StudyExamples
+
+        return StudyExamples(self.settings, cases, prepared, training=training)
+
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """``loss``: that of the masks and that of the outcomes, weighted."""
+        from medtool.tasks.prognosis_learning import study_losses
+
+        return study_losses(self.settings, network, batch)
+
+    def validate(self, network: nn.Module, batch: Batch) -> dict[str, Any]:
+        """Per case: voxels that are right, too many and missing, and the risk."""
+        from medtool.tasks.prognosis_learning import study_facts
+
+        return study_facts(self.settings, network, batch)
+
+    def summarise(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """loss, dice, Harrell's C, and the metric that chooses."""
+        from medtool.tasks.prognosis_learning import summarise_studies
+
+        return summarise_studies(self.settings, facts)
+
+    # --- answering ------------------------------------------------------------------------
+    def predict(self, model: Any, prepared: Prepared, case: Case) -> Prediction:
+        """Mask, uptake, risk, survival and uncertainty of one study."""
+        from medtool.tasks.prognosis_predict import predict_study
+
+        return predict_study(self.settings, model, prepared, case)
+
+    def predict_together(self, model: Any, prepared: Sequence[Prepared], case: Case) -> Prediction:
+        """The same by several models, whose answers differ where the study is hard."""
+        from medtool.tasks.prognosis_predict import predict_study_together
+
+        return predict_study_together(model, prepared, case)
+
+    def companions(self) -> Mapping[str, Path]:
+        """None: studies are looked at whole."""
+        return {}
+
+    def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
+        """The mask and the maps as NIfTI, and the row."""
+        from medtool.tasks.prognosis_answers import write_study
+
+        return write_study(self.settings, prediction, case, folder)
+
+    def restored(self, row: Mapping[str, Any], folder: Path) -> Prediction:
+        """The prediction with its mask and maps read back."""
+        from medtool.tasks.prognosis_answers import read_study
+
+        return read_study(self.settings, row, folder)
+
+    def picture(
+        self, prediction: Prediction, prepared: Prepared, case: Case, folder: Path
+    ) -> list[Path]:
+        """Six panels: CT, PET, reference, answer, uncertainty, and the risk with its interval."""
+        from medtool.tasks.prognosis_pictures import draw_study
+
+        return draw_study(self.settings, prediction, prepared, case, folder)
+
+    def settle(self, answers: Iterable[tuple[Case, Prediction]]) -> Mapping[str, Any]:
+        """The baseline hazard of the training patients, for the checkpoint."""
+        from medtool.tasks.prognosis_decide import settle_study
+
+        return settle_study(self.settings, answers)
+
+    def decide(
+        self, predictions: Sequence[Prediction], truths: Sequence[Truth]
+    ) -> Mapping[str, Any]:
+        """Temperature, conformal quantiles and when a case is to be reviewed."""
+        from medtool.tasks.prognosis_decide import decide_study
+
+        return decide_study(self.settings, predictions, truths)
+
+    def score(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> Scores:
+        """Masks, survival and uncertainty, each where its reference is known."""
+        from medtool.tasks.prognosis_scores import score_prognosis
+
+        return score_prognosis(self.settings, predictions, truths)
+
+    def deployment(self) -> DeploymentSpec:
+        """A prepared slice or patch in; logits and risk out."""
+        from medtool.tasks.prognosis_network import prognosis_deployment
+
+        return prognosis_deployment(self.settings)
+
+    def sections(self, run: Any) -> list[Section]:
+        """Survival, uncertainty, the review list and the baselines of a run."""
+        from medtool.tasks.prognosis_sections import study_sections
+
+        return study_sections(self.settings, run)
+
+    def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
+        """Nothing is planned from images."""
+        return {}
