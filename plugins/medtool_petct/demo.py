@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
+
+from medtool.core.files import replace_text
+from medtool.core.geometry import Grid, Triple
+from medtool.core.progress import Reporter, Silent
+from medtool.core.randomness import generator
+from medtool.data.nifti_writer import write_nifti
 from medtool_petct.demo_body import (
     CAVITY_SHARE,
     LENGTH_MM,
@@ -23,13 +30,6 @@ from medtool_petct.demo_body import (
     painted,
 )
 from medtool_petct.demo_outcomes import DemoPatient, draw_patient
-from scipy import ndimage
-
-from medtool.core.files import replace_text
-from medtool.core.geometry import Grid, Triple
-from medtool.core.progress import Reporter, Silent
-from medtool.core.randomness import generator
-from medtool.data.nifti_writer import write_nifti
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,13 +81,9 @@ def write_cohort(
         for number in range(cases):
             made, name = draw_case(seed, number), f"demo_{number:03d}"
             files = [f"{kind}/{name}.nii.gz" for kind in ("pet", "ct", "masks")]
-            images = (
-                (made.suv, made.pet_grid),
-                (made.hu, made.ct_grid),
-                (made.mask, made.pet_grid),
-            )
-            for file, (values, grid) in zip(files, images, strict=True):
-                write_nifti(folder / file, values, grid, description=DESCRIPTION)
+            write_nifti(folder / files[0], made.suv, made.pet_grid, description=DESCRIPTION)
+            write_nifti(folder / files[1], made.hu, made.ct_grid, description=DESCRIPTION)
+            write_nifti(folder / files[2], made.mask, made.pet_grid, description=DESCRIPTION)
             patient = made.patient
             cells = [name, f"person_{number:03d}", *files, patient.age, patient.sex, patient.stage]
             rows.append(",".join([*cells, str(patient.time_days), str(int(patient.event))]))
@@ -126,11 +122,10 @@ def _grid(
     size_vox: tuple[int, int, int], spacing_mm: Triple, middle_mm: NDArray[np.float64]
 ) -> tuple[Grid, Places]:
     """A grid around ``middle_mm`` (x, y, z) of the patient, and its voxels' places in the body."""
-    axes = [
-        (np.arange(count) - (count - 1) / 2.0) * step
+    z, y, x = (
+        np.asarray((np.arange(count) - (count - 1) / 2.0) * step, dtype=np.float64)
         for count, step in zip(size_vox, spacing_mm, strict=True)
-    ]
-    z, y, x = axes
+    )
     first = middle_mm + [x[0], y[0], z[0]]
     origin = (float(first[0]), float(first[1]), float(first[2]))
     grid = Grid(size_vox[::-1], spacing_mm[::-1], origin)
@@ -174,10 +169,14 @@ def _scanned_suv(rng: np.random.Generator, suv: NDArray[np.float64]) -> NDArray[
     sigma_vox = [PET_BLUR_MM / step for step in PET_SPACING_MM]
     seen = ndimage.gaussian_filter(suv, sigma_vox)
     seen += rng.normal(size=suv.shape) * (PET_NOISE * seen + PET_FLOOR_SUV)
-    return (np.rint(np.maximum(seen, 0.0) / SUV_STEP) * SUV_STEP).astype(np.float32)
+    stored: NDArray[np.float32] = (np.rint(np.maximum(seen, 0.0) / SUV_STEP) * SUV_STEP).astype(
+        "f4"
+    )
+    return stored
 
 
 def _scanned_hu(rng: np.random.Generator, hu: NDArray[np.float64]) -> NDArray[np.int16]:
     sigma_vox = [CT_BLUR_MM / step for step in CT_SPACING_MM]
     seen = ndimage.gaussian_filter(hu, sigma_vox) + rng.normal(0.0, CT_NOISE_HU, hu.shape)
-    return np.rint(np.clip(seen, -1024.0, 3000.0)).astype(np.int16)
+    stored: NDArray[np.int16] = np.rint(np.clip(seen, -1024.0, 3000.0)).astype(np.int16)
+    return stored

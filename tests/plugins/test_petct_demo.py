@@ -98,7 +98,7 @@ def _sample(people: list[DemoPatient]) -> SurvivalSample:
 
 def test_it_is_written_as_pairs_with_a_manifest_and_a_file_of_true_risks(tmp_path: Path) -> None:
     write_cohort(tmp_path, seed=0, cases=2)
-    rows = list(csv.DictReader((tmp_path / "manifest.csv").open(encoding="utf-8")))
+    rows = _rows(tmp_path / "manifest.csv")
     assert [row["case"] for row in rows] == ["demo_000", "demo_001"]
     case = draw_case(0, 1)
     pet, ct, mask = (
@@ -109,8 +109,12 @@ def test_it_is_written_as_pairs_with_a_manifest_and_a_file_of_true_risks(tmp_pat
     assert np.array_equal(read_mask(mask).array, case.mask)
     assert read_volume(pet).grid.spacing_mm != read_volume(ct).grid.spacing_mm
     assert int(rows[1]["time_days"]) == case.patient.time_days
-    risks = list(csv.DictReader((tmp_path / "true_risk.csv").open(encoding="utf-8")))
+    risks = _rows(tmp_path / "true_risk.csv")
     assert float(risks[1]["true_log_hazard"]) == pytest.approx(case.patient.log_hazard, abs=1e-5)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def test_some_cells_of_the_table_are_empty() -> None:
