@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 
 from medtool.core.plan import NetworkPlan
 from medtool.nets.convolutions import MAX_POOLS, ConvolutionStack, ConvolutionStyle
@@ -59,6 +60,34 @@ class PlainEncoder(Encoder):
     def levels(self) -> list[Callable[[Tensor], Tensor]]:
         """The stages."""
         return list(self.stages)
+
+
+class Stems(nn.Module):
+    """First levels side by side, each for its own share of the channels, in order."""
+
+    def __init__(self, stages: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The maps of all, one after the other, from images (n, channels, ...)."""
+        parts = images.chunk(len(self.stages), dim=1)
+        return cat([stage(part) for stage, part in zip(self.stages, parts, strict=True)], dim=1)
+
+
+def divide_first_level(
+    encoder: PlainEncoder, plan: NetworkPlan, channels: int, style: ConvolutionStyle, stems: int
+) -> None:
+    """Give ``encoder`` so many stems in place of its first level: kinds of images meet after it.
+
+    Raises ValueError where features or channels cannot be shared out evenly.
+    """
+    if plan.features[0] % stems or channels % stems:
+        raise ValueError(
+            f"{plan.features[0]} features and {channels} channels cannot be shared by {stems}"
+        )
+    narrow = replace(plan, features=(plan.features[0] // stems, *plan.features[1:]))
+    encoder.stages[0] = Stems(_stage(narrow, 0, channels // stems, style) for _ in range(stems))
 
 
 def _stage(plan: NetworkPlan, level: int, channels: int, style: ConvolutionStyle) -> nn.Sequential:

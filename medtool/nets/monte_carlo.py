@@ -9,17 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medtool.nets.convolutions import ConvolutionStack, ConvolutionUnit
+from medtool.nets.decoders import SegmentationDecoder
 from medtool.nets.dropout import KeyedDropout, slice_keys
+from medtool.nets.encoders import Encoder
 from medtool.nets.unet import UNet
 
 # Stands where training has its epochs, so that no pass repeats the masks of a training step.
 _PASS_EPOCH = -1
+
+
+class EncoderDecoder(Protocol):
+    """A network that is a U-Net, or has one among its parts."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Images to maps of falling resolution."""
+
+    @property
+    def decoder(self) -> SegmentationDecoder:
+        """These maps to logits."""
 
 
 def pass_keys(seed: int, case_id: str, slices: list[int], number: int) -> Tensor:
@@ -53,7 +68,7 @@ class SharedPass:
     so that nothing is shared, or where the decoder drops nothing, so that nothing differs.
     """
 
-    def __init__(self, network: UNet, images: Tensor) -> None:
+    def __init__(self, network: EncoderDecoder, images: Tensor) -> None:
         if any(map(_drops, network.encoder.dropouts)):
             raise ValueError("the encoder drops maps: its part of the passes cannot be shared")
         self.decoder = network.decoder

@@ -86,9 +86,10 @@ def _check_same(again: Tensor, before: Tensor) -> None:
 
 
 class Remembered(NamedTuple):
-    """Embeddings (n, features) without gradient, and the outcomes of their patients."""
+    """Embeddings (n, features) without gradient, the patients' keys (n), and their outcomes."""
 
     embeddings: Tensor
+    keys: Tensor
     outcomes: Outcomes
 
 
@@ -143,7 +144,7 @@ class EmbeddingMemory(nn.Module):
         young = (self.epochs >= 0) & (self.epochs >= epoch - self.oldest)
         used = young & ~torch.isin(self.keys, keys)
         outcomes = Outcomes(self.times[used], self.events[used], self.strata[used])
-        return Remembered(self.embeddings[used], outcomes)
+        return Remembered(self.embeddings[used], self.keys[used], outcomes)
 
     def _place(self, key: Tensor) -> int:
         """Where the patient stands; else the first place, which is empty or the oldest's."""

@@ -209,13 +209,17 @@ def create_segmentation_loss(
     def dice(met: Comparison) -> Tensor:
         return dice_loss(met, counting)
 
+    def focal_tversky(met: Comparison) -> Tensor:
+        return tversky_loss(met, counting, exponent=exponent, **weights)
+
     known: Mapping[str, tuple[Callable[[Comparison], Tensor], ...]] = {
         "dice": (dice,),
         "dice+cross-entropy": (dice, cross_entropy_loss),
         "cross-entropy": (cross_entropy_loss,),
         "focal": (lambda met: focal_loss(met, gamma=gamma),),
         "tversky": (lambda met: tversky_loss(met, counting, **weights),),
-        "focal-tversky": (lambda met: tversky_loss(met, counting, exponent=exponent, **weights),),
+        "focal-tversky": (focal_tversky,),
+        "focal-tversky+cross-entropy": (focal_tversky, cross_entropy_loss),
     }
     if name not in known:
         raise UnknownNameError(

@@ -43,13 +43,15 @@ class Windows:
 
     ``size_vox`` is (z, y, x), or (y, x) for a network that sees single slices. ``mirror_axes``
     count the axes of the window: logits are the mean over all subsets of them, each mirrored there
-    and back. ``batch`` windows are answered at once.
+    and back. ``batch`` windows are answered at once. ``flat_once`` answers windows that follow each
+    other and hold the same one value only once, which changes no logits.
     """
 
     size_vox: tuple[int, ...]
     step: float = STEP
     batch: int = 1
     mirror_axes: tuple[int, ...] = ()
+    flat_once: bool = True
 
     @property
     def solid_vox(self) -> Place:
@@ -78,9 +80,8 @@ def sliding_window(
 
     ``network`` takes (batch, channels, ...) on ``device`` and gives (batch, classes, ...) of the
     same extent. ``arithmetic`` is entered around each call of it (``Model.autocast``). A volume
-    smaller than the window is padded with 0 on both sides. Windows that hold one value alone (air,
-    padding) are answered once for all of them that follow each other, which changes no answer.
-    Raises CaseRefused (``not-finite``) where the network gives NaN or infinity.
+    smaller than the window is padded with 0 on both sides. Raises CaseRefused (``not-finite``)
+    where the network gives NaN or infinity.
     """
     where = device or torch.device("cpu")
     size = _spatial(volume)
@@ -153,7 +154,7 @@ class _Network:
         full, last = 0, None
         for place in places:
             window = cut(place)
-            value = _only_value(window)
+            value = _only_value(window) if self.windows.flat_once else None
             if value is not None and value == last:
                 waiting.append(_Asked(place, None, True))
                 continue

@@ -92,7 +92,7 @@ class PrognosisTask(SegmentationTask):
         reporter: Reporter | None = None,
     ) -> PrognosisTask:
         """The task with its labels, and what covariates are like, settled by the data."""
-        from medtool.tasks.prognosis_network import with_known_covariates
+        from medtool.tasks.prognosis_covariates import with_known_covariates
 
         informed = self.informed(intake)
         return type(self)(with_known_covariates(informed.settings, cases))

@@ -1,0 +1,64 @@
+"""Probabilities of the outputs of a network, and how unsure they are.
+
+With ``regions`` each output is a yes or no of its own, else they share a softmax, the background
+first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_softmax, logit, xlogy
+
+from medtool.score.uncertainty import mean_within
+
+# Probabilities of 0 and 1 have no logit.
+_LEAST_CHANCE = 1e-6
+# Where nothing is outlined, so much of what is least sure stands for the case.
+DOUBT_ML = 1.0
+
+
+def with_background(chances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities (structures, ...) with that of the background before them."""
+    rest = np.maximum(1 - chances.sum(axis=0, keepdims=True), 0)
+    return np.concatenate([rest, chances])
+
+
+def logits_of(chances: NDArray[np.float32], *, regions: bool) -> NDArray[np.float64]:
+    """What gives these probabilities (outputs, ...) by a sigmoid, or by a softmax."""
+    inside = chances.astype(np.float64).clip(_LEAST_CHANCE, 1 - _LEAST_CHANCE)
+    return np.asarray(logit(inside) if regions else np.log(inside))
+
+
+def calibrated(
+    chances: NDArray[np.float32], temperature: float, *, regions: bool
+) -> NDArray[np.float32]:
+    """Probabilities (outputs, ...) whose logits are divided by ``temperature``."""
+    if temperature == 1.0:
+        return chances
+    cooled = logits_of(chances, regions=regions) / temperature
+    found: Any = expit(cooled) if regions else np.exp(log_softmax(cooled, axis=0))
+    return np.asarray(found, dtype=np.float32)
+
+
+def entropy_of(chances: NDArray[np.float32], *, regions: bool) -> NDArray[np.float32]:
+    """The entropy (...) in nats of probabilities (outputs, ...); of several regions the largest."""
+    if regions:
+        other = 1 - chances
+        each = -xlogy(chances, chances) - xlogy(other, other)
+        return np.asarray(each.max(axis=0), dtype=np.float32)
+    return np.asarray(-xlogy(chances, chances).sum(axis=0), dtype=np.float32)
+
+
+def mean_or_most_doubtful(
+    values: NDArray[np.float32], tumour: NDArray[np.bool_], voxel_ml: float
+) -> float:
+    """The mean of a map of uncertainty over the tumour; where nothing is outlined, over the
+    millilitre that is least sure.
+    """
+    if tumour.any():
+        return mean_within(values, tumour)
+    count = min(values.size, max(1, round(DOUBT_ML / voxel_ml)))
+    return float(np.partition(values.reshape(-1), values.size - count)[-count:].mean())

@@ -1,0 +1,207 @@
+"""Many passes of a prognosis with dropout at work, and what is kept of them.
+
+A pass is one network: the same features are dropped in all slices of a case, so that what a pass
+takes for the tumour's volume, and for the risk, belongs together. What all passes share is run once
+(``nets.monte_carlo``), and of the passes only sums are kept, so that memory does not grow with
+their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medtool.core.records import Case, Prepared
+from medtool.nets.monte_carlo import SharedPass, dropout_at_work, pass_keys
+from medtool.predict.sliding_window import Windows, require_finite, sliding_window
+from medtool.tasks.prognosis_examples import HEAD, covariate_rows, cut_image, field_ml
+from medtool.tasks.prognosis_network import PrognosisNetwork
+from medtool.tasks.prognosis_places import tiles
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medtool.predict.model import Model
+    from medtool.tasks.prognosis_settings import PrognosisSettings
+
+# Probability over which a pass takes a voxel for tumour, for its volume.
+TUMOUR = 0.5
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the passes of one model say of a case, on the prepared grid.
+
+    Means over passes: ``probability`` (outputs, z, y, x), of the whole tumour its square's
+    (z, y, x) and of the entropy (z, y, x) in nats. By pass: ``risks`` and ``volumes_ml``. Without
+    dropout there is one pass.
+    """
+
+    probability: NDArray[np.float32]
+    tumour_square: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    risks: NDArray[np.float64]
+    volumes_ml: NDArray[np.float64]
+
+
+def look_at(settings: PrognosisSettings, model: Model, prepared: Prepared, case: Case) -> Looked:
+    """Every slice or patch of a case, with as many passes as the preset says."""
+    network: Any = model.network
+    passes = _Passes(settings, network, case.case_id, model.device)
+    at_work = dropout_at_work(network) if settings.infer.passes else nullcontext()
+    with at_work:
+        sums = _sums(settings, model, prepared, passes)
+        volume_ml = field_ml(prepared)
+        with model.autocast():
+            risks = passes.risks(volume_ml, covariate_rows(settings.model, [case]))
+    return Looked(
+        probability=sums[:-2],
+        tumour_square=sums[-2],
+        entropy=sums[-1],
+        risks=risks,
+        volumes_ml=passes.tumour_shares() * volume_ml,
+    )
+
+
+def _sums(
+    settings: PrognosisSettings, model: Model, prepared: Prepared, passes: _Passes
+) -> NDArray[np.float32]:
+    """What ``_Passes`` says of each voxel (channels, z, y, x)."""
+    image = prepared.arrays["image"]
+    if settings.model.patch_size_vox:
+        windows = Windows(
+            tuple(settings.model.patch_size_vox),
+            step=settings.infer.step,
+            batch=settings.infer.batch_windows,
+            flat_once=False,
+        )
+        slabs = sliding_window(
+            passes, image, windows, device=model.device, arithmetic=model.autocast
+        )
+        return np.concatenate([slab.logits for slab in slabs], axis=1)
+    planes: list[NDArray[np.float32]] = []
+    for batch in _slices(settings, image):
+        with model.autocast():
+            found = passes(batch.to(model.device)).float()
+        require_finite(found)
+        planes.append(found.cpu().numpy())
+    return np.ascontiguousarray(np.concatenate(planes).swapaxes(0, 1))
+
+
+def _slices(settings: PrognosisSettings, image: NDArray[Any]) -> Iterator[Tensor]:
+    """Slices (n, channels, y, x) as the network sees them, some at a time."""
+    every = tiles(image.shape[1:], (1, *image.shape[2:]), 1.0)
+    step = settings.infer.batch_slices
+    for start in range(0, len(every), step):
+        cut = [cut_image(image, place, settings.model) for place in every[start : start + step]]
+        yield torch.from_numpy(np.stack(cut))
+
+
+class _Passes:
+    """All passes over images as they come; the rows of the survival head are summed by pass."""
+
+    def __init__(
+        self,
+        settings: PrognosisSettings,
+        network: PrognosisNetwork,
+        case_id: str,
+        device: torch.device,
+    ) -> None:
+        seed, count = settings.train.seed, settings.infer.passes
+        self.network = network
+        self.suv_scale = settings.model.suv_scale
+        self.count = max(1, count)
+        self.keys: Tensor | None = None
+        self.head_keys: Tensor | None = None
+        if count:
+            pairs = torch.stack([pass_keys(seed, case_id, [0, HEAD], n) for n in range(count)])
+            self.keys, self.head_keys = pairs.to(device).T
+        self.rows: list[Tensor] = []
+        self.tumour = torch.zeros(self.count, dtype=torch.int64, device=device)
+        self.images = self.voxels = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(n, outputs + 2, ...): mean probabilities, mean square of the tumour's, mean entropy.
+
+        ``images`` (n, channels, ...) hold SUV and the CT's window, as they are prepared.
+        """
+        images[:, : images.shape[1] // 2] /= self.suv_scale
+        total = torch.zeros((), device=images.device)
+        for number, (logits, bottleneck) in enumerate(self._passes(images)):
+            rows = self.network.rows(bottleneck, logits, images).sum(0).float()
+            chances, tumour, entropy = _chances(logits.float(), exclusive=self.network.exclusive)
+            own = torch.cat([chances, tumour**2, entropy], dim=1)
+            total = total + own
+            self.tumour[number] += (tumour > TUMOUR).sum()
+            if self.images:
+                self.rows[number] += rows
+            else:
+                self.rows.append(rows)
+        self.images += len(images)
+        self.voxels += images[:, 0].numel()
+        return total / self.count
+
+    def _passes(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and the bottleneck's maps of each pass."""
+        if self.keys is None:
+            skips = self.network.encoder(images)
+            yield self.network.decoder(skips)[0], skips[-1]
+            return
+        shared = SharedPass(self.network, images)
+        for key in self.keys:
+            yield shared.logits(key.expand(len(images))), shared.skips[-1]
+
+    def risks(self, volume_ml: float, covariates: Tensor) -> NDArray[np.float64]:
+        """(passes,) risks of the case, whose images have been looked at."""
+        rows = torch.stack(self.rows) / self.images
+        field = torch.full((self.count,), volume_ml, device=rows.device)
+        known = covariates.to(rows.device).expand(self.count, -1)
+        embedded = self.network.embedding(rows, field, known)
+        risks: Tensor = self.network.head(embedded, self.head_keys)
+        return np.asarray(risks.double().cpu())
+
+    def tumour_shares(self) -> NDArray[np.float64]:
+        """(passes,) share of the looked-at voxels that a pass takes for tumour."""
+        return self.tumour.cpu().numpy() / max(1, self.voxels)
+
+
+def _chances(logits: Tensor, *, exclusive: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities (n, outputs, ...), of any tumour, and the entropy in nats, both (n, 1, ...)."""
+    if exclusive:
+        logs = logits.log_softmax(1)
+        chances = logs.exp()
+        return chances, 1 - chances[:, :1], -(chances * logs).sum(1, keepdim=True)
+    chances = logits.sigmoid()
+    # Each structure is a yes or no; of several the least sure one counts.
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, chances, reduction="none"
+    )
+    return chances, chances.amax(1, keepdim=True), entropy.amax(1, keepdim=True)
+
+
+def mean_of(several: Sequence[Looked], centres: Sequence[float]) -> Looked:
+    """Members of an ensemble as one: all their passes, each member counting alike.
+
+    Risks of different networks have scales of their own: each is told beside its ``centres``, the
+    mean risk of its training patients.
+    """
+
+    def mean(name: str) -> NDArray[np.float32]:
+        values = [getattr(one, name) for one in several]
+        return np.asarray(np.mean(values, axis=0, dtype=np.float32))
+
+    return Looked(
+        probability=mean("probability"),
+        tumour_square=mean("tumour_square"),
+        entropy=mean("entropy"),
+        risks=np.concatenate(
+            [one.risks - centre for one, centre in zip(several, centres, strict=True)]
+        ),
+        volumes_ml=np.concatenate([one.volumes_ml for one in several]),
+    )
