@@ -7,7 +7,7 @@ pixel where its centre is inside; several contours of a structure on one plane e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,11 @@ from medtool.core.errors import CaseRefused
 from medtool.core.records import Finding
 from medtool.data.contours import filled_contour
 from medtool.dicom.provenance import mask_from_source
-from medtool.dicom.segmentation_reader import SEGMENTATION_STORAGE, read_segmentation
+from medtool.dicom.segmentation_reader import (
+    SEGMENTATION_STORAGE,
+    read_segmentation,
+    require_whole_mask,
+)
 from medtool.dicom.series import Series, StackGeometry
 
 if TYPE_CHECKING:
@@ -28,16 +32,30 @@ if TYPE_CHECKING:
 STRUCTURE_SET_STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 # A contour lies on a plane where all of it is nearer than this share of the step between planes.
 PLANE_SHARE = 0.25
+# Contours that enclose an area (PS3.3 C.8.8.6.1), and the fewest points that do.
+CLOSED_KINDS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+LEAST_POINTS = 3
 
 
 @dataclass(frozen=True)
 class MaskObject:
-    """One file with masks: the series that it was drawn on, and the names of its structures."""
+    """One file with masks: the series that it was drawn on, and the names of its structures.
+
+    ``numbers`` are those of the structures, in the order of ``names``, of which several may be the
+    same. ``frames_of_reference`` are the coordinate systems that its places are in.
+    """
 
     path: Path
     kind: Literal["SEG", "RTSTRUCT"]
     series_uids: frozenset[str]
     names: tuple[str, ...]
+    numbers: tuple[int, ...] = ()
+    frames_of_reference: frozenset[str] = frozenset()
+
+    def named(self, key: str) -> list[int]:
+        """Numbers of the structures that ``key`` names, by name or as ``#number``."""
+        pairs = zip(self.numbers, self.names, strict=True)
+        return [number for number, name in pairs if key in (name, f"#{number}")]
 
 
 def mask_objects(files: Iterable[Path]) -> list[MaskObject]:
@@ -56,12 +74,27 @@ def _mask_object(path: Path) -> MaskObject | None:
         return None
     kind = data.get("SOPClassUID")
     if kind == SEGMENTATION_STORAGE:
-        names = tuple(str(one.SegmentLabel) for one in data.get("SegmentSequence", ()))
+        segments = data.get("SegmentSequence", ())
         series = {str(one.SeriesInstanceUID) for one in data.get("ReferencedSeriesSequence", ())}
-        return MaskObject(path, "SEG", frozenset(series), names)
+        return MaskObject(
+            path,
+            "SEG",
+            frozenset(series),
+            tuple(str(one.SegmentLabel) for one in segments),
+            tuple(int(one.SegmentNumber) for one in segments),
+            frozenset((str(data.get("FrameOfReferenceUID", "")),)) - {""},
+        )
     if kind == STRUCTURE_SET_STORAGE:
-        names = tuple(str(one.ROIName) for one in data.get("StructureSetROISequence", ()))
-        return MaskObject(path, "RTSTRUCT", frozenset(_series_of_structures(data)), names)
+        rois = data.get("StructureSetROISequence", ())
+        frames = data.get("ReferencedFrameOfReferenceSequence", ())
+        return MaskObject(
+            path,
+            "RTSTRUCT",
+            frozenset(_series_of_structures(data)),
+            tuple(str(one.ROIName) for one in rois),
+            tuple(int(one.ROINumber) for one in rois),
+            frozenset(str(one.get("FrameOfReferenceUID", "")) for one in frames) - {""},
+        )
     return None
 
 
@@ -75,14 +108,16 @@ def _series_of_structures(data: Dataset) -> set[str]:
 
 
 def read_dicom_mask(
-    path: Path, series: Series, ids: Mapping[str, int]
+    path: Path, series: Series, ids: Mapping[str, int], *, whole: bool = False
 ) -> tuple[NDArray[np.int16], tuple[Finding, ...]]:
     """The mask (z, y, x) on the grid of ``read(series)``; ``ids`` has the id of each structure.
 
-    Where structures overlap, the one that ``ids`` names later stands. Structures that ``ids`` does
-    not name, names that the object lacks, and frames or contours that lie on no slice are said.
-    Raises CaseRefused: ``not-an-image``, ``unsupported-pixels``, ``segmentation-elsewhere``,
-    ``invalid-geometry``.
+    Structures are named, or numbered (``#3``) where several have one name. Where they overlap, the
+    one that ``ids`` names later stands. Structures that ``ids`` does not name, names that the
+    object lacks, and frames or contours that lie on no slice are said; with ``whole`` those that
+    show something, or were drawn on images that are not in the series, refuse the object. Raises
+    CaseRefused: ``not-an-image``, ``unsupported-pixels``, ``segmentation-elsewhere``,
+    ``mask-incomplete``, ``contours-open``, ``invalid-geometry``.
     """
     (found,) = mask_objects([path]) or (None,)
     if found is None:
@@ -93,15 +128,16 @@ def read_dicom_mask(
             wanted="a DICOM SEG or RTSTRUCT object",
         )
     read = _of_segments if found.kind == "SEG" else _of_contours
-    mask, findings = read(path, series, ids)
+    mask, findings = read(found, series, ids, whole=whole)
     # As masks of files are: signed, so that voxels outside the body can have a number.
     return mask.astype(np.int16), (*findings, *_said_of_names(found, ids))
 
 
 def _said_of_names(found: MaskObject, ids: Mapping[str, int]) -> tuple[Finding, ...]:
-    known = set(found.names)
-    others = sorted(known - set(ids))
-    missing = [name for name in ids if name not in known]
+    taken = {number for key in ids for number in found.named(key)}
+    pairs = zip(found.numbers, found.names, strict=True)
+    others = sorted({name for number, name in pairs if number not in taken})
+    missing = [key for key in ids if not found.named(key)]
     said = []
     if others:
         text = f"{found.path.name} holds structures that are no label: {', '.join(others)}"
@@ -113,17 +149,18 @@ def _said_of_names(found: MaskObject, ids: Mapping[str, int]) -> tuple[Finding, 
 
 
 def _of_segments(
-    path: Path, series: Series, ids: Mapping[str, int]
+    found: MaskObject, series: Series, ids: Mapping[str, int], *, whole: bool
 ) -> tuple[NDArray[np.uint16], tuple[Finding, ...]]:
-    read = read_segmentation(path, series)
-    values = np.zeros(max(read.names, default=0) + 1, np.uint16)
-    for number, name in read.names.items():
-        values[number] = ids.get(name, 0)
+    values = np.zeros(max(found.numbers, default=0) + 1, np.uint16)
+    for key, value in ids.items():
+        values[found.named(key)] = value
+    asked = np.flatnonzero(values).tolist()
+    read = read_segmentation(found.path, series, segments=asked or None, whole=whole)
     return values.take(read.mask), read.findings
 
 
 def _of_contours(
-    path: Path, series: Series, ids: Mapping[str, int]
+    found: MaskObject, series: Series, ids: Mapping[str, int], *, whole: bool
 ) -> tuple[NDArray[np.uint16], tuple[Finding, ...]]:
     from pydicom import dcmread
 
@@ -132,32 +169,65 @@ def _of_contours(
         raise CaseRefused(
             "invalid-geometry", "The series does not make a volume.", where=str(series.folder)
         )
-    data = dcmread(path)
-    names = {int(one.ROINumber): str(one.ROIName) for one in data.StructureSetROISequence}
     on_planes = np.zeros((len(series.planes), geometry.rows, geometry.columns), np.uint16)
-    drawn = {names.get(int(one.ReferencedROINumber), ""): one for one in data.ROIContourSequence}
-    lost = total = 0
-    for name, value in ids.items():
-        inside = np.zeros(on_planes.shape, np.bool_)
-        for points in _contours(drawn.get(name)):
-            total += 1
-            plane = _plane_of(points, series, geometry)
-            if plane is None:
-                lost += 1
-                continue
-            pixels = _pixels_of(points, series, plane, geometry)
-            inside[plane] ^= filled_contour(pixels, (geometry.rows, geometry.columns))
-        on_planes[inside] = value
+    own = frozenset(plane.sop_instance_uid for plane in series.planes)
+    drawn = {int(one.ReferencedROINumber): one for one in dcmread(found.path).ROIContourSequence}
+    lost = total = absent = 0
+    for key, value in ids.items():
+        for number in found.named(key):
+            inside = np.zeros(on_planes.shape, np.bool_)
+            for contour in _contours(drawn.get(number), geometry, found.path):
+                total += 1
+                plane = _plane_of(contour.points_mm, series, geometry)
+                elsewhere = bool(contour.drawn_on) and not contour.drawn_on & own
+                absent += plane is None or elsewhere
+                if plane is None:
+                    lost += 1
+                    continue
+                pixels = _pixels_of(contour.points_mm, series, plane, geometry)
+                inside[plane] ^= filled_contour(pixels, (geometry.rows, geometry.columns))
+            on_planes[inside] = value
+    if whole:
+        require_whole_mask(absent, "contours", found.path)
     mask = mask_from_source(series, on_planes).astype(np.uint16, copy=False)
-    return mask, _said_of_contours(lost, total, path)
+    return mask, _said_of_contours(lost, total, found.path)
 
 
-def _contours(structure: Any) -> Iterable[NDArray[np.float64]]:
-    """Points (n, 3) in mm of each closed contour."""
+@dataclass(frozen=True)
+class _Contour:
+    """Points (n, 3) in mm of a closed contour, and the SOP instances that it was drawn on."""
+
+    points_mm: NDArray[np.float64]
+    drawn_on: frozenset[str]
+
+
+def _contours(structure: Any, geometry: StackGeometry, path: Path) -> Iterator[_Contour]:
+    """The contours of a structure that enclose something.
+
+    An open one whose ends meet within half a pixel is closed; another is refused: what it encloses
+    is not known. Single points enclose nothing.
+    """
+    meets_mm = min(geometry.row_spacing_mm, geometry.column_spacing_mm) / 2
     for contour in () if structure is None else structure.get("ContourSequence", ()):
-        points = np.asarray(contour.ContourData, dtype=np.float64).reshape(-1, 3)
-        if contour.get("ContourGeometricType") == "CLOSED_PLANAR" and len(points) >= 3:
-            yield points
+        points = np.asarray(contour.get("ContourData") or (), dtype=np.float64).reshape(-1, 3)
+        kind = str(contour.get("ContourGeometricType", ""))
+        if kind not in CLOSED_KINDS and len(points) > 1:
+            gap_mm = float(np.linalg.norm(points[0] - points[-1]))
+            if gap_mm > meets_mm:
+                raise CaseRefused(
+                    "contours-open",
+                    "A contour of the structure is open: what it encloses is not known.",
+                    where=str(path),
+                    met=f"{kind or 'no ContourGeometricType'} of {len(points)} points, whose ends "
+                    f"are {gap_mm:.1f} mm apart",
+                    wanted=" or ".join(CLOSED_KINDS),
+                    how="close the contours in the program that drew them.",
+                )
+        if len(points) >= LEAST_POINTS:
+            images = contour.get("ContourImageSequence", ())
+            yield _Contour(
+                points, frozenset(str(image.ReferencedSOPInstanceUID) for image in images)
+            )
 
 
 def _plane_of(points: NDArray[np.float64], series: Series, geometry: StackGeometry) -> int | None:

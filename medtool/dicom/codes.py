@@ -147,6 +147,14 @@ CODES: dict[str, Code] = {
     "segmentation-elsewhere": Code(
         "refusal", "A DICOM SEG object of which no frame lies on a slice of the series."
     ),
+    "mask-incomplete": Code(
+        "refusal",
+        "Frames or contours of the chosen structure show something and were drawn on images that "
+        "are not there: the mask would be cut off.",
+    ),
+    "contours-open": Code(
+        "refusal", "An open contour of an RTSTRUCT: what it encloses is not known."
+    ),
     "frames-without-slice": Code(
         "warning", "Frames of a DICOM SEG object that lie on no slice of the series: left out."
     ),

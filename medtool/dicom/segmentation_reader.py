@@ -6,7 +6,7 @@ is not relied upon.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,26 +39,38 @@ class ReadSegmentation:
     findings: tuple[Finding, ...] = ()
 
 
-def read_segmentation(path: Path, series: Series) -> ReadSegmentation:
-    """The binary segments in ``path`` on the grid of ``read(series)``.
+def read_segmentation(
+    path: Path, series: Series, *, segments: Collection[int] | None = None, whole: bool = False
+) -> ReadSegmentation:
+    """The binary segments in ``path`` on the grid of ``read(series)``; those of ``segments`` alone.
 
-    Raises CaseRefused: ``not-an-image`` (no DICOM SEG), ``unsupported-pixels`` (not binary),
-    ``segmentation-elsewhere`` (no frame lies on a plane of the series).
+    With ``whole`` a frame of them that shows something, and lies on no plane of the series or was
+    drawn on images that are not in it, refuses the object. Raises CaseRefused: ``not-an-image``
+    (no DICOM SEG), ``unsupported-pixels`` (not binary), ``segmentation-elsewhere`` (no frame lies
+    on a plane of the series), ``mask-incomplete``.
     """
     from pydicom.pixels.utils import iter_pixels
 
     data = _segmentation_object(path)
     geometry = _geometry_of(series)
     on_planes = np.zeros((len(series.planes), geometry.rows, geometry.columns), np.uint16)
-    lost = 0
+    own = frozenset(plane.sop_instance_uid for plane in series.planes)
+    lost = absent = asked = 0
     for frame, pixels in zip(_frames(data), iter_pixels(data), strict=True):
+        if segments is not None and frame.segment not in segments:
+            continue
+        asked += 1
         plane = _plane_of(frame, data, series, geometry)
+        elsewhere = bool(frame.drawn_on) and not frame.drawn_on & own
+        absent += bool((plane is None or elsewhere) and np.any(pixels))
         if plane is None:
             lost += 1
             continue
         shown = np.where(pixels != 0, np.uint16(frame.segment), np.uint16(0))
         np.maximum(on_planes[plane], shown, out=on_planes[plane])
-    findings = _said_of(lost, int(data.NumberOfFrames), path)
+    if whole:
+        require_whole_mask(absent, "frames", path)
+    findings = _said_of(lost, asked, path)
     names = {int(s.SegmentNumber): str(s.SegmentLabel) for s in data.SegmentSequence}
     mask = mask_from_source(series, on_planes).astype(np.uint16, copy=False)
     return ReadSegmentation(mask, names, findings)
@@ -72,6 +84,24 @@ class _Frame:
     position_mm: NDArray[np.float64]
     orientation: NDArray[np.float64]
     pixel_spacing_mm: NDArray[np.float64]
+    # SOP instances that the frame says it was drawn on; none where it does not say.
+    drawn_on: frozenset[str]
+
+
+def require_whole_mask(absent: int, parts: str, path: Path) -> None:
+    """Refuse a mask of which some ``parts`` belong to images that are not there.
+
+    Raises CaseRefused ``mask-incomplete``.
+    """
+    if absent:
+        raise CaseRefused(
+            "mask-incomplete",
+            "A part of the mask was drawn on images that are not there.",
+            where=str(path),
+            met=f"{absent} {parts} that show something, on none of the images of the series",
+            wanted="every image that the structure was drawn on",
+            how="add the missing images, or leave the object out.",
+        )
 
 
 def _segmentation_object(path: Path) -> Dataset:
@@ -121,6 +151,11 @@ def _frames(data: Dataset) -> Iterator[_Frame]:
             np.asarray(group("PlanePositionSequence").ImagePositionPatient, float),
             np.asarray(group("PlaneOrientationSequence").ImageOrientationPatient, float),
             np.asarray(group("PixelMeasuresSequence").PixelSpacing, float),
+            frozenset(
+                str(image.ReferencedSOPInstanceUID)
+                for derived in own.get("DerivationImageSequence", ())
+                for image in derived.get("SourceImageSequence", ())
+            ),
         )
 
 

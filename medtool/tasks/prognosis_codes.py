@@ -10,6 +10,9 @@ PET_CT_CODES: Mapping[str, str] = {
     "counts; refused",
     "mask-regridded": "the mask lies on another grid than the answer, and was brought to it: the "
     "volume before and after is said",
+    "structures-unchosen": "a DICOM object holds several structures, and the preset chooses none "
+    "of them: the case has no mask",
+    "files-several": "several files of a case show the same: which one was taken",
     "mask-elsewhere": "nothing of the mask lies where the images do; refused",
 }
 
@@ -17,6 +20,7 @@ PET_CT_CODES: Mapping[str, str] = {
 OUTCOME_CODES: Mapping[str, str] = {
     "outcome-columns": "which columns are the time, with its unit, and the event, and how many "
     "outcomes and events there are",
+    "covariates-table": "a table beside the images whose columns are covariates",
     "outcome-empty": "rows without an outcome: their cases teach the segmentation alone",
     "outcome-duplicate": "ids that stand in the table more than once, with one outcome",
     "outcomes-censored": "no event was seen: nothing of survival can be learned or scored",

@@ -47,8 +47,8 @@ class PrognosisDataSection(SegmentationDataSection):
     channels: list[str] = ["pet", "ct"]
     """The PET in SUV and the CT in HU; no others, and in this order."""
     structures: dict[str, list[str]] = {}
-    """Of each label the names of structures in RTSTRUCT and SEG objects, * for any letters; {}
-    takes the only structure of an object."""
+    """Of each label the names of structures in RTSTRUCT and SEG objects, * for any letters, or
+    #NUMBER where several have one name; {} takes the only structure of an object."""
     time_column: str | None = None
     """Column of the time to the event or to the end of follow-up; by default recognised."""
     time_unit: TimeUnit | None = None
@@ -62,7 +62,10 @@ class PrognosisDataSection(SegmentationDataSection):
     """How PET and CT are prepared; the cache depends on this table."""
 
     @model_validator(mode="after")
-    def _channels_are_those_of_pet_ct(self) -> PrognosisDataSection:
+    def _fits_pet_ct(self) -> PrognosisDataSection:
         if self.channels != ["pet", "ct"]:
             raise ValueError('data.channels is ["pet", "ct"]')
+        strange = set(self.structures) - set(self.label_ids)
+        if self.label_ids and strange:
+            raise ValueError(f"data.structures names no label: {', '.join(sorted(strange))}")
         return self

@@ -1,49 +1,54 @@
 """From what the user pointed at to PET/CT studies with masks and outcomes.
 
-A folder with a manifest is read as it says. In any other folder NIfTI files are paired by their
-names (``prognosis_pairs``).
+A manifest, or a folder with one, is read as it says, and so is a data set with a ``dataset.json``
+(autoPET III). In any other folder files are paired by their names (``prognosis_pairs``; HECKTOR and
+autoPET are laid out so), DICOM series by their headers (``prognosis_dicom``).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from medtool.core.errors import CaseRefused, InputError, LabelsError
+from medtool.core.errors import CaseRefused, InputError
 from medtool.core.fields import covered_shares
 from medtool.core.files import nearest_path
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
-from medtool.data.dataset_record import ImageReference, SegmentationCase
-from medtool.data.foreign_table import read_foreign_table
-from medtool.data.layout_files import image_ending
-from medtool.data.manifest_layout import CHANNEL_PREFIX, is_table, read_manifest
+from medtool.data.layout_files import image_ending, read_from_names
+from medtool.data.matching import shown
 from medtool.data.nifti import is_synthetic
-from medtool.data.volumes import NIFTI_ENDINGS, read_volume_header
+from medtool.data.volumes import NIFTI_ENDINGS, VOLUME_ENDINGS, read_volume_header
+from medtool.dicom.find import find_files
 from medtool.dicom.pet_ct import LEAST_COVERED, WELL_COVERED
+from medtool.dicom.series import Series
 from medtool.tasks.prognosis_data_settings import PrognosisDataSection
-from medtool.tasks.prognosis_labels import CHANNELS, CT, PET, TRUE_RISK
-from medtool.tasks.prognosis_outcomes import OutcomeColumns, outcome_columns, read_outcomes
+from medtool.tasks.prognosis_dicom import find_dicom_pairs
+from medtool.tasks.prognosis_hecktor import hecktor_labels, with_hecktor_tables
+from medtool.tasks.prognosis_labels import CHANNELS, CT, PET
+from medtool.tasks.prognosis_lists import Listed, dataset_in, manifest_in, read_list
+from medtool.tasks.prognosis_outcomes import with_strata
+from medtool.tasks.prognosis_pairs import RULE, FilePair, file_pairs
 from medtool.tasks.segmentation_find import SYNTHETIC, Found, file_row
-from medtool.tasks.segmentation_labels import MASK, scheme_of
+from medtool.tasks.segmentation_labels import MASK
+from medtool.tasks.segmentation_reading import reference_to
 
-# What the channel of a manifest, or of a data set's description, is called.
-CHANNEL_NAMES: Mapping[str, str] = {
-    **dict.fromkeys(("pet", "pt", "suv", "suvbw"), PET),
-    **dict.fromkeys(("ct", "ctres"), CT),
-}
-# Code of a study that lacks a channel.
-LACKING = {PET: "no-pet", CT: "no-ct"}
-# Beside the manifest of a synthetic cohort: columns case and true_log_hazard.
-TRUE_RISK_FILE, TRUE_RISK_COLUMN = "true_risk.csv", "true_log_hazard"
+# Code of a study that lacks a channel, and what it lacks.
+LACKING: Mapping[str, tuple[str, str]] = {PET: ("no-pet", "PET"), CT: ("no-ct", "CT")}
+# autoPET III names cases after tracer, patient and study.
+AUTOPET_NAMES = r"^(?P<patient>(?:fdg|psma)_[^_]+)_"
 
 
 def find_pet_ct(source: Source, data: PrognosisDataSection) -> Cohort:
     """Every PET/CT study under ``source``, with its mask and outcome where they are known.
 
-    Raises InputError for a path that does not exist, LabelsError for a table that is wrong.
+    Raises InputError for a path that does not exist, LabelsError for a table that is wrong,
+    UsageError for a pattern that is none.
     """
     found = Found()
+    scans: list[Path] = []
     for path in source.paths:
         if not path.exists():
             raise InputError(
@@ -52,121 +57,115 @@ def find_pet_ct(source: Source, data: PrognosisDataSection) -> Cohort:
                 wanted="PET/CT studies",
                 nearest=nearest_path(path),
             )
-        table = _manifest(path)
-        if table is not None:
-            _take_manifest(found, table, data)
-    cases = sorted(found.cases, key=lambda case: case.case_id)
-    intake = {"series": found.series, "skipped": found.skipped}
+        described = manifest_in(path) or dataset_in(path)
+        if described is not None:
+            _take_list(found, read_list(described, source, data))
+        else:
+            scans.append(path)
+    for root, paths in _by_root(scans).items():
+        _take_scans(found, root, replace(source, paths=tuple(paths)), data)
+    cases = _with_patients(found, data)
+    cases = with_strata(cases, data)
+    intake: dict[str, Any] = {"series": found.series, "skipped": found.skipped}
+    if found.described:
+        intake["dataset"] = found.described[0]
+    cases.sort(key=lambda case: case.case_id)
     return Cohort(tuple(cases), intake, tuple(found.findings), tuple(found.refused))
 
 
-# --- manifest -----------------------------------------------------------------------------
-def _manifest(path: Path) -> Path | None:
-    """The table that ``path`` is, or the one in the folder, that lists PET and CT."""
-    if path.is_file():
-        return path if is_table(path) else None
-    tables = [one for one in sorted(path.iterdir()) if is_table(one) and _lists_pet_ct(one)]
-    if len(tables) > 1:
-        raise InputError(
-            f"{path.name} holds several manifests.",
-            where=str(path),
-            met=", ".join(table.name for table in tables),
-            how="name one of them.",
-        )
-    return tables[0] if tables else None
+def _by_root(paths: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Paths by the folder below which cases are named: files of one folder belong together."""
+    roots: dict[Path, list[Path]] = {}
+    for path in paths:
+        roots.setdefault(path if path.is_dir() else path.parent, []).append(path)
+    return roots
 
 
-def _lists_pet_ct(table: Path) -> bool:
-    try:
-        columns = read_foreign_table(table, kind="manifest").columns
-    except LabelsError:
-        # Any other table may lie there; only one that is named has to be a manifest.
-        return False
-    return {_channel(column) for column in columns} >= set(CHANNELS)
+def _take_list(found: Found, listed: Listed) -> None:
+    found.findings += listed.findings
+    found.refused += listed.refused
+    found.series += listed.series
+    if listed.dataset is not None:
+        found.described.append(listed.dataset)
+    for case in listed.cases:
+        if isinstance(case.inputs[PET], Series):
+            found.cases.append(case)
+        else:
+            _take(found, case)
 
 
-def _channel(column: str) -> str:
-    name = column.casefold()
-    return (
-        CHANNEL_NAMES.get(name.removeprefix(CHANNEL_PREFIX), "")
-        if (name.startswith(CHANNEL_PREFIX))
-        else ""
-    )
-
-
-def _take_manifest(found: Found, path: Path, data: PrognosisDataSection) -> None:
-    lacking = {name: LACKING[channel] for name in _columns(path) if (channel := _channel(name))}
-    labels = scheme_of(data) if data.label_ids else None
-    dataset = read_manifest(path, labels, lacking=lacking)
-    names = [CHANNEL_NAMES.get(name.casefold(), "") for name in dataset.channels]
-    if sorted(names) != sorted(CHANNELS):
-        raise LabelsError(
-            "The manifest does not name a PET and a CT.",
-            where=str(path),
-            met="columns " + ", ".join(CHANNEL_PREFIX + name for name in dataset.channels),
-            wanted="image_pet (or image_suv) and image_ct, and no further image",
-        )
-    table = read_foreign_table(path, kind="manifest")
-    columns = outcome_columns(table.columns, data, str(path))
-    cases = [_file_case(one, names) for one in dataset.cases]
-    said: tuple[Finding, ...] = ()
-    if columns is not None:
-        id_column = next(name for name in table.columns if name.casefold() == "case")
-        outcomes, said = read_outcomes(table, columns, id_column)
-        cases = [
-            replace(_without(case, columns), outcome=outcomes.get(case.case_id)) for case in cases
-        ]
-    cases = _with_true_risk(cases, path.parent)
-    found.findings += [f for f in dataset.findings if f.code != "labels-assumed"]
-    found.findings += said
-    found.refused += dataset.refused
-    for case in cases:
+# --- files and DICOM ----------------------------------------------------------------------
+def _take_scans(found: Found, root: Path, source: Source, data: PrognosisDataSection) -> None:
+    files, skipped = find_files(source.paths)
+    volumes = [file for file in files if image_ending(file).lower() in VOLUME_ENDINGS]
+    pairs, left = file_pairs(volumes, root, data.preparation.answer_grid)
+    cases = _complete(pairs, found)
+    labels = hecktor_labels(pairs)
+    if labels is not None:
+        found.described.append(labels)
+    places = {pair.base: None for pair in pairs} | {root: None, root.parent: None}
+    tables = with_hecktor_tables(cases, list(places), data)
+    found.findings += tables.findings
+    for case in tables.cases:
         _take(found, case)
+    if pairs:
+        found.findings += _said(pairs, left, root)
+    if len(volumes) < len(files):
+        dicom = find_dicom_pairs(source, data)
+        named = {str(file) for file in volumes}
+        found.cases += dicom.cases
+        found.findings += dicom.findings
+        found.refused += dicom.refused
+        found.series += dicom.intake["series"]
+        rows = dicom.intake["skipped"]
+        found.skipped += [row for row in rows if str(row["file"]) not in named]
+    else:
+        found.skipped += [{"file": str(s.file), "code": s.code, "why": s.why} for s in skipped]
+    why = "its name says neither PET nor CT, nor whose mask it is"
+    found.skipped += [{"file": str(f), "code": "file-unmatched", "why": why} for f in left]
 
 
-def _columns(path: Path) -> list[str]:
-    return [name.casefold() for name in read_foreign_table(path, kind="manifest").columns]
+def _complete(pairs: Sequence[FilePair], found: Found) -> list[Case]:
+    """The pairs that are whole, as cases; the others are refused."""
+    cases = []
+    for pair in pairs:
+        patient = pair.folder or pair.case_id
+        lacking = [LACKING[channel] for channel in CHANNELS if channel not in pair.images]
+        if lacking:
+            (code, kind) = lacking[0]
+            there = ", ".join(file.name for file in pair.images.values())
+            text = f"{there} has no {kind} beside it. {RULE}"
+            found.refused.append(RefusedStudy(pair.case_id, patient, "", code, text))
+            continue
+        findings = []
+        if pair.others:
+            taken = ", ".join(file.name for file in (*pair.images.values(), pair.mask) if file)
+            text = f"{taken} are taken, not " + ", ".join(file.name for file in pair.others)
+            findings.append(Finding("files-several", text, "warning"))
+        cases.append(
+            Case(
+                case_id=pair.case_id,
+                patient_id=patient,
+                study_uid="",
+                inputs={name: reference_to(pair.images[name]) for name in CHANNELS},
+                folder=pair.folder,
+                references={} if pair.mask is None else {MASK: str(pair.mask)},
+                findings=tuple(findings),
+            )
+        )
+    return cases
 
 
-def _without(case: Case, columns: OutcomeColumns) -> Case:
-    """The case without its outcome among the covariates, from which models may learn."""
-    kept = {n: v for n, v in case.covariates.items() if n.casefold() not in columns.names}
-    return replace(case, covariates=kept)
-
-
-def _with_true_risk(cases: Sequence[Case], folder: Path) -> list[Case]:
-    """Cases with the true hazard of synthetic patients beside their manifest, where it is."""
-    file = folder / TRUE_RISK_FILE
-    if not file.is_file():
-        return list(cases)
-    rows = read_foreign_table(file, kind="table of true hazards").rows
-    risk = {row.cells["case"]: row.cells[TRUE_RISK_COLUMN] for row in rows}
-    return [
-        replace(case, references={**case.references, TRUE_RISK: risk[case.case_id]})
-        if case.case_id in risk
-        else case
-        for case in cases
-    ]
-
-
-# --- files --------------------------------------------------------------------------------
-def _file_case(case: SegmentationCase, names: Sequence[str]) -> Case:
-    """A case of files; ``names`` are the channels of its images."""
-    by_name = dict(zip(names, case.images, strict=True))
-    return Case(
-        case_id=case.case_id,
-        patient_id=case.patient_id,
-        study_uid="",
-        inputs={name: by_name[name] for name in CHANNELS},
-        folder=by_name[PET].path.parent.name,
-        references={} if case.mask is None else {MASK: str(case.mask)},
-        covariates=case.covariates,
-        facts={SYNTHETIC: any(_is_synthetic(image) for image in case.images)},
-    )
-
-
-def _is_synthetic(image: ImageReference) -> bool:
-    return image_ending(image.path).lower() in NIFTI_ENDINGS and is_synthetic(image.path)
+def _said(pairs: Sequence[FilePair], left: Sequence[Path], root: Path) -> list[Finding]:
+    findings = [Finding("pairs-rule", RULE)]
+    bare = [pair.case_id for pair in pairs if pair.mask is None]
+    if bare and len(bare) < len(pairs):
+        text = f"{len(bare)} of {len(pairs)} cases have no mask: {shown(bare)}"
+        findings.append(Finding("mask-missing", text, "warning"))
+    if left:
+        text = f"{len(left)} files belong to no case: " + shown([file.name for file in left])
+        findings.append(Finding("file-unmatched", text, "warning"))
+    return findings
 
 
 def _take(found: Found, case: Case) -> None:
@@ -182,8 +181,8 @@ def _take(found: Found, case: Case) -> None:
     found.series.append(file_row(case))
 
 
-def _state(case: Case) -> tuple[list[Finding], dict[str, float]]:
-    """How PET and CT of files lie to one another, and facts of both; raises CaseRefused."""
+def _state(case: Case) -> tuple[list[Finding], dict[str, Any]]:
+    """How PET and CT of files lie to one another, and facts of both. Raises CaseRefused."""
     grids = {name: read_volume_header(case.inputs[name]).grid for name in CHANNELS}
     covered = covered_shares(grids[PET], grids[CT])
     share = " x ".join(f"{part:.0%}" for part in covered)
@@ -200,9 +199,30 @@ def _state(case: Case) -> tuple[list[Finding], dict[str, float]]:
     if covered[2] < WELL_COVERED:
         text = f"the CT covers only {covered[2]:.0%} of the PET's length"
         findings.append(Finding("pair-partly-covered", text, "warning"))
-    facts = {
+    files = [case.inputs[name].path for name in CHANNELS]
+    return findings, {
         "slices": grids[PET].size[2],
         "slice_spacing_mm": grids[PET].spacing_mm[2],
         "pixel_spacing_mm": grids[PET].spacing_mm[0],
+        SYNTHETIC: bool(case.facts.get(SYNTHETIC))
+        or any(
+            image_ending(file).lower() in NIFTI_ENDINGS and is_synthetic(file) for file in files
+        ),
     }
-    return findings, facts
+
+
+# --- patients -----------------------------------------------------------------------------
+def _with_patients(found: Found, data: PrognosisDataSection) -> list[Case]:
+    """Cases whose patients are those that a pattern finds in their names, where there is one."""
+    names = [case.case_id for case in found.cases]
+    pattern = data.patient_pattern
+    if not pattern and names and all(re.match(AUTOPET_NAMES, name) for name in names):
+        pattern = AUTOPET_NAMES
+    if not pattern or not names:
+        return list(found.cases)
+    patients, said = read_from_names(names, pattern, "patient")
+    found.findings += said
+    return [
+        replace(case, patient_id=patients.get(case.case_id) or case.patient_id)
+        for case in found.cases
+    ]

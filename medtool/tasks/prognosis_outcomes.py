@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from medtool.core.errors import LabelsError
 from medtool.core.names import nearest_name
-from medtool.core.records import Finding, Outcome
+from medtool.core.records import Case, Finding, Outcome
 from medtool.data.labels import normal_value
 
 if TYPE_CHECKING:
@@ -51,12 +51,11 @@ LONGEST_DAYS = 120 * 365.25
 
 @dataclass(frozen=True)
 class OutcomeColumns:
-    """Names of columns as the table writes them; ``stratum`` is "" where there is none."""
+    """Names of columns as the table writes them, and the unit of the time."""
 
     time: str
     unit: TimeUnit
     event: str
-    stratum: str = ""
 
     @property
     def names(self) -> frozenset[str]:
@@ -87,10 +86,7 @@ def outcome_columns(
             wanted="a time with its unit in its name (time_days), and an event of 0 and 1",
             how=f"name it: --set data.{lacking}_column=NAME.",
         )
-    stratum = ""
-    if data.stratum_column:
-        stratum = _named(columns, data.stratum_column, "stratum_column", where)
-    return OutcomeColumns(time, _unit(time, data, where), event, stratum)
+    return OutcomeColumns(time, _unit(time, data, where), event)
 
 
 def _chosen(
@@ -221,8 +217,7 @@ def _outcome(row: ForeignRow, columns: OutcomeColumns, *, decimal_comma: bool) -
         raise ValueError(f"time '{time}' is not over 0")
     if days > LONGEST_DAYS:
         raise ValueError(f"time '{time}' is no follow-up of a patient in {columns.unit}")
-    stratum = row.cells[columns.stratum].strip() if columns.stratum else ""
-    return Outcome(days, normal_value(event) == "1", stratum)
+    return Outcome(days, normal_value(event) == "1")
 
 
 def _refuse(faults: Sequence[str], where: str) -> NoReturn:
@@ -245,9 +240,6 @@ def _said(
     events = sum(outcome.event for outcome in known)
     text = f"{path.name}: '{columns.time}' is the time, in {columns.unit}, '{columns.event}' the "
     text += f"event; {len(known)} outcomes, {events} events"
-    if columns.stratum:
-        text += f", compared within '{columns.stratum}' "
-        text += f"({len(Counter(outcome.stratum for outcome in known))} groups)"
     yield Finding("outcome-columns", text)
     if len(known) < len(outcomes):
         text = f"{path.name}: {len(outcomes) - len(known)} rows have no outcome"
@@ -258,3 +250,32 @@ def _said(
     if doubled:
         text = f"{path.name}: {len(doubled)} ids stand there more than once, with one outcome: "
         yield Finding("outcome-duplicate", text + ", ".join(doubled[:FAULTS_SHOWN]), "warning")
+
+
+def with_strata(cases: Sequence[Case], data: PrognosisDataSection) -> list[Case]:
+    """Cases whose outcomes name the group that the preset's column puts them in.
+
+    Raises LabelsError where cases have outcomes and none has that column.
+    """
+    asked = (data.stratum_column or "").casefold()
+    known = [case for case in cases if case.outcome is not None]
+    if not asked or not known:
+        return list(cases)
+    names = {name.casefold() for case in known for name in case.covariates}
+    if asked not in names:
+        raise LabelsError(
+            f"No table has a column '{data.stratum_column}'.",
+            where="data.stratum_column",
+            met="columns " + (", ".join(sorted(names)) or "none"),
+            nearest=nearest_name(asked, names),
+        )
+    return [
+        case
+        if case.outcome is None
+        else replace(case, outcome=replace(case.outcome, stratum=_cell(case, asked)))
+        for case in cases
+    ]
+
+
+def _cell(case: Case, asked: str) -> str:
+    return next((v.strip() for n, v in case.covariates.items() if n.casefold() == asked), "")

@@ -18,13 +18,14 @@ from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
 from medtool.core.records import Case, Finding, Truth
 from medtool.data.dataset_record import ImageReference
+from medtool.data.dicom_masks import mask_objects, read_dicom_mask
 from medtool.data.grids import same_grid
 from medtool.data.regridding import labels_on
 from medtool.data.volumes import Volume, read_mask, read_volume, read_volume_header
 from medtool.dicom.series import Series
 from medtool.dicom.suv import LARGEST_MAXIMUM_SUV, read_suv
 from medtool.dicom.volume import series_grid
-from medtool.tasks.prognosis_labels import CHANNELS, CT, PET, TRUE_RISK
+from medtool.tasks.prognosis_labels import CHANNELS, CT, PET, TRUE_RISK, structure_ids
 from medtool.tasks.segmentation_labels import MASK
 from medtool.tasks.segmentation_reading import read_series, reference_to, require_declared
 
@@ -104,9 +105,22 @@ def _read_mask(case: Case, data: PrognosisDataSection) -> Volume | None:
     if MASK not in case.references:
         return None
     path = Path(case.references[MASK])
-    mask = read_mask(ImageReference(path))
+    mask = _mask_at(path, case, data)
     require_declared(mask.array, data, str(path))
     return mask
+
+
+def _mask_at(path: Path, case: Case, data: PrognosisDataSection) -> Volume:
+    """The mask in a file of its own, or in a DICOM object, on the series that it was drawn on."""
+    pair = [one for one in case.inputs.values() if isinstance(one, Series)]
+    (found,) = (mask_objects([path]) if pair else []) or (None,)
+    if found is None:
+        return read_mask(ImageReference(path))
+    answer = case.inputs[data.preparation.answer_grid]
+    series = next((one for one in pair if one.uid in found.series_uids), answer)
+    ids = structure_ids(found, data)
+    array, findings = read_dicom_mask(path, series, ids, whole=True)
+    return Volume(array, series_grid(series), findings)
 
 
 def _moved(mask: Volume, grid: Grid, data: PrognosisDataSection) -> tuple[Finding, ...]:

@@ -8,8 +8,9 @@ row of every table.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +56,20 @@ class Study:
     label: float | None = None
 
 
+MakeCase = Callable[[Study, Source], Case | RefusedStudy]
+
+
+def find_dicom_studies(
+    source: Source, *, patient_key: PatientKey, modalities: Sequence[str], make: MakeCase
+) -> Cohort:
+    """Every DICOM study under ``source``, of which ``make`` makes a case or a refusal."""
+    intake = _read(list(source.paths), source)
+    studies = _named(_studies(intake, source.paths, patient_key), patient_key)
+    cases, refused = _made(studies, source, make)
+    document = _document(intake, studies, cases, modalities)
+    return Cohort(tuple(cases), document, (), tuple(refused))
+
+
 def find_studies(
     source: Source,
     *,
@@ -73,24 +88,38 @@ def find_studies(
     volumes = _with_a_persons_word(
         nifti_studies(roots, manifest, channel=channel, patient_key=patient_key), source
     )
-    intake = _without(scan(folders) if folders else Intake((), ()), volumes.files)
-    intake = replace(intake, series=tuple(_overruled(one, source) for one in intake.series))
+    intake = _without(_read(folders, source), volumes.files)
     studies = _studies(intake, roots, patient_key)
     studies = _named(_by_manifest(studies, {row.image: row for row in manifest}), patient_key)
     findings += nameless_patients(volumes.cases, patient_key)
-    cases: list[Case] = list(volumes.cases)
-    refused: list[RefusedStudy] = list(volumes.refused)
+    make = partial(_case, modalities=modalities, channel=channel)
+    cases, refused = _made(studies, source, make)
+    cases += volumes.cases
+    refused = [*volumes.refused, *refused, *_empty_rows(manifest, studies)]
+    document = _document(intake, studies, cases, modalities)
+    document["series"] = [*document["series"], *volumes.rows]
+    cases.sort(key=lambda case: case.case_id)
+    return Cohort(tuple(cases), document, tuple(findings), tuple(refused))
+
+
+def _read(folders: Sequence[Path], source: Source) -> Intake:
+    """The series below ``folders`` after a person's word on each."""
+    intake = scan(folders) if folders else Intake((), ())
+    return replace(intake, series=tuple(_overruled(one, source) for one in intake.series))
+
+
+def _made(
+    studies: Sequence[Study], source: Source, make: MakeCase
+) -> tuple[list[Case], list[RefusedStudy]]:
+    cases: list[Case] = []
+    refused: list[RefusedStudy] = []
     for study in studies:
-        found = _case(study, source, modalities, channel)
+        found = make(study, source)
         if isinstance(found, Case):
             cases.append(found)
         else:
             refused.append(found)
-    refused += _empty_rows(manifest, studies)
-    document = _document(intake, studies, cases, channel, modalities)
-    document["series"] = [*document["series"], *volumes.rows]
-    cases.sort(key=lambda case: case.case_id)
-    return Cohort(tuple(cases), document, tuple(findings), tuple(refused))
+    return cases, refused
 
 
 def _roots(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Finding]]:
@@ -194,13 +223,13 @@ def _named(studies: Sequence[Study], patient_key: PatientKey) -> list[Study]:
 
 
 def _case(
-    study: Study, source: Source, modalities: Sequence[str], channel: str
+    study: Study, source: Source, *, modalities: Sequence[str], channel: str
 ) -> Case | RefusedStudy:
     """The study as a case with its chosen series, or why it has none."""
     right = [series for series in study.series if series.modality in modalities]
-    candidates, findings = _candidates(right, source)
+    candidates, findings = after_persons_word(right, source)
     chosen, others = choose(candidates)
-    in_vain = _in_vain(study.series, modalities, source)
+    in_vain = said_in_vain(study.series, modalities, source)
     findings += in_vain
     if chosen is None:
         asked = [one for one in right if _overrule(one, source)]
@@ -271,7 +300,9 @@ def _with_a_persons_word(volumes: VolumeStudies, source: Source) -> VolumeStudie
     )
 
 
-def _in_vain(series: Sequence[Series], modalities: Sequence[str], source: Source) -> list[Finding]:
+def said_in_vain(
+    series: Sequence[Series], modalities: Sequence[str], source: Source
+) -> list[Finding]:
     """What is said of series that a person wants and that stay refused."""
     findings = []
     for one in series:
@@ -287,8 +318,10 @@ def _in_vain(series: Sequence[Series], modalities: Sequence[str], source: Source
     return findings
 
 
-def _candidates(series: Sequence[Series], source: Source) -> tuple[list[Series], list[Finding]]:
-    """Series to choose from, after a person's word."""
+def after_persons_word(
+    series: Sequence[Series], source: Source
+) -> tuple[list[Series], list[Finding]]:
+    """Usable series to choose from, after a person's word; what is said of it."""
     said = {one.key: _overrule(one, source) for one in series}
     asked = [one for one in series if said[one.key] and one.verdict != "refused"]
     if asked:
@@ -338,13 +371,15 @@ def _document(
     intake: Intake,
     studies: Sequence[Study],
     cases: Sequence[Case],
-    channel: str,
     modalities: Sequence[str],
 ) -> dict[str, Any]:
     """The document of ``check --json``."""
     case_of = {series.key: study.case_id for study in studies for series in study.series}
     chosen = {
-        series.key for case in cases if isinstance(series := case.inputs.get(channel), Series)
+        series.key
+        for case in cases
+        for series in case.inputs.values()
+        if isinstance(series, Series)
     }
     wrong = Finding("wrong-modality", f"This task reads {' or '.join(modalities)} only.", "refusal")
     findings = {
