@@ -18,7 +18,7 @@ from medtool.data.dicom_masks import MaskObject, mask_objects
 from medtool.dicom.pet_ct import pair_pet_ct
 from medtool.dicom.series import Series
 from medtool.tasks.prognosis_data_settings import PrognosisDataSection
-from medtool.tasks.prognosis_labels import CHANNELS, CT, PET, structure_ids
+from medtool.tasks.prognosis_labels import CHANNELS, CT, PET, settled_labels, structure_ids
 from medtool.tasks.segmentation_dicom import OTHER_OBJECT
 from medtool.tasks.segmentation_find import SYNTHETIC
 from medtool.tasks.segmentation_labels import MASK
@@ -31,6 +31,8 @@ from medtool.tasks.studies import (
 )
 
 MODALITIES = {PET: "PT", CT: "CT"}
+# What structures are called here does not matter: which of them are labels does.
+ANY_STRUCTURE = "structure"
 
 
 def find_dicom_pairs(source: Source, data: PrognosisDataSection) -> Cohort:
@@ -47,8 +49,9 @@ def find_dicom_pairs(source: Source, data: PrognosisDataSection) -> Cohort:
     skipped = cohort.intake["skipped"]
     files = [Path(str(row["file"])) for row in skipped if row["code"] == OTHER_OBJECT]
     objects = mask_objects(sorted(files))
+    known = settled_labels(data, None, ANY_STRUCTURE)
     present = frozenset(str(row["uid"]) for row in cohort.intake["series"])
-    masked = [_with_mask(case, objects, present, data) for case in cohort.cases]
+    masked = [_with_mask(case, objects, present, known) for case in cohort.cases]
     taken = {case.references[MASK] for case in masked if MASK in case.references}
     intake = {
         **cohort.intake,
