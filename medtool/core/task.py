@@ -8,7 +8,7 @@ group ``medtool.tasks``; ``medtool.testing.check_task`` checks it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -260,6 +260,24 @@ class Task(ABC):
 
         The keys are those of the checkpoint's document that change; none by default. What has
         masks is read from the disk as it is asked for: look at one case at a time.
+        """
+        return {}
+
+    def settles(self, case: Case) -> bool:
+        """Whether the answer for this training case is asked for by ``settle``; no, by default."""
+        return False
+
+    def settle(self, answers: Iterable[tuple[Case, Prediction]]) -> Mapping[str, Any]:
+        """What the training part settles once the weights are chosen, before ``decide`` is asked.
+
+        ``answers`` come one at a time, of the cases that ``settles`` names; nothing is scored on
+        them. The keys are new ones of the checkpoint's document.
+        """
+        return {}
+
+    def baselines(self) -> Mapping[str, Sequence[str]]:
+        """What is trained beside a run, to compare it with: name -> settings that differ, as of
+        --set; none by default.
         """
         return {}
 

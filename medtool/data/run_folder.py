@@ -157,6 +157,11 @@ class RunFolder:
             raise cannot_write(self.log_file, error) from error
 
 
+def fold_name(fold: int) -> str:
+    """The folder of a fold, in that of its run."""
+    return f"fold_{fold}"
+
+
 def fold_folders(path: Path) -> list[RunFolder]:
     """The folds of a run, by number; [] where it has none."""
     folders = [c for c in path.glob("fold_*") if c.is_dir() and c.name[5:].isdecimal()]

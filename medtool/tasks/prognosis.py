@@ -120,11 +120,6 @@ class PrognosisTask(SegmentationTask):
         return read_pet_ct_truth(case, self.settings.data)
 
     # --- learning -------------------------------------------------------------------------
-    @property
-    def settles(self) -> bool:
-        """Whether answers for the training part are asked for: a baseline hazard needs them."""
-        return self.settings.train.objectives != "segmentation"
-
     def network(self) -> nn.Module:
         """The network of the preset, with random weights."""
         from medtool.tasks.prognosis_network import build_prognosis_network
@@ -200,11 +195,21 @@ class PrognosisTask(SegmentationTask):
 
         return draw_study(self.settings, prediction, prepared, case, folder)
 
+    def settles(self, case: Case) -> bool:
+        """Whether the outcome of the case has a say in the baseline hazard."""
+        return self.settings.train.objectives != "segmentation" and case.outcome is not None
+
     def settle(self, answers: Iterable[tuple[Case, Prediction]]) -> Mapping[str, Any]:
         """The baseline hazard of the training patients, for the checkpoint."""
         from medtool.tasks.prognosis_decide import settle_study
 
         return settle_study(self.settings, answers)
+
+    def baselines(self) -> Mapping[str, Sequence[str]]:
+        """The outlines alone and survival alone, where the preset asks for baselines."""
+        from medtool.tasks.prognosis_baselines import ALONE
+
+        return ALONE if self.settings.train.baselines else {}
 
     def decide(
         self, predictions: Sequence[Prediction], truths: Sequence[Truth]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtool.config import Resolved, resolve, settings_from_document
+from medtool.config import Resolved, changed_task, resolve, settings_from_document
 from medtool.config.layers import SCHEMA_DEFAULT
 from medtool.core.checkpoint import LAST_NAME, find_checkpoint, read_header
 from medtool.core.errors import Interrupted, OutputExistsError, UsageError
@@ -17,12 +17,15 @@ from medtool.core.nested import flat_values
 from medtool.core.progress import Reporter, Silent
 from medtool.core.registry import load_task
 from medtool.data.locks import alone
-from medtool.data.run_folder import RunFolder
+from medtool.data.run_folder import RunFolder, fold_name
 from medtool.verbs.train_options import TrainOptions, TrainResult
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
     from medtool.train.nodes import Link
+
+# In a run's folder, the runs that it is compared with.
+BASELINES_FOLDER = "baselines"
 
 __all__ = ["TrainOptions", "TrainResult", "train"]
 
@@ -128,9 +131,48 @@ def _learned(
             how=_how_to_go_on(options, run, task.name),
         )
 
+    _train_baselines(ready.order.task, resolved, options, run, reporter, link)
     from medtool.verbs.train_finish import finish
 
     return finish(ready, options, run, reporter, clock=clock)
+
+
+def _train_baselines(
+    task: Task,
+    resolved: Resolved,
+    options: TrainOptions,
+    run: RunFolder,
+    reporter: Reporter,
+    link: Link | None,
+) -> None:
+    """What a run is to be compared with: each a run in its folder, on the same parts.
+
+    A baseline that has its scores already is left as it is.
+    """
+    from medtool.train.keeper import resume_point
+
+    for name, assignments in task.baselines().items():
+        own = RunFolder(run.path / BASELINES_FOLDER / name)
+        if own.scores_file.is_file():
+            continue
+        reporter.say(f"Baseline: {name}, with {', '.join(assignments)}.")
+        changed = changed_task(task, assignments)
+        begun = (own.checkpoints_folder / LAST_NAME).is_file()
+        try:
+            _learned(
+                changed,
+                replace(resolved, settings=changed.settings),
+                replace(options, fetch=False, resume=None),
+                own,
+                resume_point(own) if begun else None,
+                reporter,
+                datetime.now(UTC),
+                time.perf_counter(),
+                link,
+            )
+        except Interrupted as error:
+            error.how = _how_to_go_on(options, run, task.name)
+            raise
 
 
 def _assignments(options: TrainOptions) -> tuple[str, ...]:
@@ -151,7 +193,7 @@ def _place(options: TrainOptions, resolved: Resolved, task: str) -> tuple[RunFol
     name = safe_file_stem(options.run.run or _time_name())
     path = resolved.paths.runs / task / name
     if options.run.fold is not None:
-        path = path / f"fold_{options.run.fold}"
+        path = path / fold_name(options.run.fold)
     run = RunFolder(path)
     if not run.exists():
         return run, None

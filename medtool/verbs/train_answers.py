@@ -108,6 +108,20 @@ def _outcomes(
     return (replace(outcome, prepared=None) for outcome in outcomes)
 
 
+def training_answers(
+    ready: Ready, model: Model, options: TrainOptions, advance: Advance
+) -> Iterator[tuple[Case, Prediction]]:
+    """The training cases that the task wants to settle things by, each with its answer.
+
+    Nothing of them is written: these answers are of patients that the model knows.
+    """
+    cases = [case for case in ready.data.part("train") if model.task.settles(case)]
+    for outcome in _outcomes(ready, model, cases, options):
+        if outcome.prediction is not None:
+            yield outcome.case, outcome.prediction
+        advance(1)
+
+
 def score_part(answers: Answers, cache: Cache) -> Scores:
     """The scores of a part; pictures of the cases that the report shows are written beside it."""
     task = answers.task

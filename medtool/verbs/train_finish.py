@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medtool.core.checkpoint import BEST_NAME, read_header, rewrite_checkpoint
 from medtool.core.files import file_sha256
@@ -14,7 +14,7 @@ from medtool.core.progress import Reporter
 from medtool.core.records import SELECTION_OPTIMISTIC, Part, Scores
 from medtool.data.cache import read_prepared
 from medtool.data.leakage import leakage_gate
-from medtool.data.run_folder import RunFolder, write_json
+from medtool.data.run_folder import RunFolder, fold_name, write_json
 from medtool.data.run_record import now_utc
 from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
@@ -23,7 +23,7 @@ from medtool.report.page import write_report
 from medtool.score.completion import completed
 from medtool.score.confounders import confounders_text
 from medtool.score.document import scores_to_document
-from medtool.verbs.train_answers import Answers, answer_part, score_part
+from medtool.verbs.train_answers import answer_part, score_part, training_answers
 from medtool.verbs.train_folds import join_folds
 from medtool.verbs.train_options import TrainOptions, TrainResult
 from medtool.verbs.train_prepare import Ready
@@ -32,6 +32,8 @@ from medtool.verbs.train_run import new_network
 if TYPE_CHECKING:
     from medtool.core.task import Task
 
+# Of a checkpoint's document: the keys that the end of a run added.
+DECIDED = "decided"
 LEAK_OPTIMISTIC = "patients or pixels on both sides of the split were allowed, optimistic"
 
 
@@ -47,13 +49,16 @@ def finish(
     best = run.checkpoints_folder / BEST_NAME
     task, data = ready.order.task, ready.data
     began = time.perf_counter()
+    _undecided(best)
     model = _model(task, best, options)
     leaks = _allowed_leaks(ready, options)
     why = {"selection": SELECTION_OPTIMISTIC, "test": LEAK_OPTIMISTIC if leaks else ""}
     parts: dict[str, Scores] = {}
     with reporter.progress("Scoring", None) as advance:
+        if _keep(best, task.settle(training_answers(ready, model, options, advance))):
+            model = _model(task, best, options)
         answers = answer_part(run, ready, model, "selection", options, advance)
-        if _decide(task, best, answers):
+        if _keep(best, task.decide(answers.predictions, answers.truths)):
             # What was decided is part of the answers: the same weights answer again.
             model = _model(task, best, options)
             answers = answer_part(run, ready, model, "selection", options, advance)
@@ -93,7 +98,7 @@ def finish(
     for line in filter(None, [*headline(parts, task.settings.metrics.primary), alone]):
         reporter.say(line)
         run.log(line)
-    if options.run.fold is not None:
+    if options.run.fold is not None and run.path.name == fold_name(options.run.fold):
         joined = join_folds(task, run.path.parent, data.cases, reporter)
         report = joined or report
     return TrainResult(
@@ -134,18 +139,26 @@ def _model(task: Task, path: Path, options: TrainOptions) -> Model:
     return with_companions(model, device=options.run.device, precision=precision)
 
 
-def _decide(task: Task, best: Path, answers: Answers) -> bool:
-    """Write into the checkpoint what the task settles on the selection part; whether it did."""
-    changes = task.decide(answers.predictions, answers.truths)
-    if not changes:
+def _keep(best: Path, decided: Mapping[str, Any]) -> bool:
+    """Write into the checkpoint what the task decided at the end; whether there is anything."""
+    if not decided:
         return False
     document = read_header(best).document
-    merged = {
+    merged: dict[str, Any] = {
         name: {**document.get(name, {}), **value} if isinstance(value, Mapping) else value
-        for name, value in changes.items()
+        for name, value in decided.items()
     }
+    new = {name for name in merged if name not in document}
+    merged[DECIDED] = sorted({*document.get(DECIDED, ()), *new})
     rewrite_checkpoint(best, best, merged)
     return True
+
+
+def _undecided(best: Path) -> None:
+    """Take back what an earlier end of this run decided, for it was decided from plain answers."""
+    document = read_header(best).document
+    if document.get(DECIDED):
+        rewrite_checkpoint(best, best, {name: {} for name in document[DECIDED]})
 
 
 def _keep_scores(
