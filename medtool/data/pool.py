@@ -127,9 +127,17 @@ class WorkerPool:
                     self._collect(answers)
                 # Before the consumer takes its time, everybody gets work.
                 begun = self._begin(cases, begun, wanted + ahead, answers, present)
+                if begun == len(cases):
+                    self._end_idle()
                 yield case, answers.pop(wanted)
         finally:
             for lane in self._lanes:
+                lane.kill()
+
+    def _end_idle(self) -> None:
+        """End the processes for which there is no work left: their memory is the consumer's."""
+        for lane in self._lanes:
+            if not lane.busy:
                 lane.kill()
 
     def _begin(

@@ -189,8 +189,8 @@ class SegmentationInferSection(MaskInferSection):
     """How far around that is looked closely."""
     region_least_ml: Annotated[float, Field(ge=0)] = 1.0
     """Volume under which it found nothing: then the whole volume is looked at closely."""
-    batch_windows: Count = 2
-    """Windows that pass the network at a time."""
+    batch_windows: Count = 1
+    """Windows that pass the network at a time; more take as many times the memory."""
 
 
 class SegmentationSettings(TaskSettings):

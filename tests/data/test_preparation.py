@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +310,17 @@ def test_interrupted_or_killed_it_leaves_whole_files_and_no_process(
         process.communicate()
     assert [cache.sound(case) for case in cases] == [True, True, False, False]
     assert not list(cache.folder.glob(".writing-*"))
+
+
+def test_workers_end_when_nothing_is_left_for_them(tmp_path: Path) -> None:
+    task, cases, cache = _faulty(tmp_path, "a", "b", "c")
+    stream = prepare_stream(task, cases, cache, workers=2)
+    next(stream)
+    assert active_children()
+    assert [done.case for done in (next(stream), next(stream))] == list(cases[1:])
+    # The stream is not closed yet: its consumer is busy with the last case.
+    assert not active_children()
+    assert next(stream, None) is None
 
 
 def test_several_processes_share_a_cache(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -14,7 +15,14 @@ def network(dimensions: int) -> nn.Module:
     return nn.Sequential(kind(4, 8, 3, padding=1), nn.LeakyReLU(), kind(8, 2, 3)).eval()
 
 
-def test_volumes_on_a_processor_get_channels_last_and_the_same_answer() -> None:
+def with_vectors(monkeypatch: pytest.MonkeyPatch, capability: str) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+
+
+def test_volumes_get_channels_last_on_wide_vectors_and_the_same_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_vectors(monkeypatch, "AVX512")
     plain, turned = network(3), network(3)
     use_fast_layout(turned, torch.device("cpu"))
     assert turned[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
@@ -24,7 +32,14 @@ def test_volumes_on_a_processor_get_channels_last_and_the_same_answer() -> None:
         torch.testing.assert_close(turned(batch), plain(batch), rtol=1e-5, atol=1e-5)
 
 
-def test_slices_and_other_devices_stay_as_they_are() -> None:
+def test_slices_other_devices_and_other_processors_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_vectors(monkeypatch, "AVX2")
+    narrow = network(3)
+    use_fast_layout(narrow, torch.device("cpu"))
+    assert narrow[0].weight.is_contiguous()
+    with_vectors(monkeypatch, "AVX512")
     flat, elsewhere = network(2), network(3)
     use_fast_layout(flat, torch.device("cpu"))
     use_fast_layout(elsewhere, torch.device("cuda"))
