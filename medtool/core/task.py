@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from medtool.config.sections import TaskSettings
     from medtool.core.foreign import ForeignFolder, ForeignModel
+    from medtool.data.matching import Labelled
 
 
 class Task(ABC):
@@ -56,6 +57,8 @@ class Task(ABC):
     imports: ClassVar[tuple[str, ...]] = ()
     # Whether a table of labels says something to this task; else none is looked for.
     reads_labels: ClassVar[bool] = True
+    # Names of tables beside the scans that are taken without being named.
+    labels_patterns: ClassVar[tuple[str, ...]] = ("labels*.csv",)
     # Programs for which 'medtool export' writes models of this task.
     exports: ClassVar[tuple[str, ...]] = ()
 
@@ -73,6 +76,13 @@ class Task(ABC):
         By default as it is. Asked only where labels matter. Raises LabelsError.
         """
         return cohort
+
+    def labelled(self, cases: Sequence[Case], file: Path) -> Labelled | None:
+        """``cases`` with what a table says of them, for a task whose tables hold no classes.
+
+        None by default: then the table is read as one of classes. Raises LabelsError.
+        """
+        return None
 
     def check(self, case: Case) -> list[Finding]:
         """What only pixels show. Runs in a worker."""

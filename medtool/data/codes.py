@@ -29,6 +29,8 @@ COHORT_CODES: Mapping[str, str] = {
     "not-in-split": "cases that the split file does not name: in no part",
     "selection-taken": "the split file has no selection part: taken from its training patients",
     "class-missing": "the test part of a fold lacks a class",
+    "event-missing": "a part of the split has outcomes and no event: nothing of survival is "
+    "learned or said there",
     "classes-none": "no case has a class: masks alone are learned and scored",
     "overruled-not-found": "the table of series overrules a series that is not among the data",
     "leak-allowed": "a patient in two parts, or pixels under two patients, that a person allowed",

@@ -12,7 +12,7 @@ from medtool.config.sections import DataSection
 from medtool.core.errors import UsageError
 from medtool.core.progress import Reporter, Silent, tell
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
-from medtool.data.labels import LabelTable, find_labels, read_labels
+from medtool.data.labels import LABELS_PATTERN, find_labels, read_labels
 from medtool.data.matching import Labelled, attach_labels
 from medtool.data.series_table import recorded_overrulings
 
@@ -74,15 +74,13 @@ def build_cohort(
     file = _table_of_labels(task, source, data)
     labelled = None
     if file is not None and cases:
-        table = read_labels(file, data)
-        labelled = attach_labels(cases, table)
+        labelled, classes = _labelled(task, cases, file, data)
         cases = labelled.cases
         findings.extend(labelled.findings)
-        if table.classes:
-            intake = {**cohort.intake, CLASSES: list(table.classes)}
-            cohort = replace(cohort, intake=intake)
+        if classes:
+            cohort = replace(cohort, intake={**cohort.intake, CLASSES: list(classes)})
     elif file is not None and judge_labels:
-        labelled = _judged(read_labels(file, data), cohort.refused)
+        labelled = _judged(task, cohort.refused, file, data)
         findings.extend(labelled.findings)
     if data.names_classes and cases and all(case.label is None for case in cases):
         findings.append(Finding("classes-none", NO_CLASSES))
@@ -90,18 +88,33 @@ def build_cohort(
     return LabelledCohort(cohort, cases, labelled, file, tuple(findings))
 
 
-def _judged(table: LabelTable, refused: Sequence[RefusedStudy]) -> Labelled:
+def _labelled(
+    task: Task, cases: Sequence[Case], file: Path, data: DataSection
+) -> tuple[Labelled, tuple[str, ...]]:
+    """Cases with what the table says of them, and the names of its classes."""
+    own = task.labelled(cases, file)
+    if own is not None:
+        return own, ()
+    table = read_labels(file, data)
+    return attach_labels(cases, table), table.classes
+
+
+def _judged(task: Task, refused: Sequence[RefusedStudy], file: Path, data: DataSection) -> Labelled:
     """What is to be said of a table of labels where no study can be used: it has no cases."""
     studies = [Case(one.case_id, one.patient_id, one.study_uid, {}) for one in refused]
-    if not studies:
-        return Labelled((), table.findings, "", table.rows)
-    return replace(attach_labels(studies, table), cases=())
+    if studies:
+        return replace(_labelled(task, studies, file, data)[0], cases=())
+    own = task.labelled((), file)
+    if own is not None:
+        return own
+    table = read_labels(file, data)
+    return Labelled((), table.findings, "", table.rows)
 
 
 def _table_of_labels(task: Task, source: Source, data: DataSection) -> Path | None:
     """The table, for a task that has something to learn from one. Raises UsageError."""
     if task.reads_labels:
-        return labels_file(source, data)
+        return labels_file(source, data, task.labels_patterns)
     if source.labels is not None:
         raise UsageError(
             f"The task '{task.name}' reads no table of labels.",
@@ -112,7 +125,9 @@ def _table_of_labels(task: Task, source: Source, data: DataSection) -> Path | No
     return None
 
 
-def labels_file(source: Source, data: DataSection) -> Path | None:
+def labels_file(
+    source: Source, data: DataSection, patterns: Sequence[str] = (LABELS_PATTERN,)
+) -> Path | None:
     """The table that was named, else the one of the preset, else the one beside the scans."""
     if source.labels is not None:
         return source.labels
@@ -120,7 +135,7 @@ def labels_file(source: Source, data: DataSection) -> Path | None:
         return data.labels
     for path in source.paths:
         folder = path if path.is_dir() else path.parent
-        found = find_labels(folder) if folder.is_dir() else None
+        found = find_labels(folder, patterns) if folder.is_dir() else None
         if found is not None:
             return found
     return None

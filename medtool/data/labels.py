@@ -66,22 +66,22 @@ class LabelTable:
     classes: tuple[str, ...] = ()
 
 
-def find_labels(folder: Path) -> Path | None:
-    """The one ``labels*.csv`` (in any letter case) beside the scans, or None.
+def find_labels(folder: Path, patterns: Sequence[str] = (LABELS_PATTERN,)) -> Path | None:
+    """The one table of such a name (in any letter case) beside the scans, or None.
 
     Raises LabelsError when there are several.
     """
     found = sorted(
         path
         for path in folder.iterdir()
-        if fnmatch(path.name.lower(), LABELS_PATTERN) and path.is_file()
+        if any(fnmatch(path.name.lower(), one) for one in patterns) and path.is_file()
     )
     if len(found) > 1:
         raise LabelsError(
             "There are several tables of labels.",
             where=str(folder),
             met=", ".join(path.name for path in found),
-            wanted=f"one {LABELS_PATTERN}",
+            wanted="one " + " or ".join(patterns),
             how="name one with --labels, or in medtool.toml.",
         )
     return found[0] if found else None
@@ -195,6 +195,12 @@ def _recognised_label(table: ForeignTable, data: DataSection, *, without: str) -
         + (f"; {', '.join(fitting)} all hold such values" if fitting else ""),
         how="--set data.label_column=NAME, or write it into the preset or medtool.toml.",
     )
+
+
+def id_column_of(table: ForeignTable, data: DataSection, *, without: str = "") -> str:
+    """The column of ids, that the preset names or its own name does. Raises LabelsError."""
+    named = _column(table, data.id_column, "id_column", "id")
+    return named or _recognised_id(table, without=without)
 
 
 def _recognised_id(table: ForeignTable, *, without: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from medtool.core.errors import LabelsError
 from medtool.core.names import nearest_name
@@ -27,9 +28,24 @@ KEYS: Mapping[str, Callable[[Case], str]] = {
 }
 
 
+class IdentifiedRow(Protocol):
+    """A row of a table that says something of a case."""
+
+    @property
+    def line(self) -> int:
+        """Its line in the file."""
+
+    @property
+    def identifier(self) -> str:
+        """The id of the case, or of another of ``KEYS``."""
+
+
+Row = TypeVar("Row", bound=IdentifiedRow)
+
+
 @dataclass(frozen=True)
 class Labelled:
-    """Cases with the labels that were found for them.
+    """Cases with the labels, or outcomes, that were found for them.
 
     ``cases`` are all of them, in the order given; those without a label keep None there.
     ``key`` says what the ids of the table are; ``unmatched_rows`` belong to no case.
@@ -38,17 +54,59 @@ class Labelled:
     cases: tuple[Case, ...]
     findings: tuple[Finding, ...]
     key: str
-    unmatched_rows: tuple[LabelRow, ...]
+    unmatched_rows: tuple[IdentifiedRow, ...]
 
     @property
     def with_label(self) -> tuple[Case, ...]:
-        """The cases whose label is known."""
-        return tuple(case for case in self.cases if case.label is not None)
+        """The cases whose label, or outcome, is known."""
+        return tuple(case for case in self.cases if _is_known(case))
 
     @property
     def without_label(self) -> tuple[Case, ...]:
-        """The cases whose label is not known."""
-        return tuple(case for case in self.cases if case.label is None)
+        """The cases of which neither is known."""
+        return tuple(case for case in self.cases if not _is_known(case))
+
+
+def _is_known(case: Case) -> bool:
+    return case.label is not None or case.outcome is not None
+
+
+@dataclass(frozen=True)
+class Fit(Generic[Row]):
+    """The key under which most rows of a table fit: line -> (value of the key, row).
+
+    ``forgiven`` are ids that fit only without what spreadsheets do to them.
+    """
+
+    key: str
+    matched: Mapping[int, tuple[str, Row]]
+    forgiven: tuple[str, ...]
+
+    def rows_of(self, cases: Sequence[Case]) -> list[Row | None]:
+        """The row of each case, None where it has none."""
+        row_of = dict(self.matched.values())
+        get = KEYS[self.key]
+        return [row_of.get(get(case)) for case in cases]
+
+    def unmatched(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """Rows that belong to no case."""
+        return tuple(row for row in rows if row.line not in self.matched)
+
+
+def best_fit(cases: Sequence[Case], rows: Sequence[Row], where: str) -> Fit[Row]:
+    """The one key that fits most rows of the table ``where``.
+
+    An id is taken as it stands; where that finds nothing, without what spreadsheets do to ids
+    (``relaxed``), as long as no two cases or rows become alike by it. Raises LabelsError when no
+    key fits a single row.
+    """
+    fits = {key: _fit(cases, rows, get) for key, get in KEYS.items()}
+    # Most rows; of equal keys the one that labels more cases; then the order of KEYS.
+    key = max(fits, key=lambda name: (len(fits[name][0]), _reach(cases, KEYS[name], fits[name][0])))
+    matched, forgiven = fits[key]
+    if not matched:
+        raise _no_match(cases, rows, where)
+    return Fit(key, matched, tuple(forgiven))
 
 
 def relaxed(identifier: str) -> str:
@@ -65,51 +123,44 @@ def relaxed(identifier: str) -> str:
 
 
 def attach_labels(cases: Sequence[Case], table: LabelTable) -> Labelled:
-    """Cases with labels, under the key that fits most rows of the table.
+    """Cases with labels, under the key that fits most rows of the table (``best_fit``).
 
-    An id is taken as it stands; where that finds nothing, without what spreadsheets do to ids
-    (``relaxed``), as long as no two cases or rows become alike by it. Raises LabelsError when no
-    key fits a single row.
+    Raises LabelsError.
     """
-    fits = {key: _fit(cases, table, get) for key, get in KEYS.items()}
-    # Most rows; of equal keys the one that labels more cases; then the order of KEYS.
-    key = max(fits, key=lambda name: (len(fits[name][0]), _reach(cases, KEYS[name], fits[name][0])))
-    matched, forgiven = fits[key]
-    if not matched:
-        raise _no_match(cases, table)
-    row_of = dict(matched.values())
-    get = KEYS[key]
-    labelled = tuple(_with(case, row_of.get(get(case)), table.classes) for case in cases)
+    fit = best_fit(cases, table.rows, f"{table.path}, column '{table.id_column}'")
+    labelled = tuple(
+        _with(case, row, table.classes) for case, row in zip(cases, fit.rows_of(cases), strict=True)
+    )
     _refuse_contradictions(cases, labelled, table)
-    unmatched = tuple(row for row in table.rows if row.line not in matched)
+    unmatched = fit.unmatched(table.rows)
     findings = [
         Finding(
             "label-key",
-            f"{table.path.name}: column '{table.id_column}' matches the {key} of studies in "
-            f"{len(matched)} of {len(table.rows)} rows, column '{table.label_column}' is the label "
-            f"({table.how_read})",
+            f"{table.path.name}: column '{table.id_column}' matches the {fit.key} of studies in "
+            f"{len(fit.matched)} of {len(table.rows)} rows, column '{table.label_column}' is the "
+            f"label ({table.how_read})",
         ),
         *table.findings,
-        *_forgiven(table, forgiven),
-        *_missing(labelled, unmatched, key),
+        *said_of_ids(table.path.name, fit),
+        *said_of_missing(labelled, unmatched, fit.key),
     ]
-    return Labelled(labelled, tuple(findings), key, unmatched)
+    return Labelled(labelled, tuple(findings), fit.key, unmatched)
 
 
 def _fit(
-    cases: Sequence[Case], table: LabelTable, get: Callable[[Case], str]
-) -> tuple[dict[int, tuple[str, LabelRow]], list[str]]:
+    cases: Sequence[Case], rows: Sequence[Row], get: Callable[[Case], str]
+) -> tuple[dict[int, tuple[str, Row]], list[str]]:
     """Line -> (value of the key, row) of the rows that fit, and ids that fit only relaxed."""
     values = {get(case) for case in cases} - {""}
     loose: dict[str, set[str]] = defaultdict(set)
     for value in values:
         loose[relaxed(value)].add(value)
     rows_alike: dict[str, int] = defaultdict(int)
-    for row in table.rows:
+    for row in rows:
         rows_alike[relaxed(row.identifier)] += 1
-    matched: dict[int, tuple[str, LabelRow]] = {}
+    matched: dict[int, tuple[str, Row]] = {}
     forgiven = []
-    for row in table.rows:
+    for row in rows:
         form = relaxed(row.identifier)
         if row.identifier in values:
             matched[row.line] = (row.identifier, row)
@@ -122,7 +173,7 @@ def _fit(
 def _reach(
     cases: Sequence[Case],
     get: Callable[[Case], str],
-    matched: Mapping[int, tuple[str, LabelRow]],
+    matched: Mapping[int, tuple[str, Row]],
 ) -> int:
     """How many cases the matched rows label."""
     values = {value for value, _ in matched.values()}
@@ -163,28 +214,32 @@ def _refuse_contradictions(
         )
 
 
-def _forgiven(table: LabelTable, ids: Sequence[str]) -> list[Finding]:
-    if not ids:
+def said_of_ids(name: str, fit: Fit[Row]) -> list[Finding]:
+    """What is to be said of ids of the table ``name`` that fit only when they are forgiven."""
+    if not fit.forgiven:
         return []
     return [
         Finding(
             "id-relaxed",
-            f"{table.path.name}: {len(ids)} ids fit only when leading zeros, '.0' and letter case "
-            f"are forgiven, as after Excel: {shown(ids)}",
+            f"{name}: {len(fit.forgiven)} ids fit only when leading zeros, '.0' and letter case "
+            f"are forgiven, as after Excel: {shown(fit.forgiven)}",
             "warning",
         )
     ]
 
 
-def _missing(cases: Sequence[Case], unmatched: Sequence[LabelRow], key: str) -> list[Finding]:
+def said_of_missing(
+    cases: Sequence[Case], unmatched: Sequence[IdentifiedRow], key: str, what: str = "label"
+) -> list[Finding]:
+    """Cases that the table does not name, and rows that name no case; ``what`` they are about."""
     findings = []
-    bare = [case.case_id for case in cases if case.label is None]
+    bare = [case.case_id for case in cases if not _is_known(case)]
     if bare:
-        message = f"{len(bare)} of {len(cases)} cases have no label: {shown(bare)}"
+        message = f"{len(bare)} of {len(cases)} cases have no {what}: {shown(bare)}"
         findings.append(Finding("case-without-label", message, "warning"))
     if unmatched:
         ids = [row.identifier for row in unmatched]
-        message = f"{len(ids)} labels match the {key} of no study: {shown(ids)}"
+        message = f"{len(ids)} {what}s match the {key} of no study: {shown(ids)}"
         if any(re.fullmatch(r"\d[.,]\d+e\+\d+", i.lower()) for i in ids):
             message += " (some were turned into powers of ten by a spreadsheet: restore them)"
         findings.append(Finding("label-without-case", message, "warning"))
@@ -196,14 +251,14 @@ def shown(ids: Sequence[str]) -> str:
     return ", ".join(ids[:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
 
 
-def _no_match(cases: Sequence[Case], table: LabelTable) -> LabelsError:
+def _no_match(cases: Sequence[Case], rows: Sequence[IdentifiedRow], where: str) -> LabelsError:
     first = cases[0] if cases else None
-    ids = [row.identifier for row in table.rows]
+    ids = [row.identifier for row in rows]
     known = {get(case) for case in cases for get in KEYS.values()} - {""}
     have = "" if first is None else "; ".join(f"{k} '{get(first)}'" for k, get in KEYS.items())
     return LabelsError(
         "No row of the table of labels fits any case.",
-        where=f"{table.path}, column '{table.id_column}'",
+        where=where,
         met=f"ids such as {shown(ids[:3])}",
         wanted=f"ids of the cases; the first case has {have}" if have else "cases",
         nearest=next((near for i in ids[:IDS_SHOWN] if (near := nearest_name(i, known))), ""),

@@ -1,8 +1,8 @@
 """Who learns, who chooses and who scores: parts by patient, stratified, seeded, written down.
 
-Within each stratum (patients with a positive study, without, without label) patients are put in
-the order of a keyed hash of their id and dealt out: the result depends on the seed and on who is
-there, not on the order of the input.
+Within each stratum (patients with a positive study, without, without label; where there are
+outcomes, with an event, censored, without) patients are put in the order of a keyed hash of their
+id and dealt out: the result depends on the seed and on who is there, not on the order of the input.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 # From this many patients on, one test part says enough and folds cost more than they give.
 FEW_PATIENTS = 500
+# Strata of patients whose outcome is known.
+EVENT, CENSORED = "event", "censored"
 NNUNET_DEFAULT = "nnU-Net's default split"
 
 PART_SYNONYMS: Mapping[str, Part] = {
@@ -106,12 +108,17 @@ def make_split(
         number = None
         places = _share_parts(strata, train, three=scheme == "three-part")
     parts = {case.case_id: places[case.patient_id] for case in cases}
-    findings = _require_both_classes(cases, parts, train, scheme)
+    findings = _require_both_classes(cases, parts, train, scheme) + _without_event(cases, parts)
     return Split(parts, scheme, number, tuple(findings), optimistic=scheme == "two-part")
 
 
 def _strata(cases: Sequence[Case]) -> dict[str, str]:
-    """Patient -> stratum. Raises LabelsError when all labels are one class."""
+    """Patient -> stratum: the class, else whether the event was seen.
+
+    Raises LabelsError when all labels are one class.
+    """
+    if all(case.label is None for case in cases):
+        return _event_strata(cases)
     labels: dict[str, list[float]] = defaultdict(list)
     for case in cases:
         labels[case.patient_id].extend([] if case.label is None else [case.label])
@@ -132,6 +139,32 @@ def _strata(cases: Sequence[Case]) -> dict[str, str]:
         return dict.fromkeys(labels, "")
     # The rarer question decides: a patient with one positive study is a positive patient.
     return {patient: str(max(same)) if same else "" for patient, same in labels.items()}
+
+
+def _event_strata(cases: Sequence[Case]) -> dict[str, str]:
+    """Patient -> whether its event was seen, it was censored, or nothing is known ("")."""
+    strata: dict[str, str] = {}
+    for case in cases:
+        before = strata.setdefault(case.patient_id, "")
+        if case.outcome is not None and before != EVENT:
+            strata[case.patient_id] = EVENT if case.outcome.event else CENSORED
+    return strata
+
+
+def _without_event(cases: Sequence[Case], parts: Mapping[str, Part]) -> list[Finding]:
+    """What is said of parts whose cases have outcomes, and no event among them."""
+    findings = []
+    for part in PARTS:
+        outcomes = [
+            case.outcome
+            for case in cases
+            if parts.get(case.case_id) == part and case.outcome is not None
+        ]
+        if outcomes and not any(outcome.event for outcome in outcomes):
+            what = "learned" if part == "train" else "said"
+            text = f"no event was seen in the part {part}: nothing of survival is {what} there"
+            findings.append(Finding("event-missing", text, "warning"))
+    return findings
 
 
 def _class_names(cases: Sequence[Case]) -> dict[float, str]:
@@ -336,6 +369,7 @@ def _completed(
         findings.append(Finding("selection-taken", message))
     scheme: Scheme = "nnunet" if where == NNUNET_DEFAULT else "file"
     findings += _require_both_classes(cases, parts, train, scheme)
+    findings += _without_event(cases, parts)
     return Split(parts, scheme, fold, tuple(findings), optimistic="test" not in parts.values())
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from medtool.core.progress import Reporter
+    from medtool.data.matching import Labelled
 
 
 class PrognosisTask(SegmentationTask):
@@ -50,6 +51,8 @@ class PrognosisTask(SegmentationTask):
         "HECKTOR and autoPET"
     )
     reference = "mask or outcome"
+    reads_labels: ClassVar[bool] = True
+    labels_patterns: ClassVar[tuple[str, ...]] = ("labels*.csv", "outcomes*.csv")
     # No plan of nnU-Net's describes these networks.
     imports = ()
     exports = ()
@@ -70,6 +73,12 @@ class PrognosisTask(SegmentationTask):
         from medtool.tasks.prognosis_find import find_pet_ct
 
         return find_pet_ct(source, self.settings.data)
+
+    def labelled(self, cases: Sequence[Case], file: Path) -> Labelled:
+        """``cases`` with their outcomes and covariates from a table."""
+        from medtool.tasks.prognosis_tables import attach_outcomes
+
+        return attach_outcomes(cases, file, self.settings.data)
 
     def has_reference(self, case: Case) -> bool:
         """Whether a mask or an outcome is known."""

@@ -23,5 +23,7 @@ OUTCOME_CODES: Mapping[str, str] = {
     "covariates-table": "a table beside the images whose columns are covariates",
     "outcome-empty": "rows without an outcome: their cases teach the segmentation alone",
     "outcome-duplicate": "ids that stand in the table more than once, with one outcome",
+    "outcome-first-study": "patients of a table with several studies: the time is taken to count "
+    "from the first one, and later ones have no outcome",
     "outcomes-censored": "no event was seen: nothing of survival can be learned or scored",
 }

@@ -139,11 +139,14 @@ def _case_row(case: Case, findings: list[dict[str, Any]]) -> dict[str, Any]:
 def _labels(found: LabelledCohort) -> dict[str, Any] | None:
     if found.labels_file is None or found.labels is None:
         return None
+    outcomes = [case.outcome for case in found.cases if case.outcome is not None]
     classes = Counter(case.label for case in found.with_label)
+    events = Counter("event" if one.event else "censored" for one in outcomes)
     return {
         "file": str(found.labels_file),
         "key": found.labels.key,
-        "cases": {f"{label:g}": n for label, n in sorted(classes.items()) if label is not None},
+        "cases": {f"{label:g}": n for label, n in sorted(classes.items()) if label is not None}
+        | dict(sorted(events.items())),
         "cases_without_label": [case.case_id for case in found.labels.without_label],
         "labels_without_case": [row.identifier for row in found.labels.unmatched_rows],
     }

@@ -132,7 +132,12 @@ def _parts_of_run(cases: Sequence[Case], run: RunFolder) -> tuple[tuple[Case, ..
         for case in cases
         if case.case_id in rows
     )
-    changed = [c.case_id for c in kept if _label(rows[c.case_id]["label"]) != c.label]
+    changed = [
+        case.case_id
+        for case in kept
+        if _label(rows[case.case_id]["label"]) != case.label
+        or not _same_outcome(rows[case.case_id], case)
+    ]
     if changed:
         raise UsageError(
             "Labels changed since this run began.",
@@ -153,6 +158,19 @@ def _parts_of_run(cases: Sequence[Case], run: RunFolder) -> tuple[tuple[Case, ..
 
 def _label(text: str) -> float | None:
     return float(text) if text else None
+
+
+def _same_outcome(row: Mapping[str, str], case: Case) -> bool:
+    """Whether the row of cases.csv has the outcome that the case has now."""
+    cells = {name: str(value) for name, value in _outcome_cells(case).items()}
+    return all(row.get(name, "") == value for name, value in cells.items())
+
+
+def _outcome_cells(case: Case) -> dict[str, Any]:
+    """Time and event of a case for cases.csv, empty where there is no outcome."""
+    if case.outcome is None:
+        return {"time_days": "", "event": ""}
+    return {"time_days": case.outcome.time_days, "event": int(case.outcome.event)}
 
 
 def measure_confounders(
@@ -186,6 +204,7 @@ def measure_confounders(
 def case_rows(data: TrainingData) -> list[dict[str, Any]]:
     """The rows of cases.csv: every case that was found, those without a part as well."""
     known = {case.case_id: case for case in data.cases}
+    has_outcomes = any(case.outcome is not None for case in data.cases)
     rows = []
     for found in data.cohort.cases:
         case = known.get(found.case_id, found)
@@ -204,6 +223,7 @@ def case_rows(data: TrainingData) -> list[dict[str, Any]]:
                 "folder": case.folder,
                 "part": data.split.parts.get(case.case_id, ""),
                 "label": case.label,
+                **(_outcome_cells(case) if has_outcomes else {}),
                 **facts,
             }
         )
