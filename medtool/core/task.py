@@ -131,6 +131,14 @@ class Task(ABC):
         """
         return self
 
+    def with_document(self, document: Mapping[str, Any]) -> Task:
+        """The task with what a checkpoint's ``document`` keeps beside its settings.
+
+        By default itself. Asked before answers of that checkpoint are scored, as for the outcomes
+        of its training patients.
+        """
+        return self
+
     def plan_document(self) -> Mapping[str, Any]:
         """What ``planned`` decided, each decision with its reason; {} where nothing was planned.
 

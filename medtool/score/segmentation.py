@@ -28,6 +28,8 @@ MM3_PER_ML = 1000.0
 # How names end whose values are no pure numbers.
 LENGTHS = ("_mm", "_mm2", "_ml")
 
+# What two masks have in common, as a share.
+OVERLAPS = ("dice", "iou", "nsd", "lesion_f1")
 DISTANCES = (
     "hd_mm",
     "hd95_mm",
@@ -43,6 +45,8 @@ class SegmentationOptions:
 
     ``tolerance_mm`` gives structures a tolerance of their own. Voxels whose reference is
     ``ignore_label`` count nowhere. Lesions are counted in the structures named in ``lesions``.
+    ``where_present``: overlaps are undefined where the reference has none of a structure, also
+    when the prediction invents some, which its volume then says.
     """
 
     surfaces: bool = True
@@ -51,6 +55,7 @@ class SegmentationOptions:
     ignore_label: int | None = None
     lesions: tuple[str, ...] = ()
     lesion_rule: LesionRule = LesionRule()
+    where_present: bool = False
 
 
 def score_structures(
@@ -152,6 +157,8 @@ def _row(
         row |= _surface_metrics(prediction, reference, spacing_mm, tolerance_mm)
     if name in options.lesions:
         row |= _lesion_metrics(prediction, reference, spacing_mm, options.lesion_rule)
+    if options.where_present and not counts.reference_vox:
+        row |= {metric: nan for metric in OVERLAPS if metric in row}
     return row
 
 

@@ -11,19 +11,20 @@ import numpy as np
 from medtool.core.errors import UsageError
 from medtool.score.overlap import Mask
 from medtool.score.sample import FloatArray
-from medtool.score.segmentation import DISTANCES, Row, SegmentationOptions
+from medtool.score.segmentation import DISTANCES, OVERLAPS, Row, SegmentationOptions
 
 # The table of scores that has a row of every structure of every case.
 BY_CASE = "structures_by_case"
 
 BOTH_EMPTY = "cases with neither mask are not counted"
-OVERLAPS = f"{BOTH_EMPTY}; with one of them, 0"
+EMPTY_OR_ZERO = f"{BOTH_EMPTY}; with one of them, 0"
+WHERE_PRESENT = "cases whose reference has none are not counted"
 UNDEFINED = "cases without a denominator are not counted"
 NOT_EMPTY = "cases with an empty mask are not counted"
 CONVENTIONS: Mapping[str, str] = {
-    "dice": OVERLAPS,
-    "iou": OVERLAPS,
-    "nsd": f"{OVERLAPS}; by area",
+    "dice": EMPTY_OR_ZERO,
+    "iou": EMPTY_OR_ZERO,
+    "nsd": f"{EMPTY_OR_ZERO}; by area",
     "sensitivity": UNDEFINED,
     "specificity": UNDEFINED,
     "precision": UNDEFINED,
@@ -33,7 +34,7 @@ CONVENTIONS: Mapping[str, str] = {
     "assd_mm": f"edge voxels of both masks together; {NOT_EMPTY}",
     "prediction_to_reference_mm": f"mean by area; {NOT_EMPTY}",
     "reference_to_prediction_mm": f"mean by area; {NOT_EMPTY}",
-    "lesion_f1": OVERLAPS,
+    "lesion_f1": EMPTY_OR_ZERO,
     "false_positive_ml": "predicted components without any true voxel",
     "false_negative_ml": "true components without any predicted voxel",
     "false_positive_mm2": "predicted components without any true voxel",
@@ -81,6 +82,8 @@ class Column:
 def convention(metric: str, row: Row, options: SegmentationOptions) -> str:
     """What stands beside a number: its definition where that is a choice, what it leaves out."""
     text = CONVENTIONS[metric]
+    if options.where_present and metric in OVERLAPS:
+        text = text.replace(EMPTY_OR_ZERO, WHERE_PRESENT)
     if metric == "nsd":
         text += f", tolerance {row['tolerance_mm']:g} mm"
     if metric.startswith(LESION_METRICS):

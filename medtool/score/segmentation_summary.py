@@ -28,6 +28,7 @@ POOLED = "of the voxels of all cases together, by volume (DSCagg)"
 POOLED_VOXELS = "of the voxels of all cases together; their volume is not known"
 PENALISED = "mean; a case with one empty mask counts with the diagonal of its image"
 PRESENT = "mean over the cases whose reference has the structure"
+ABSENT = "mean over the cases whose reference has none"
 LESIONS_POOLED = "of the lesions of all cases together"
 OVER_STRUCTURES = "mean over structures of their means over cases"
 # Metrics whose mean over structures is told.
@@ -65,15 +66,18 @@ def summarise_structures(
     *,
     metrics: MetricSettings | None = None,
     apart: Collection[str] = (),
+    overall: Sequence[str] = OVERALL,
     optimistic: str = "",
     seed: int = 0,
 ) -> Scores:
     """Means with intervals by patient, and the tables behind them.
 
-    Structures named in ``apart`` (a union of the others) are in no mean over structures.
+    Structures named in ``apart`` (a union of the others) are in no mean over structures;
+    ``overall`` are the numbers of which such means are told.
 
     Scores are named "dice.lesion" (mean over cases), "dice" (mean of that over structures),
-    "dice_pooled.lesion", "dice_where_present.lesion", "lesion_f1_pooled.lesion". The table
+    "dice_pooled.lesion", "dice_where_present.lesion", "lesion_f1_pooled.lesion",
+    "false_positive_where_absent_ml.lesion". The table
     "structures" has a row a metric and structure: n_valid, n_missing, mean, median, penalised
     mean, each with its interval. Raises UsageError where cases have different structures.
     """
@@ -83,8 +87,9 @@ def summarise_structures(
     columns = columns_of(cases)
     shares = [share for column in columns for share in _shares(column, chosen)]
     sample = patient_sample([case.patient for case in cases])
-    together = [column for column in columns if column.structure not in apart]
-    compute = _all_numbers(shares, together, columns)
+    together = [name for name in dict.fromkeys(c.structure for c in columns) if name not in apart]
+    overalls = _over_structures(shares, overall, together)
+    compute = _all_numbers(shares, overalls, columns)
     point = {name: float(v[0]) for name, v in compute(np.ones((1, sample.n))).items()}
     resampled = bootstrap(sample, compute, draws=settings.bootstrap_draws, seed=seed)
     intervals = {name: resampled.percentile(name, settings.confidence) for name in point}
@@ -100,7 +105,7 @@ def summarise_structures(
                 trivial=share.trivial,
                 trivial_by=share.trivial_by,
             )
-            for share in (*_over_structures(shares, together), *shares)
+            for share in (*(share for share, _ in overalls), *shares)
         },
         per_case=tuple(
             {"case": case.case, "patient": case.patient, **row}
@@ -130,10 +135,14 @@ def _shares(column: Column, options: SegmentationOptions) -> list[_Share]:
         found.append(_mean(_penalised(column), column.penalised, PENALISED, (nan, "")))
     if metric == "dice":
         present = np.array([row["tp"] + row["fn"] > 0 for row in rows])
-        if not present.all():
+        if not present.all() and not options.where_present:
             name = f"dice_where_present.{column.structure}"
             found.append(_mean(name, np.where(present, values, nan), PRESENT, trivial))
         found.append(_pooled_dice(column))
+    absent = np.array([row["tp"] + row["fn"] == 0 for row in rows])
+    if metric == "false_positive_ml" and absent.any():
+        name = f"false_positive_where_absent_ml.{column.structure}"
+        found.append(_mean(name, np.where(absent, values, nan), ABSENT, trivial))
     if metric == "lesion_f1":
         hits = np.array([2.0 * row["lesion_tp"] for row in rows])
         misses = np.array([float(row["lesion_fp"] + row["lesion_fn"]) for row in rows])
@@ -183,23 +192,21 @@ def _trivial(column: Column) -> tuple[float, str]:
 
 
 def _all_numbers(
-    shares: Sequence[_Share], together: Sequence[Column], columns: Sequence[Column]
+    shares: Sequence[_Share],
+    overalls: Sequence[tuple[_Share, Sequence[str]]],
+    columns: Sequence[Column],
 ) -> Metrics:
     """A function from (draws, cases) weights to (draws,) values of every number."""
     above = np.stack([share.above for share in shares], axis=1)
     below = np.stack([share.below for share in shares], axis=1)
-    of_metric: dict[str, list[str]] = {}
-    for column in together:
-        if column.metric in OVERALL:
-            of_metric.setdefault(column.metric, []).append(column.name)
 
     def compute(weights: FloatArray) -> dict[str, FloatArray]:
         ratios = divide(weights @ above, weights @ below)
         values = {share.name: ratios[:, place] for place, share in enumerate(shares)}
-        for metric, names in of_metric.items():
+        for share, names in overalls:
             means = np.stack([values[name] for name in names])
             valid = np.isfinite(means)
-            values[metric] = divide(np.where(valid, means, 0.0).sum(axis=0), valid.sum(axis=0))
+            values[share.name] = divide(np.where(valid, means, 0.0).sum(axis=0), valid.sum(axis=0))
         for column in columns:
             values[_median(column)] = _medians(column.values, weights)
         return values
@@ -221,19 +228,31 @@ def _medians(values: FloatArray, weights: FloatArray) -> FloatArray:
     return np.where(total[:, 0] > 0, middle, nan)
 
 
-def _over_structures(shares: Sequence[_Share], columns: Sequence[Column]) -> list[_Share]:
-    """The means over structures; a case counts in them where it counts for any structure."""
+def _over_structures(
+    shares: Sequence[_Share], overall: Sequence[str], structures: Sequence[str]
+) -> list[tuple[_Share, list[str]]]:
+    """Each mean over ``structures`` and the names of what it is the mean of.
+
+    A case counts in a mean where it counts for any structure.
+    """
     by_name = {share.name: share for share in shares}
     told = []
-    for metric in OVERALL:
-        parts = [by_name[column.name] for column in columns if column.metric == metric]
+    for metric in overall:
+        names = [f"{metric}.{structure}" for structure in structures]
+        parts = [by_name[name] for name in names if name in by_name]
         if parts:
             counted = np.max([share.below for share in parts], axis=0)
             known = [share.trivial for share in parts if isfinite(share.trivial)]
             trivial = float(np.mean(known)) if known else nan
             by = parts[0].trivial_by if known else ""
-            told.append(_Share(metric, counted, counted, OVER_STRUCTURES, trivial, by))
+            share = _Share(metric, counted, counted, _overall_text(parts), trivial, by)
+            told.append((share, [part.name for part in parts]))
     return told
+
+
+def _overall_text(parts: Sequence[_Share]) -> str:
+    """Of one structure its own convention says more."""
+    return parts[0].convention if len(parts) == 1 else OVER_STRUCTURES
 
 
 def _table_row(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from medtool.core.errors import UsageError
 from medtool.core.records import Score, Scores
 from medtool.score.classification import MetricDefaults, MetricSettings
-from medtool.score.intervals import bootstrap
+from medtool.score.intervals import Bootstrap, bootstrap
 from medtool.score.numbers import bootstrap_score, bootstrap_table
 from medtool.score.sample import FloatArray
 from medtool.score.survival import SurvivalSample, check_risks
@@ -33,7 +33,27 @@ from medtool.score.survival_ranking import (
 )
 
 _CHANCE = "one risk for all"
-_CURVE = "the Kaplan-Meier curve of the training patients for all"
+# How names of differences begin, which are no scores.
+_MORE_THAN = "more_than."
+_CURVE = "one Kaplan-Meier curve for all, of the patients whose censoring weighs"
+# Groups of risk where no cuts of training are known.
+OWN_GROUPS = 2
+OWN_CUTS = (
+    "The groups of risk are halves of the scored patients: no cuts from training are known, and"
+    " these look a little better than they would on new patients."
+)
+OWN_CENSORING = (
+    "The outcomes of the training patients are not known here: weights are by the censoring of"
+    " the scored patients themselves."
+)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another risk of the same patients, (n,), higher is worse; ``what`` says whose."""
+
+    risks: ArrayLike
+    what: str
 
 
 @dataclass(frozen=True)
@@ -41,17 +61,20 @@ class SurvivalPrediction:
     """What was said of n patients.
 
     ``risks`` (n,), higher is worse; ``survival`` (n, horizons), the share expected without event
-    at each of ``horizons``, ascending, in ``unit``. ``cuts``, ascending, part the risks into
-    groups for the curves; they and ``training``, the outcomes of the patients that the model
-    learned from, must not come from the patients that are scored.
+    at each of ``horizons``, ascending, in ``unit``, where it is known. ``cuts``, ascending, part
+    the risks into groups for the curves; they and ``training``, the outcomes of the patients that
+    the model learned from, must not come from the patients that are scored. Where these are not
+    known the scored patients stand in for them, and the notes say so. ``rivals`` are compared by
+    Harrell's C.
     """
 
     risks: ArrayLike
-    survival: ArrayLike
+    survival: ArrayLike | None
     horizons: Sequence[float]
     unit: str
-    training: SurvivalSample
+    training: SurvivalSample | None = None
     cuts: Sequence[float] = ()
+    rivals: Mapping[str, Rival] = field(default_factory=dict)
 
 
 def survival_scores(
@@ -64,7 +87,8 @@ def survival_scores(
     """Score predictions against outcomes: C-indices, AUC and Brier score at each horizon.
 
     Tables: ``pairs``, ``curves`` by group of risk with the numbers at risk, ``log_rank``,
-    ``calibration`` at each horizon. A horizon after the last time of training is undefined.
+    ``calibration`` at each horizon, ``rivals`` with how much higher C is than theirs. A horizon
+    after the last time of training is undefined.
     Raises UsageError where predictions and patients do not fit.
     """
     settings = metrics or MetricDefaults()
@@ -78,7 +102,7 @@ def survival_scores(
         jackknife=False,
     )
     values = measured.all(np.ones((1, sample.n)))
-    trivial = _trivial(sample, said.training, times)
+    trivial = _trivial(sample, said.training or sample, times)
     found = {
         name: bootstrap_score(
             name,
@@ -91,16 +115,23 @@ def survival_scores(
             trivial_by=_CURVE if name in trivial else _CHANCE,
         )
         for name, value in values.items()
+        if not name.startswith(_MORE_THAN)
     }
+    cuts = said.cuts if len(said.cuts) else _own_cuts(measured.risks)
     return Scores(
         metrics=found,
         tables={
             "pairs": _pairs(sample, measured),
-            **_groups(sample, said, times, settings.confidence),
+            **_groups(sample, measured.risks, cuts, times, settings.confidence),
             "calibration": _calibration(sample, said, times, settings.confidence),
+            "rivals": [
+                _rival_row(name, rival, values, resampled, settings.confidence)
+                for name, rival in said.rivals.items()
+            ],
+            "unit": said.unit,
             "bootstrap": bootstrap_table(resampled, settings.confidence),
         },
-        notes=_notes(found, said, times),
+        notes=_notes(found, said, times, sample),
     )
 
 
@@ -110,21 +141,38 @@ class _Measured:
     def __init__(self, sample: SurvivalSample, said: SurvivalPrediction, times: FloatArray) -> None:
         self.sample, self.times = sample, times
         self.risks = check_risks(sample, said.risks)
-        self.censoring = censoring_curve(said.training)
+        self.censoring = censoring_curve(said.training or sample)
         self.harrell = harrell(sample, self.risks)
+        self.rivals = {name: harrell(sample, one.risks) for name, one in said.rivals.items()}
         self.uno = uno(sample, self.risks, self.censoring, before=float(times[-1]))
-        self.terms = brier_terms(sample, said.survival, self.censoring, times)
+        self.terms = (
+            None
+            if said.survival is None
+            else brier_terms(sample, said.survival, self.censoring, times)
+        )
 
     def all(self, weights: FloatArray) -> dict[str, FloatArray]:
         """(draws,) values by name for ``weights`` (draws, n)."""
         areas = auc_weighted(self.sample, self.risks, self.censoring, self.times, weights)
-        briers = brier_weighted(self.terms, weights)
         named = [f"{time:g}" for time in self.times]
+        ours = self.harrell.count(weights).c_index
+        theirs = {name: one.count(weights).c_index for name, one in self.rivals.items()}
         return {
-            "harrell_c": self.harrell.count(weights).c_index,
+            "harrell_c": ours,
+            **theirs,
+            **{f"{_MORE_THAN}{name}": ours - value for name, value in theirs.items()},
             "uno_c": self.uno.count(weights).c_index,
             **{f"auc_{name}": areas[:, place] for place, name in enumerate(named)},
             "mean_auc": mean_auc_weighted(self.sample, areas, self.times, weights),
+            **self._errors(weights, named),
+        }
+
+    def _errors(self, weights: FloatArray, named: Sequence[str]) -> dict[str, FloatArray]:
+        """Brier scores; nothing where no survival was said."""
+        if self.terms is None:
+            return {}
+        briers = brier_weighted(self.terms, weights)
+        return {
             **{f"brier_{name}": briers[:, place] for place, name in enumerate(named)},
             "integrated_brier": integrated_brier(briers, self.times),
         }
@@ -141,6 +189,32 @@ def _check_horizons(horizons: Sequence[float]) -> FloatArray:
     return times
 
 
+def _own_cuts(risks: FloatArray) -> FloatArray:
+    return np.quantile(risks, np.arange(1, OWN_GROUPS) / OWN_GROUPS)
+
+
+def _rival_row(
+    name: str,
+    rival: Rival,
+    values: Mapping[str, FloatArray],
+    resampled: Bootstrap,
+    confidence: float,
+) -> dict[str, Any]:
+    """The C of a rival, and by how much ours is higher on the same draws of patients."""
+    low, high = resampled.percentile(name, confidence)
+    more_low, more_high = resampled.percentile(f"{_MORE_THAN}{name}", confidence)
+    return {
+        "name": name,
+        "what": rival.what,
+        "c": float(values[name][0]),
+        "low": low,
+        "high": high,
+        "difference": float(values[f"{_MORE_THAN}{name}"][0]),
+        "difference_low": more_low,
+        "difference_high": more_high,
+    }
+
+
 def _trivial(
     sample: SurvivalSample, training: SurvivalSample, times: FloatArray
 ) -> dict[str, float]:
@@ -153,9 +227,12 @@ def _trivial(
 
 
 def _convention(name: str, said: SurvivalPrediction, times: FloatArray) -> str:
-    weighed = "weights by the censoring of the training patients"
+    whose = "scored" if said.training is None else "training"
+    weighed = f"weights by the censoring of the {whose} patients"
     if name == "harrell_c":
         return PAIRS_RULE
+    if name in said.rivals:
+        return f"Harrell's C of {said.rivals[name].what}; {PAIRS_RULE}"
     if name == "uno_c":
         return f"{PAIRS_RULE}; first event before {times[-1]:g} {said.unit}; {weighed}"
     if name == "mean_auc":
@@ -181,11 +258,15 @@ def _pairs(sample: SurvivalSample, measured: _Measured) -> dict[str, int]:
 
 
 def _groups(
-    sample: SurvivalSample, said: SurvivalPrediction, times: FloatArray, confidence: float
+    sample: SurvivalSample,
+    risks: FloatArray,
+    cuts: ArrayLike,
+    times: FloatArray,
+    confidence: float,
 ) -> dict[str, Any]:
-    """The curve of each group of risk, and whether the groups differ."""
-    number = np.searchsorted(np.asarray(said.cuts), check_risks(sample, said.risks), side="right")
-    names = [f"{place + 1} of {len(said.cuts) + 1}" for place in number]
+    """The curve of each group of risk, lowest first, and whether the groups differ."""
+    edges = np.asarray(cuts, dtype=np.float64)
+    names = [f"{n + 1} of {edges.size + 1}" for n in np.searchsorted(edges, risks, side="right")]
     rows = []
     for name in sorted(set(names)):
         part = sample.take(np.asarray([other == name for other in names]))
@@ -214,6 +295,8 @@ def _groups(
 def _calibration(
     sample: SurvivalSample, said: SurvivalPrediction, times: FloatArray, confidence: float
 ) -> list[dict[str, Any]]:
+    if said.survival is None:
+        return []
     predicted = np.asarray(said.survival, dtype=np.float64)
     return [
         {"time": float(time), **asdict(group)}
@@ -223,14 +306,22 @@ def _calibration(
 
 
 def _notes(
-    found: Mapping[str, Score], said: SurvivalPrediction, times: FloatArray
+    found: Mapping[str, Score],
+    said: SurvivalPrediction,
+    times: FloatArray,
+    sample: SurvivalSample,
 ) -> tuple[str, ...]:
     notes = [f"Times are in {said.unit}. A higher risk is worse."]
-    followed = float(said.training.times.max(initial=0.0))
+    if said.training is None:
+        notes.append(OWN_CENSORING)
+    if not len(said.cuts):
+        notes.append(OWN_CUTS)
+    followed = float((said.training or sample).times.max(initial=0.0))
     late = [f"{time:g}" for time in times if time >= followed]
     if late:
+        whose = "scored" if said.training is None else "training"
         notes.append(
-            f"No training patient was followed beyond {followed:g} {said.unit}: what is said of "
+            f"No {whose} patient was followed beyond {followed:g} {said.unit}: what is said of "
             f"{', '.join(late)} {said.unit} rests on nobody."
         )
     undefined = [name for name, score in found.items() if np.isnan(score.value)]

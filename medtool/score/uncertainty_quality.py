@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import digamma
 
 from medtool.core.errors import UsageError
 from medtool.score.calibration import BinSums, bin_sums, expected_gap
@@ -158,6 +159,30 @@ def risk_coverage(confidence: ArrayLike, losses: ArrayLike) -> RiskCoverage:
     )
     means = [float(values.mean()) if sure.size else float("nan") for values in (risk, least)]
     return RiskCoverage(number / max(sure.size, 1), risk, *means)
+
+
+def risk_area_weighted(confidence: ArrayLike, losses: ArrayLike, weights: FloatArray) -> FloatArray:
+    """(draws,) area under the risk-coverage curve (AURC) where each case counts ``weights``
+    (draws, n), whole numbers as a bootstrap draws them.
+
+    As ``risk_coverage`` of the cases repeated so often: within a level of confidence with mean
+    loss m, after cases of weight A and loss S, the mean loss at A + j is m + (S - A m) / (A + j),
+    whose sum over j is a difference of digamma functions.
+    """
+    sure, loss = (np.asarray(values, dtype=np.float64) for values in (confidence, losses))
+    if not sure.size:
+        return np.full(weights.shape[0], np.nan)
+    order = np.argsort(-sure, kind="stable")
+    starts = np.flatnonzero(np.diff(-sure[order], prepend=-np.inf))
+    mass, lost = (
+        np.add.reduceat(weights[:, order] * values, starts, axis=1)
+        for values in (np.ones(sure.size), loss[order])
+    )
+    before, lost_before = (np.cumsum(part, axis=1) - part for part in (mass, lost))
+    mean = np.nan_to_num(divide(lost, mass), nan=0.0)
+    harmonic = digamma(before + mass + 1.0) - digamma(before + 1.0)
+    sums = mass * mean + (lost_before - before * mean) * harmonic
+    return divide(sums.sum(axis=1), mass.sum(axis=1))
 
 
 def review_order(uncertainty: ArrayLike) -> NDArray[np.intp]:

@@ -15,30 +15,38 @@ from medtool.score.calibration import BinSums, joined_sums
 from medtool.score.classification import MetricDefaults, MetricSettings
 from medtool.score.intervals import bootstrap
 from medtool.score.numbers import bootstrap_score, bootstrap_table
-from medtool.score.ranking import divide
-from medtool.score.sample import FloatArray, patient_sample
+from medtool.score.ranking import auroc_levels, divide, levels_weighted
+from medtool.score.sample import BinarySample, FloatArray, patient_sample
 from medtool.score.uncertainty_quality import (
     VOXEL_RULE,
     VoxelQuality,
     calibration_error_weighted,
     review_order,
+    risk_area_weighted,
     risk_coverage,
     spearman_weighted,
 )
 
+# Below this Dice an answer is one that a person had better seen first.
+FAILED_DICE = 0.7
 _CONVENTIONS = {
     "uncertainty_spearman": "mean uncertainty of a case against 1 - Dice, over cases with both",
     "voxel_ece": VOXEL_RULE,
     "voxel_auroc": "uncertainty against error of the voxels near; mean over cases with both kinds",
+    "case_auroc": f"mean uncertainty of a case against Dice below {FAILED_DICE:g}, or a finding "
+    "where there is none",
+    "aurc": "mean of 1 - Dice over the most certain cases, over all coverages; 0 is best",
+    "excess_aurc": "AURC less that of an uncertainty which knew the errors; 0 is best",
 }
-_TRIVIAL = {"uncertainty_spearman": 0.0, "voxel_auroc": 0.5}
+_TRIVIAL = {"uncertainty_spearman": 0.0, "voxel_auroc": 0.5, "case_auroc": 0.5}
 
 
 @dataclass(frozen=True)
 class UncertainCase:
     """One case: its mean uncertainty, its Dice, and how uncertainty fits its voxels' errors.
 
-    Both numbers are NaN where they are not defined, as without a predicted lesion.
+    Both numbers are NaN where they are not defined, as without a lesion. ``invented``: something
+    was found where there is nothing.
     """
 
     case: str
@@ -46,6 +54,12 @@ class UncertainCase:
     uncertainty: float
     dice: float
     voxels: VoxelQuality
+    invented: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer is one that a person should catch."""
+        return self.invented or self.dice < FAILED_DICE
 
 
 def uncertainty_scores(
@@ -54,10 +68,12 @@ def uncertainty_scores(
     metrics: MetricSettings | None = None,
     seed: int = 0,
 ) -> Scores:
-    """Spearman's correlation over cases, calibration error and AUROC of voxels, with intervals.
+    """Whether uncertainty finds errors, over cases and voxels, and whether probabilities are true.
 
-    Tables: ``reliability`` of the voxels, ``risk_coverage`` of 1 - Dice by falling certainty,
-    ``review`` with the cases that a person should look at first. Raises UsageError without a case.
+    Spearman's correlation and AUROC over cases, calibration error and AUROC of voxels, area under
+    the risk-coverage curve, with intervals. Tables: ``reliability`` of the voxels,
+    ``risk_coverage`` of 1 - Dice by falling certainty, ``review`` with the cases that a person
+    should look at first. Raises UsageError without a case.
     """
     if not cases:
         raise UsageError("There is no case to score.", met="0 cases", wanted="one at least")
@@ -68,26 +84,34 @@ def uncertainty_scores(
     areas = np.asarray([case.voxels.auroc for case in cases])
     bins = joined_sums([case.voxels.bins for case in cases])
     both = np.isfinite(doubt) & np.isfinite(error)
-    known = np.isfinite(areas)
+    known, judged = np.isfinite(areas), np.isfinite(doubt)
+    failures = BinarySample(
+        sample.patient[judged],
+        sample.patients,
+        np.asarray([float(case.failed) for case in cases])[judged],
+        doubt[judged],
+    )
 
     def compute(weights: FloatArray) -> dict[str, FloatArray]:
         return {
             "uncertainty_spearman": spearman_weighted(doubt[both], error[both], weights[:, both]),
             "voxel_ece": calibration_error_weighted(bins, weights),
             "voxel_auroc": divide(weights[:, known] @ areas[known], weights[:, known].sum(axis=1)),
+            "case_auroc": auroc_levels(levels_weighted(failures, weights[:, judged])),
+            **_risk_areas(-doubt[both], error[both], weights[:, both]),
         }
 
     resampled = bootstrap(
         sample, compute, draws=settings.bootstrap_draws, seed=seed, jackknife=False
     )
-    counted = {"uncertainty_spearman": both, "voxel_ece": np.ones_like(both), "voxel_auroc": known}
+    counted = {"voxel_ece": np.ones_like(both), "voxel_auroc": known, "case_auroc": judged}
     found = {
         name: bootstrap_score(
             name,
             float(value[0]),
             resampled,
             settings.confidence,
-            n=int(counted[name].sum()),
+            n=int(counted.get(name, both).sum()),
             convention=_CONVENTIONS[name],
             trivial=_TRIVIAL.get(name, nan),
             trivial_by="an uncertainty that knows nothing" if name in _TRIVIAL else "",
@@ -113,12 +137,20 @@ def uncertainty_scores(
     )
 
 
+def _risk_areas(
+    confidence: FloatArray, losses: FloatArray, weights: FloatArray
+) -> dict[str, FloatArray]:
+    area = risk_area_weighted(confidence, losses, weights)
+    return {"aurc": area, "excess_aurc": area - risk_area_weighted(-losses, losses, weights)}
+
+
 def _row(case: UncertainCase) -> dict[str, Any]:
     return {
         "case": case.case,
         "patient": case.patient,
         "uncertainty": case.uncertainty,
         "dice": case.dice,
+        "failed": case.failed,
         "voxels": case.voxels.voxels,
         "wrong_voxels": case.voxels.errors,
         "voxel_auroc": case.voxels.auroc,

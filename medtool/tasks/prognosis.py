@@ -4,8 +4,8 @@ A segmentation (``medtool.tasks.segmentation``) of two channels, SUV and CT, who
 head for survival and answers many times with dropout: ``prognosis_find``, ``prognosis_outcomes``,
 ``prognosis_reading``, ``prognosis_preparation`` (data), ``prognosis_network``,
 ``prognosis_examples``, ``prognosis_learning`` (learning), ``prognosis_predict``,
-``prognosis_answers``, ``prognosis_decide`` (answering), ``prognosis_scores``,
-``prognosis_pictures``, ``prognosis_sections`` (judging). A case without an outcome teaches the
+``prognosis_answers``, ``prognosis_decide`` (answering), ``prognosis_judged``,
+``prognosis_scores``, ``prognosis_pictures`` (judging). A case without an outcome teaches the
 segmentation alone, one without a mask the survival alone.
 
 torch is imported inside methods only: listing tasks and preparing cases do without it.
@@ -26,7 +26,6 @@ from medtool.core.records import (
     Prediction,
     Prepared,
     Scores,
-    Section,
     Source,
     Truth,
 )
@@ -66,6 +65,8 @@ class PrognosisTask(SegmentationTask):
         from medtool.tasks.prognosis_answers import prognosis_columns
 
         self.columns = prognosis_columns(settings)
+        # What a checkpoint keeps of the outcomes of its training patients.
+        self.learned: Mapping[str, Any] = {}
 
     # --- data -----------------------------------------------------------------------------
     def find(self, source: Source) -> Cohort:
@@ -105,6 +106,14 @@ class PrognosisTask(SegmentationTask):
 
         informed = self.informed(intake)
         return type(self)(with_known_covariates(informed.settings, cases))
+
+    def with_document(self, document: Mapping[str, Any]) -> PrognosisTask:
+        """The task with what the checkpoint keeps of the outcomes of its training patients."""
+        from medtool.tasks.prognosis_decided import HAZARD
+
+        task = type(self)(self.settings)
+        task.learned = document.get(HAZARD) or {}
+        return task
 
     def check(self, case: Case) -> list[Finding]:
         """What only voxels show: no SUV, no HU, masks that are empty or elsewhere."""
@@ -232,19 +241,13 @@ class PrognosisTask(SegmentationTask):
         """Masks, survival and uncertainty, each where its reference is known."""
         from medtool.tasks.prognosis_scores import score_prognosis
 
-        return score_prognosis(self.settings, predictions, truths)
+        return score_prognosis(self.settings, predictions, truths, self.learned)
 
     def deployment(self) -> DeploymentSpec:
         """A prepared slice or patch in; logits and risk out."""
         from medtool.tasks.prognosis_network import prognosis_deployment
 
         return prognosis_deployment(self.settings)
-
-    def sections(self, run: Any) -> list[Section]:
-        """Survival, uncertainty, the review list and the baselines of a run."""
-        from medtool.tasks.prognosis_sections import study_sections
-
-        return study_sections(self.settings, run)
 
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
         """Nothing is planned from images."""

@@ -12,7 +12,7 @@ from medtool.core.records import Prediction, Scores, Truth
 from medtool.data.grids import require_same_grid
 from medtool.score.segmentation import SegmentationOptions, score_structures
 from medtool.score.segmentation_columns import BY_CASE, ScoredCase
-from medtool.score.segmentation_summary import summarise_structures
+from medtool.score.segmentation_summary import OVERALL, summarise_structures
 from medtool.tasks.segmentation_labels import MASK, structures
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def scored_case(
     known: Mapping[str, tuple[int, ...]],
     prediction: Prediction,
     truth: Truth,
+    options: SegmentationOptions | None = None,
 ) -> ScoredCase:
     """One case in the structures ``known`` (name -> ids). Raises CaseRefused as above."""
     grid, found = truth.grids.get(MASK), prediction.grids.get(MASK)
@@ -58,17 +59,28 @@ def scored_case(
         truth.arrays[MASK],
         None if grid is None else grid.spacing_mm[::-1],
         known,
-        options_of(settings),
+        options or options_of(settings),
     )
     return ScoredCase(prediction.case_id, prediction.patient_id, rows)
 
 
 def summarised(
-    settings: SegmentationSettings, cases: Sequence[ScoredCase], *, apart: Collection[str] = ()
+    settings: SegmentationSettings,
+    cases: Sequence[ScoredCase],
+    *,
+    apart: Collection[str] = (),
+    options: SegmentationOptions | None = None,
+    overall: Sequence[str] = OVERALL,
 ) -> Scores:
-    """All cases together; structures named in ``apart`` are in no mean over structures."""
+    """All cases together; structures named in ``apart`` are in no mean over structures, of which
+    those of ``overall`` are told.
+    """
     scores = summarise_structures(
-        cases, options_of(settings), metrics=settings.metrics, apart=apart
+        cases,
+        options or options_of(settings),
+        metrics=settings.metrics,
+        apart=apart,
+        overall=overall,
     )
     return replace(
         scores,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.config import task_from_document
-from medtool.core.checkpoint import find_checkpoint, read_header
+from medtool.core.checkpoint import BEST_NAME, find_checkpoint, read_header
 from medtool.core.errors import InputError, UnknownNameError, UsageError
 from medtool.core.lazy import Lazily
 from medtool.core.progress import Reporter
@@ -70,10 +70,14 @@ def _task_of(path: Path) -> Task | None:
     if is_run(path) and (path / "preset.toml").is_file():
         run = RunFolder(path)
         preset = tomllib.loads(run.preset_file.read_text(encoding="utf-8"))
-        return task_from_document(str(run.read_run()["task"]), preset)
+        task = task_from_document(str(run.read_run()["task"]), preset)
+        best = run.checkpoints_folder / BEST_NAME
+        # Of folds together there is no checkpoint: each answered its own part.
+        return task.with_document(read_header(best).document) if best.is_file() else task
     if is_checkpoint(path):
         document = read_header(find_checkpoint(path)[0]).document
-        return task_from_document(str(document["task"]), document["preset"])
+        task = task_from_document(str(document["task"]), document["preset"])
+        return task.with_document(document)
     record = predictions_record(path)
     kept = (record.get("checkpoint") or {}).get("preset")
     return task_from_document(str(record["task"]), kept) if kept else None

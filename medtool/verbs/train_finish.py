@@ -122,6 +122,8 @@ def _allowed_leaks(ready: Ready, options: TrainOptions) -> list[str]:
 
 def _model(task: Task, path: Path, options: TrainOptions) -> Model:
     """The checkpoint, ready to answer; the task need not be registered."""
+    header = read_header(path)
+    task = task.with_document(header.document)
     device = choose_device(options.run.device)
     network = new_network(task)
     load_network(path, network)
@@ -132,7 +134,7 @@ def _model(task: Task, path: Path, options: TrainOptions) -> Model:
         network=network,
         device=device,
         autocast_type=choose_precision(precision, device),
-        header=read_header(path),
+        header=header,
         path=path,
         found=str(path),
     )

@@ -13,7 +13,7 @@ from medtool.score.classification import MetricDefaults
 from medtool.score.survival import SurvivalSample, survival_sample
 from medtool.score.survival_ranking import harrell
 from medtool.score.survival_regression import baseline_hazard
-from medtool.score.survival_summary import SurvivalPrediction, survival_scores
+from medtool.score.survival_summary import Rival, SurvivalPrediction, survival_scores
 
 HORIZONS = (12.0, 24.0, 36.0)
 METRICS = MetricDefaults(bootstrap_draws=200)
@@ -100,9 +100,51 @@ def test_what_nobody_was_followed_to_is_undefined_and_said() -> None:
 
 def test_one_group_needs_no_test() -> None:
     sample, said = said_of(40, seed=4)
-    tables = survival_scores(sample, replace(said, cuts=()), metrics=METRICS).tables
-    assert [row["group"] for row in tables["curves"]] == ["1 of 1"]
+    nobody = replace(said, cuts=(99.0,))
+    tables = survival_scores(sample, nobody, metrics=METRICS).tables
+    assert [(row["group"], row["n"]) for row in tables["curves"]] == [("1 of 2", 40)]
     assert "log_rank" not in tables
+
+
+def test_without_anything_known_of_training_the_scored_patients_stand_in_and_it_is_said() -> None:
+    sample, said = said_of(200, seed=7)
+    alone = replace(said, training=None, cuts=(), survival=None)
+    scores = survival_scores(sample, alone, metrics=METRICS)
+    assert [(row["group"], row["n"]) for row in scores.tables["curves"]] == [
+        ("1 of 2", 100),
+        ("2 of 2", 100),
+    ]
+    assert "censoring of the scored patients" in scores.metrics["uno_c"].convention
+    assert sum("scored patients" in note for note in scores.notes) == 2
+    assert not any(name.startswith(("brier", "integrated")) for name in scores.metrics)
+    assert scores.tables["calibration"] == []
+    own = replace(said, training=sample, cuts=(), survival=None)
+    same = survival_scores(sample, own, metrics=METRICS)
+    assert same.metrics["uno_c"].value == scores.metrics["uno_c"].value
+
+
+def test_rivals_are_measured_on_the_same_draws() -> None:
+    sample, said = said_of(200, seed=8)
+    risks = np.asarray(said.risks)
+    noise = np.random.default_rng(0).normal(size=sample.n)
+    rivals = {
+        "itself_c": Rival(risks, "the same risk"),
+        "noise_c": Rival(noise, "chance"),
+        "blurred_c": Rival(risks + noise, "the risk with noise"),
+    }
+    scores = survival_scores(sample, replace(said, rivals=rivals), metrics=METRICS)
+    rows = {row["name"]: row for row in scores.tables["rivals"]}
+    itself = rows["itself_c"]
+    assert itself["difference"] == itself["difference_low"] == itself["difference_high"] == 0.0
+    assert itself["c"] == scores.metrics["harrell_c"].value
+    assert rows["noise_c"]["difference_low"] > 0.1
+    blurred = rows["blurred_c"]
+    assert blurred["c"] == harrell(sample, risks + noise).c_index()
+    assert blurred["difference_low"] < blurred["difference"] < blurred["difference_high"]
+    # Paired: the same patients are drawn for both, so that the difference varies less than each.
+    assert blurred["difference_high"] - blurred["difference_low"] < itself["high"] - itself["low"]
+    assert "the risk with noise" in scores.metrics["blurred_c"].convention
+    assert not any("more_than" in name for name in scores.metrics)
 
 
 def test_all_censored_leaves_no_number() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from medtool.core.errors import UsageError
 from medtool.score.classification import MetricDefaults
-from medtool.score.uncertainty_quality import voxel_quality
+from medtool.score.uncertainty_quality import risk_area_weighted, risk_coverage, voxel_quality
 from medtool.score.uncertainty_summary import UncertainCase, uncertainty_scores
 
 METRICS = MetricDefaults(bootstrap_draws=200)
@@ -38,7 +38,17 @@ def cohort(count: int, seed: int) -> list[UncertainCase]:
 
 def test_numbers_stand_behind_intervals_by_patient() -> None:
     cases = cohort(40, seed=0)
+    # One failure that nobody doubts, so that failures are not told apart perfectly.
+    cases[2] = replace(cases[2], invented=True)
     scores = uncertainty_scores(cases, metrics=METRICS)
+    assert set(scores.metrics) == {
+        "uncertainty_spearman",
+        "voxel_ece",
+        "voxel_auroc",
+        "case_auroc",
+        "aurc",
+        "excess_aurc",
+    }
     for name, score in scores.metrics.items():
         assert score.low < score.value < score.high, name
         assert (score.n, score.interval) == (40, "bootstrap by patient")
@@ -55,6 +65,18 @@ def test_numbers_stand_behind_intervals_by_patient() -> None:
     assert all(row["low"] <= row["mean_probability"] <= row["high"] for row in rows)
     curve = scores.tables["risk_coverage"]
     assert curve["best"] < curve["area"] < curve["risk"][-1]
+    assert scores.metrics["aurc"].value == pytest.approx(curve["area"], abs=1e-12)
+    assert scores.metrics["excess_aurc"].value == pytest.approx(curve["excess"], abs=1e-12)
+    failed = [case.dice < 0.7 or number == 2 for number, case in enumerate(cases)]
+    doubts = [case.uncertainty for case in cases]
+    assert 0 < sum(failed) < 40
+    pairs = [
+        (one > other) + 0.5 * (one == other)
+        for one, wrong in zip(doubts, failed, strict=True)
+        for other, right in zip(doubts, failed, strict=True)
+        if wrong and not right
+    ]
+    assert scores.metrics["case_auroc"].value == pytest.approx(np.mean(pairs))
     assert scores.tables["review"][0] == "c39"
     assert scores.per_case[3]["case"] == "c3"
 
@@ -68,6 +90,29 @@ def test_cases_without_a_number_are_left_out_and_looked_at_first() -> None:
     assert scores.metrics["voxel_ece"].n == 10
     assert len(scores.tables["risk_coverage"]["risk"]) == 8
     assert scores.tables["review"][0] == "c4"
+
+
+def test_something_found_where_there_is_nothing_is_a_failure() -> None:
+    cases = [replace(case, dice=0.9) for case in cohort(6, seed=3)]
+    assert math.isnan(uncertainty_scores(cases, metrics=METRICS).metrics["case_auroc"].value)
+    # The one that nobody doubts: ranked last.
+    cases[0] = replace(cases[0], dice=math.nan, invented=True)
+    scores = uncertainty_scores(cases, metrics=METRICS)
+    assert scores.metrics["case_auroc"].value == 0.0
+    assert scores.metrics["case_auroc"].n == 6
+    assert scores.metrics["uncertainty_spearman"].n == 5
+
+
+def test_the_area_of_repeated_cases_is_that_of_their_weights() -> None:
+    generator = np.random.default_rng(4)
+    confidence = generator.integers(0, 5, 20).astype(float)
+    losses = generator.random(20)
+    weights = generator.integers(0, 4, (7, 20))
+    found = risk_area_weighted(confidence, losses, weights.astype(float))
+    wanted = [
+        risk_coverage(np.repeat(confidence, row), np.repeat(losses, row)).area for row in weights
+    ]
+    assert found == pytest.approx(wanted, abs=1e-12)
 
 
 def test_one_case_has_no_correlation_and_none_no_score() -> None:
