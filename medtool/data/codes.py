@@ -58,7 +58,7 @@ DATASET_CODES: Mapping[str, str] = {
     "structures-missing": "labels that a DICOM mask has no structure of: nothing is there",
     "file-unmatched": "images and masks that belong to no case",
     "count-differs": "another number of training cases than the description declares",
-    "case-twice": "test images with the name of a training case: left out",
+    "case-twice": "images with the name of another case: left out, or refused",
     "channels-differ": "a case with other channels than the data set declares; refused",
     "image-missing": "the description names an image that is not there; the case is refused",
 }

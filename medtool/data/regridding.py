@@ -7,6 +7,7 @@ overshoots: a spline makes negative uptake beside a hot lesion.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medtool.core.errors import CaseRefused
-from medtool.core.fields import shared_box_mm
+from medtool.core.fields import field_box_mm, shared_box_mm
 from medtool.core.geometry import Grid, Triple
 from medtool.data.grids import check_grid, grid_text, same_grid
 
@@ -158,24 +159,67 @@ def axial(grid: Grid) -> Grid:
 def labels_on(labels: NDArray[Any], grid: Grid, target: Grid) -> NDArray[np.int16]:
     """Ids (z, y, x) on ``grid`` at the voxels of ``target``: of each voxel what most of it is.
 
-    Each label is brought there as an image of 0 and 1, averaged where the new voxels are larger,
-    so that volumes are kept; a voxel is background where no half of it is labelled.
+    Where voxels of ``target`` are larger, as many places in each are looked at as it passes voxels
+    of ``grid``, else the middle alone, so that volumes are kept. A voxel is background where less
+    than half of it is labelled.
     """
     if same_grid(grid, target) is None:
         return labels.astype(np.int16)
-    shares = {
-        int(value): regridded(labels == value, grid, target, outside=0.0)
-        for value in np.unique(labels)
-        if value != 0
-    }
     out = np.zeros(target.size[::-1], np.int16)
-    most = np.zeros(out.shape, np.float32)
-    for value, share in shares.items():
-        out[share > most] = value
+    found = np.nonzero(labels)
+    if not len(found[0]):
+        return out
+    # Only around what is labelled there is something to do.
+    own = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in found)
+    piece = part_of_grid(grid, own)
+    box = _covered_box(piece, target)
+    if box is None:
+        return out
+    there = part_of_grid(target, box)
+    counts = [max(1, ceil(passed - ROUNDING_VOX)) for passed in _voxels_passed(piece, there)]
+    near = regridded(labels[own], piece, _divided(there, counts), outside=0.0, how="nearest")
+    (x, y, z), (kx, ky, kz) = there.size, counts
+    places = near.reshape(z, kz, y, ky, x, kx)
+    most = np.zeros((z, y, x), np.float32)
+    labelled = np.zeros((z, y, x), np.float32)
+    for value in np.unique(near[near != 0]):
+        share = (places == value).mean(axis=(1, 3, 5), dtype=np.float32)
+        out[box][share > most] = int(value)
         np.maximum(most, share, out=most)
-    labelled = sum(shares.values(), np.zeros(out.shape, np.float32))
-    out[labelled < 0.5] = 0
+        labelled += share
+    out[box][labelled < 0.5] = 0
     return out
+
+
+def part_of_grid(grid: Grid, box: tuple[slice, ...]) -> Grid:
+    """The grid of the voxels in ``box`` (z, y, x)."""
+    starts = [part.start for part in box[::-1]]
+    x, y, z, _ = (float(v) for v in grid.affine_lps() @ [*starts, 1.0])
+    sizes = [part.stop - part.start for part in box[::-1]]
+    return Grid((sizes[0], sizes[1], sizes[2]), grid.spacing_mm, (x, y, z), grid.direction)
+
+
+def _covered_box(piece: Grid, target: Grid) -> tuple[slice, ...] | None:
+    """The voxels (z, y, x) of ``target`` that ``piece`` may reach; None where there are none."""
+    edges = (field_box_mm(piece, target) - field_box_mm(target, target)[0]) / target.spacing_mm
+    box = []
+    for low, high, size in zip(edges[0], edges[1], target.size, strict=True):
+        start, stop = max(0, floor(low)), min(size, ceil(high))
+        if start >= stop:
+            return None
+        box.append(slice(start, stop))
+    return tuple(box[::-1])
+
+
+def _divided(grid: Grid, counts: Sequence[int]) -> Grid:
+    """The grid with each voxel divided into ``counts`` (x, y, z) of equal size."""
+    sizes = [size * count for size, count in zip(grid.size, counts, strict=True)]
+    steps = [step / count for step, count in zip(grid.spacing_mm, counts, strict=True)]
+    first = [(1 / count - 1) / 2 for count in counts]
+    x, y, z, _ = (float(v) for v in grid.affine_lps() @ [*first, 1.0])
+    return Grid(
+        (sizes[0], sizes[1], sizes[2]), (steps[0], steps[1], steps[2]), (x, y, z), grid.direction
+    )
 
 
 def _apart(first: Grid, second: Grid) -> CaseRefused:
@@ -203,12 +247,24 @@ def _smoothed(values: NDArray[np.float32], grid: Grid, target: Grid) -> NDArray[
 
 
 def _step_ratios(grid: Grid, target: Grid) -> NDArray[np.float64]:
-    """How many voxels of ``grid`` a step of ``target`` passes, along each axis (x, y, z)."""
+    """How many voxels of ``grid`` a step of ``target`` passes, along each axis of ``grid``."""
+    ratios: NDArray[np.float64] = _steps_mm(grid, target).max(axis=1) / np.asarray(grid.spacing_mm)
+    return ratios
+
+
+def _voxels_passed(grid: Grid, target: Grid) -> NDArray[np.float64]:
+    """The same along each axis of ``target``."""
+    passed = _steps_mm(grid, target) / np.asarray(grid.spacing_mm)[:, None]
+    most: NDArray[np.float64] = passed.max(axis=0)
+    return most
+
+
+def _steps_mm(grid: Grid, target: Grid) -> NDArray[np.float64]:
+    """How far each step of ``target`` (columns) leads along each axis of ``grid`` (rows)."""
     ours = np.asarray(grid.direction, dtype=np.float64).reshape(3, 3)
     theirs = np.asarray(target.direction, dtype=np.float64).reshape(3, 3)
-    steps_mm = np.abs(ours.T @ theirs) * np.asarray(target.spacing_mm)
-    ratios: NDArray[np.float64] = steps_mm.max(axis=1) / np.asarray(grid.spacing_mm)
-    return ratios
+    steps: NDArray[np.float64] = np.abs(ours.T @ theirs) * np.asarray(target.spacing_mm)
+    return steps
 
 
 def _image(values: NDArray[np.float32], grid: Grid) -> SimpleITK.Image:

@@ -49,6 +49,8 @@ FACTORS_AGREE = 0.02
 # The maximum of a PET of a patient lies between these: brain or bladder alone exceed the first.
 LEAST_MAXIMUM_SUV, LARGEST_MAXIMUM_SUV = 0.5, 1000.0
 MEND_THE_HEADER = "put the header right, or convert the PET to SUV where it was made."
+# Units of values that are SUV already.
+SUV_UNITS = ("GML", "CM2ML")
 DECAY_CORRECTIONS = ("START", "ADMIN", "NONE")
 NOT_USED: Mapping[str, Any] = dict.fromkeys(("weight_kg", "dose_mbq", "half_life_s", "uptake_min"))
 
@@ -116,14 +118,7 @@ def scale_of(header: PetHeader, where: str) -> SuvScale:
     """
     if not header.has_rescale:
         _refuse("no-rescale", "The PET lacks rescale slope or intercept.", where, "none", "both")
-    said = _check_corrections(header, where)
-    if header.units in ("GML", "CM2ML"):
-        scale = _from_suv(header, where)
-    elif header.units == "CNTS":
-        scale = _from_counts(header, where)
-    elif header.units == "BQML":
-        scale = _from_activity(header, 1.0, "Bq/mL", where)
-    else:
+    if header.units not in (*SUV_UNITS, "CNTS", "BQML"):
         _refuse(
             "suv-units",
             "The values of this PET cannot become SUV.",
@@ -131,13 +126,20 @@ def scale_of(header: PetHeader, where: str) -> SuvScale:
             f"Units {header.units or 'not given'}",
             "BQML, GML, CM2ML, or CNTS with Philips' private factors",
         )
+    said = _check_corrections(header, where)
+    if header.units in SUV_UNITS:
+        scale = _from_suv(header, where)
+    elif header.units == "CNTS":
+        scale = _from_counts(header, where)
+    else:
+        scale = _from_activity(header, 1.0, "Bq/mL", where)
     return replace(scale, findings=(*said, *scale.findings))
 
 
 def _check_corrections(header: PetHeader, where: str) -> tuple[Finding, ...]:
     """Refuse what was not corrected for attenuation, or whose elements on decay disagree."""
     done = header.corrections
-    is_suv = header.units in ("GML", "CM2ML")
+    is_suv = header.units in SUV_UNITS
     if not done and is_suv:
         text = "CorrectedImage is missing; that the values are SUV means that they were corrected"
         return (Finding("suv-assumed", text, "warning"),)

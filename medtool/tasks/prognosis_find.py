@@ -64,8 +64,7 @@ def find_pet_ct(source: Source, data: PrognosisDataSection) -> Cohort:
             scans.append(path)
     for root, paths in _by_root(scans).items():
         _take_scans(found, root, replace(source, paths=tuple(paths)), data)
-    cases = _with_patients(found, data)
-    cases = with_strata(cases, data)
+    cases = with_strata(_with_patients(_once(found), found, data), data)
     intake: dict[str, Any] = {"series": found.series, "skipped": found.skipped}
     if found.described:
         intake["dataset"] = found.described[0]
@@ -211,18 +210,29 @@ def _state(case: Case) -> tuple[list[Finding], dict[str, Any]]:
     }
 
 
-# --- patients -----------------------------------------------------------------------------
-def _with_patients(found: Found, data: PrognosisDataSection) -> list[Case]:
+# --- names --------------------------------------------------------------------------------
+def _once(found: Found) -> list[Case]:
+    """Cases of which no two have one name: answers are written under it."""
+    cases: dict[str, Case] = {}
+    for case in found.cases:
+        if cases.setdefault(case.case_id.casefold(), case) is not case:
+            text = f"Another case is called {case.case_id} as well."
+            found.refused.append(
+                RefusedStudy(case.case_id, case.patient_id, case.study_uid, "case-twice", text)
+            )
+    return list(cases.values())
+
+
+def _with_patients(cases: Sequence[Case], found: Found, data: PrognosisDataSection) -> list[Case]:
     """Cases whose patients are those that a pattern finds in their names, where there is one."""
-    names = [case.case_id for case in found.cases]
+    names = [case.case_id for case in cases]
     pattern = data.patient_pattern
     if not pattern and names and all(re.match(AUTOPET_NAMES, name) for name in names):
         pattern = AUTOPET_NAMES
     if not pattern or not names:
-        return list(found.cases)
+        return list(cases)
     patients, said = read_from_names(names, pattern, "patient")
     found.findings += said
     return [
-        replace(case, patient_id=patients.get(case.case_id) or case.patient_id)
-        for case in found.cases
+        replace(case, patient_id=patients.get(case.case_id) or case.patient_id) for case in cases
     ]

@@ -68,9 +68,10 @@ def with_hecktor_tables(
         return Tabled(found)
     if clinical is not None:
         key = _patient_column(clinical)
-        rows = {row.cells[key]: dict(row.cells) for row in clinical.rows}
-        for cells in rows.values():
-            cells.pop(key)
+        rows = {
+            row.cells[key]: {n.casefold(): v for n, v in row.cells.items() if n != key}
+            for row in clinical.rows
+        }
         found = tuple(
             replace(case, covariates={**case.covariates, **rows.get(case.case_id, {})})
             for case in found

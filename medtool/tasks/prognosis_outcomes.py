@@ -136,9 +136,7 @@ def _time_name(name: str) -> str:
     if unit:
         bare = re.sub(r"[a-zA-Z]+\s*[)\]]?\s*$", "", name)
     stem = _letters(bare).removesuffix("in")
-    if stem in TIME_NAMES:
-        return unit or "?"
-    return unit if unit and not stem else ""
+    return (unit or "?") if stem in TIME_NAMES else ""
 
 
 def _unit(column: str, data: PrognosisDataSection, where: str) -> TimeUnit:

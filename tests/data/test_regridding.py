@@ -15,7 +15,8 @@ from scipy import ndimage
 from medtool.core.errors import CaseRefused
 from medtool.core.fields import covered_shares
 from medtool.core.geometry import Grid, Triple
-from medtool.data.regridding import common_grid, regridded
+from medtool.data.grids import orientation, same_grid
+from medtool.data.regridding import axial, common_grid, labels_on, regridded, sliced_grid
 
 SOURCE = Grid((24, 22, 20), (2.0, 2.5, 3.0), (-20.0, -25.0, -30.0))
 
@@ -188,3 +189,82 @@ def test_no_common_grid(place: Triple, spacing_mm: Triple, code: str) -> None:
 def test_an_array_that_does_not_fit_its_grid() -> None:
     with pytest.raises(ValueError, match="on a grid of"):
         regridded(np.zeros((2, 2, 2)), SOURCE, SOURCE, outside=0.0)
+
+
+# --- slices for a network -----------------------------------------------------------------
+@given(grids())
+@settings(max_examples=60)
+def test_the_same_voxels_in_the_order_of_the_patient(grid: Grid) -> None:
+    turned_grid = axial(grid)
+    directions = np.reshape(turned_grid.direction, (3, 3))
+    assert (np.diag(directions) > 0).all()
+    # Each axis is the nearest one that is left, so the sum of the three is the largest.
+    assert np.trace(directions) >= np.trace(np.reshape(grid.direction, (3, 3))) - 1e-9
+    ours = np.sort(np.round(centres(grid).reshape(-1, 3), 6), axis=0)
+    theirs = np.sort(np.round(centres(turned_grid).reshape(-1, 3), 6), axis=0)
+    assert np.allclose(ours, theirs, atol=1e-5)
+    again = axial(turned_grid)
+    assert again.size == turned_grid.size and same_grid(again, turned_grid) is None
+
+
+def test_a_grid_of_right_anterior_inferior_is_turned_to_left_posterior_superior() -> None:
+    signs = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
+    grid = Grid((4, 5, 6), (1.0, 2.0, 3.0), (10.0, 20.0, 30.0), signs)
+    assert orientation(grid) == "RAI"
+    # The last voxel of each axis comes first: 10 - 3, 20 - 8, 30 - 15.
+    assert axial(grid) == Grid((4, 5, 6), (1.0, 2.0, 3.0), (7.0, 12.0, 15.0))
+
+
+def test_square_pixels_over_the_shared_field() -> None:
+    """A PET of 100 x 100 mm from 0, a CT from 20 to 80 along x and from 30 to 70 along y."""
+    pet = Grid((20, 20, 10), (5.0, 5.0, 4.0), (2.5, 2.5, 2.0))
+    ct = Grid((60, 40, 15), (1.0, 1.0, 2.0), (20.5, 30.5, 6.0))
+    grid = sliced_grid(pet, ct, (30, 30))
+    # 60 mm over 30 pixels; along y they reach beyond the 40 mm, to both sides alike. The CT
+    # reaches from 5 to 35 mm along z: slices of the PET at 6, 10, ... 34.
+    assert grid == Grid((30, 30, 8), (2.0, 2.0, 4.0), (21.0, 21.0, 6.0))
+    assert sliced_grid(pet, ct, (30, 60), 10.0) == Grid(
+        (60, 30, 3), (4.0 / 3, 4.0 / 3, 10.0), grid_origin(4.0 / 3), pet.direction
+    )
+
+
+def grid_origin(step_mm: float) -> Triple:
+    """Of 60 x 30 pixels around (50, 50), and three slices of 10 mm around 20."""
+    return (50.0 - 29.5 * step_mm, 50.0 - 14.5 * step_mm, 10.0)
+
+
+@pytest.mark.parametrize("away_mm", [(200.0, 0.0, 0.0), (0.0, 0.0, 55.0)])
+def test_no_slices_where_nothing_is_shared(away_mm: Triple) -> None:
+    x, y, z = SOURCE.origin_mm
+    other = replace(SOURCE, origin_mm=(x + away_mm[0], y + away_mm[1], z + away_mm[2]))
+    if away_mm[2]:
+        # Five millimetres are shared, and no slice is asked for within.
+        with pytest.raises(CaseRefused, match="no field of view"):
+            sliced_grid(SOURCE, other, (8, 8), 20.0)
+        return
+    with pytest.raises(CaseRefused, match="no field of view"):
+        sliced_grid(SOURCE, other, (8, 8))
+
+
+def test_labels_on_a_coarser_grid_keep_their_volume_and_what_most_of_a_voxel_is() -> None:
+    fine = Grid((24, 24, 24), (1.0, 1.0, 1.0), (0.5, 0.5, 0.5))
+    coarse = Grid((8, 8, 8), (3.0, 3.0, 3.0), (1.5, 1.5, 1.5))
+    labels = np.zeros((24, 24, 24), np.int16)
+    labels[6:18, 6:18, 6:12] = 1
+    labels[6:18, 6:18, 12:18] = 2
+    wanted = np.zeros((8, 8, 8), np.int16)
+    wanted[2:6, 2:6, 2:4] = 1
+    wanted[2:6, 2:6, 4:6] = 2
+    assert (labels_on(labels, fine, coarse) == wanted).all()
+    assert (labels_on(wanted, coarse, fine) == labels).all()
+    assert labels_on(labels, fine, fine) is not labels
+    assert (labels_on(labels, fine, fine) == labels).all()
+
+
+def test_two_labels_that_share_a_voxel_are_not_taken_for_background() -> None:
+    """Neither has half of it, both together have all."""
+    fine = Grid((9, 9, 9), (1.0, 1.0, 1.0), (0.5, 0.5, 0.5))
+    middle = Grid((1, 1, 1), (1.0, 1.0, 1.0), (4.0, 4.5, 4.5))
+    labels = np.zeros((9, 9, 9), np.int16)
+    labels[:, :, :4], labels[:, :, 4:] = 1, 2
+    assert labels_on(labels, fine, middle).item() in (1, 2)

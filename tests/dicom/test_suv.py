@@ -138,10 +138,11 @@ def test_jpeg_slices_one_of_which_is_no_suv(real_data: Path) -> None:
     header = pydicom.dcmread(folder / "GH184.dcm", stop_before_pixels=True)
     assert scale(header).factors[0] == pytest.approx(expected, rel=1e-12)
     counts = pydicom.dcmread(folder / "GH610.dcm", stop_before_pixels=True)
-    assert refusal(counts).code == "suv-uncorrected"
-    counts.CorrectedImage = ["ATTN", "DECY"]
     assert refusal(counts).code == "suv-units"
     assert "PROPCPS" in refusal(counts).met
+    # In another unit it would still lack the correction for attenuation.
+    counts.Units = "BQML"
+    assert refusal(counts).code == "suv-uncorrected"
 
 
 # --- formulas -----------------------------------------------------------------------------------
