@@ -14,6 +14,7 @@ torch is imported inside methods only: listing tasks and preparing cases do with
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +32,7 @@ from medtool.core.records import (
 )
 from medtool.tasks.prognosis_settings import PrognosisSettings
 from medtool.tasks.segmentation import SegmentationTask
+from medtool.tasks.segmentation_labels import MASK
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -101,11 +103,17 @@ class PrognosisTask(SegmentationTask):
         workers: int | None = None,
         reporter: Reporter | None = None,
     ) -> PrognosisTask:
-        """The task with its labels, and what covariates are like, settled by the data."""
-        from medtool.tasks.prognosis_covariates import with_known_covariates
+        """The task with its labels, and what covariates are like, settled by the data.
 
-        informed = self.informed(intake)
-        return type(self)(with_known_covariates(informed.settings, cases))
+        Raises LabelsError where nothing of what is to be learned has a reference.
+        """
+        from medtool.core.progress import Silent
+        from medtool.tasks.prognosis_covariates import with_known_covariates
+        from medtool.tasks.prognosis_outcomes import require_references
+
+        settings = with_known_covariates(self.informed(intake).settings, cases)
+        require_references(cases, settings.train.objectives, reporter or Silent())
+        return type(self)(settings)
 
     def with_document(self, document: Mapping[str, Any]) -> PrognosisTask:
         """The task with what the checkpoint keeps of the outcomes of its training patients."""
@@ -216,6 +224,16 @@ class PrognosisTask(SegmentationTask):
     def settles(self, case: Case) -> bool:
         """Whether the outcome of the case has a say in the baseline hazard."""
         return self.settings.train.objectives != "segmentation" and case.outcome is not None
+
+    def write_dicom(
+        self, prediction: Prediction, case: Case, folder: Path, model: Any
+    ) -> list[Path]:
+        """A DICOM SEG that refers to the series on whose grid the mask is."""
+        if MASK not in prediction.arrays:
+            return []
+        answered = self.settings.data.preparation.answer_grid
+        series = replace(case, inputs={answered: case.inputs[answered]})
+        return super().write_dicom(prediction, series, folder, model)
 
     def settle(self, answers: Iterable[tuple[Case, Prediction]]) -> Mapping[str, Any]:
         """The baseline hazard of the training patients, for the checkpoint."""

@@ -62,9 +62,10 @@ def find_pet_ct(source: Source, data: PrognosisDataSection) -> Cohort:
             _take_list(found, read_list(described, source, data))
         else:
             scans.append(path)
+    paired: set[str] = set()
     for root, paths in _by_root(scans).items():
-        _take_scans(found, root, replace(source, paths=tuple(paths)), data)
-    cases = with_strata(_with_patients(_once(found), found, data), data)
+        paired |= _take_scans(found, root, replace(source, paths=tuple(paths)), data)
+    cases = with_strata(_with_patients(_once(found), paired, found, data), data)
     intake: dict[str, Any] = {"series": found.series, "skipped": found.skipped}
     if found.described:
         intake["dataset"] = found.described[0]
@@ -94,7 +95,8 @@ def _take_list(found: Found, listed: Listed) -> None:
 
 
 # --- files and DICOM ----------------------------------------------------------------------
-def _take_scans(found: Found, root: Path, source: Source, data: PrognosisDataSection) -> None:
+def _take_scans(found: Found, root: Path, source: Source, data: PrognosisDataSection) -> set[str]:
+    """Add pairs of files and DICOM studies below ``root``; gives the names of the pairs."""
     files, skipped = find_files(source.paths)
     volumes = [file for file in files if image_ending(file).lower() in VOLUME_ENDINGS]
     pairs, left = file_pairs(volumes, root, data.preparation.answer_grid)
@@ -122,6 +124,7 @@ def _take_scans(found: Found, root: Path, source: Source, data: PrognosisDataSec
         found.skipped += [{"file": str(s.file), "code": s.code, "why": s.why} for s in skipped]
     why = "its name says neither PET nor CT, nor whose mask it is"
     found.skipped += [{"file": str(f), "code": "file-unmatched", "why": why} for f in left]
+    return {pair.case_id for pair in pairs}
 
 
 def _complete(pairs: Sequence[FilePair], found: Found) -> list[Case]:
@@ -223,16 +226,35 @@ def _once(found: Found) -> list[Case]:
     return list(cases.values())
 
 
-def _with_patients(cases: Sequence[Case], found: Found, data: PrognosisDataSection) -> list[Case]:
+def _with_patients(
+    cases: Sequence[Case], paired: set[str], found: Found, data: PrognosisDataSection
+) -> list[Case]:
     """Cases whose patients are those that a pattern finds in their names, where there is one."""
     names = [case.case_id for case in cases]
     pattern = data.patient_pattern
     if not pattern and names and all(re.match(AUTOPET_NAMES, name) for name in names):
         pattern = AUTOPET_NAMES
     if not pattern or not names:
+        found.findings += _patients_by_place([c for c in cases if c.case_id in paired])
         return list(cases)
     patients, said = read_from_names(names, pattern, "patient")
     found.findings += said
     return [
         replace(case, patient_id=patients.get(case.case_id) or case.patient_id) for case in cases
     ]
+
+
+def _patients_by_place(paired: Sequence[Case]) -> list[Finding]:
+    """What stands for the patients of files that were found by their names, said once."""
+    below = [case for case in paired if case.folder]
+    if not paired:
+        return []
+    said = []
+    if below:
+        folders = len({case.folder for case in below})
+        said.append(f"the folder stands for the patient ({len(below)} pairs in {folders} folders)")
+    if len(below) < len(paired):
+        said.append(f"each of {len(paired) - len(below)} pairs is taken for a patient of its own")
+    text = f"Files name no patient: {'; '.join(said)}. A manifest CSV can name the patients, or "
+    text += "data.patient_pattern take them from names."
+    return [Finding("patients-by-place", text, "warning")]

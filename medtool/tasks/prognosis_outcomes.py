@@ -18,8 +18,10 @@ from medtool.core.errors import LabelsError
 from medtool.core.names import nearest_name
 from medtool.core.records import Case, Finding, Outcome
 from medtool.data.labels import normal_value
+from medtool.tasks.segmentation_labels import MASK
 
 if TYPE_CHECKING:
+    from medtool.core.progress import Reporter
     from medtool.data.foreign_table import ForeignRow, ForeignTable
     from medtool.tasks.prognosis_data_settings import PrognosisDataSection, TimeUnit
 
@@ -277,3 +279,34 @@ def with_strata(cases: Sequence[Case], data: PrognosisDataSection) -> list[Case]
 
 def _cell(case: Case, asked: str) -> str:
     return next((v.strip() for n, v in case.covariates.items() if n.casefold() == asked), "")
+
+
+def require_references(cases: Sequence[Case], objectives: str, reporter: Reporter) -> None:
+    """Say, or refuse, what the cases that may be learned from have no reference for.
+
+    ``objectives`` are both, segmentation or survival. Raises LabelsError where what is asked for
+    can teach nothing: survival without any event, outlines without any mask, both without either.
+    """
+    outcomes = [case.outcome for case in cases if case.outcome is not None]
+    events = any(outcome.event for outcome in outcomes)
+    masks = any(MASK in case.references for case in cases)
+    can = {"survival": events, "segmentation": masks, "both": events or masks}
+    counted = f"{len(cases)} cases, {sum(MASK in case.references for case in cases)} with a mask, "
+    counted += f"{len(outcomes)} with an outcome, {sum(o.event for o in outcomes)} events"
+    if not can[objectives]:
+        raise LabelsError(
+            "There is nothing to learn from.",
+            met=counted,
+            wanted={
+                "survival": "outcomes, with an event among them",
+                "segmentation": "masks",
+                "both": "masks, or outcomes with an event among them",
+            }[objectives],
+            how="add outcomes by --labels or in the manifest; train.objectives says what is "
+            "learned.",
+        )
+    if objectives == "both" and not events:
+        what = "no event was seen" if outcomes else "no case has an outcome"
+        reporter.warn(f"Outlines alone are learned: {what} ({counted}).")
+    if objectives == "both" and not masks:
+        reporter.warn(f"Survival alone is learned: no case has a mask ({counted}).")

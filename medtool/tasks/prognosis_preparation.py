@@ -18,9 +18,8 @@ from medtool.core.fields import covered_shares
 from medtool.core.geometry import Grid
 from medtool.core.records import Case, Finding, Prepared
 from medtool.data.case_checks import label_findings
-from medtool.data.pet_ct import NO_UPTAKE_SUV
+from medtool.data.pet_ct import NO_UPTAKE_SUV, PetCt, on_grid
 from medtool.data.regridding import axial, common_grid, labels_on, regridded, sliced_grid
-from medtool.dicom.pixels import AIR_HU
 from medtool.dicom.plausible import hu_findings
 from medtool.tasks.prognosis_labels import SUV
 from medtool.tasks.prognosis_reading import ReadPetCt, read_case
@@ -44,10 +43,8 @@ def prepare_pet_ct(case: Case, data: PrognosisDataSection) -> Prepared:
     found = read_case(case, data)
     preparation = data.preparation
     grid = prepared_grid(found.pet.grid, found.ct.grid, preparation)
-    suv = regridded(found.pet.array, found.pet.grid, grid, outside=NO_UPTAKE_SUV)
-    ct_hu = regridded(found.ct.array, found.ct.grid, grid, outside=AIR_HU)
     arrays: dict[str, NDArray[Any]] = {
-        "image": _scaled(suv, ct_hu, preparation),
+        "image": _scaled(on_grid(found.pet, found.ct, grid), preparation),
         SUV: regridded(found.pet.array, found.pet.grid, found.grid, outside=NO_UPTAKE_SUV),
     }
     facts: dict[str, Any] = {
@@ -82,14 +79,12 @@ def prepared_grid(pet: Grid, ct: Grid, preparation: PrognosisPreparationSection)
     return sliced_grid(axial(pet), ct, (rows, columns), preparation.slice_mm)
 
 
-def _scaled(
-    suv: NDArray[np.float32], ct_hu: NDArray[np.float32], preparation: PrognosisPreparationSection
-) -> NDArray[np.float16]:
-    """Both channels (2, z, y, x) as they are kept."""
+def _scaled(both: PetCt, preparation: PrognosisPreparationSection) -> NDArray[np.float16]:
+    """Both channels (2, z, y, x) as they are kept; what was given is used up."""
     low, high = preparation.ct_window_hu
-    image = np.empty((2, *suv.shape), np.float16)
-    np.clip(suv, 0.0, preparation.suv_maximum, out=suv)
-    image[0] = suv
+    image = np.empty((2, *both.suv.shape), np.float16)
+    image[0] = np.clip(both.suv, 0.0, preparation.suv_maximum, out=both.suv)
+    ct_hu = both.ct_hu
     ct_hu -= np.float32((low + high) / 2)
     ct_hu /= np.float32((high - low) / 2)
     image[1] = np.clip(ct_hu, -1.0, 1.0, out=ct_hu)

@@ -11,13 +11,15 @@ from dicom_builder import build_series
 from numpy.typing import NDArray
 from pet_builder import FACTOR, build_pet
 
-from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
 from medtool.data.dataset_record import ImageReference
-from medtool.data.pet_ct import PetCt, on_one_grid, read_pet_ct
+from medtool.data.pet_ct import PetCt, Placed, on_grid
+from medtool.data.regridding import common_grid
 from medtool.data.volumes import Volume, read_mask, read_volume
 from medtool.dicom import scan
-from medtool.dicom.pet_ct import pair_pet_ct
+from medtool.dicom.pet_ct import PetCtPair, pair_pet_ct
+from medtool.dicom.suv import read_suv
+from medtool.dicom.volume import read_volume as read_series
 from medtool.score.uptake import case_uptake, lesion_uptakes
 
 LESION_MM = (30.0, 40.0, 22.0)
@@ -83,36 +85,36 @@ def assert_lesion_stands(read: PetCt) -> None:
     assert read.suv.min() >= 0.0
 
 
+def read_both(pair: PetCtPair) -> tuple[Placed, Placed]:
+    return read_suv(pair.pet, pair.scale), read_series(pair.ct)
+
+
 def test_on_the_grid_of_the_ct(study: Path) -> None:
-    read = read_pet_ct(pair_pet_ct(scan([study]).series))
-    assert_lesion_stands(read)
-    assert read.grid.size == CT_SHAPE[::-1]
-    assert read.grid.spacing_mm == (2.0, 2.0, 2.0)
-    assert {"pair-chosen", "suv-factor"} <= {finding.code for finding in read.findings}
+    suv, ct = read_both(pair_pet_ct(scan([study]).series))
+    assert_lesion_stands(on_grid(suv, ct, ct.grid))
+    assert ct.grid.size == CT_SHAPE[::-1]
 
 
 def test_on_a_common_spacing(study: Path) -> None:
-    read = read_pet_ct(pair_pet_ct(scan([study]).series), (3.0, 3.0, 3.0))
-    assert_lesion_stands(read)
+    suv, ct = read_both(pair_pet_ct(scan([study]).series))
+    grid = common_grid(ct.grid, suv.grid, (3.0, 3.0, 3.0))
+    assert_lesion_stands(on_grid(suv, ct, grid))
     # PET from 1 to 73 (z: 57), CT from 0 to 80 (z: 60).
-    assert read.grid.size == (24, 24, 18)
+    assert grid.size == (24, 24, 18)
 
 
 def test_where_the_pet_ends_there_is_no_uptake() -> None:
     ct = Volume(np.zeros((4, 4, 8), np.float32), Grid((8, 4, 4), (1.0,) * 3, (0.0,) * 3))
     pet = Volume(np.ones((4, 4, 4), np.float32), Grid((4, 4, 4), (1.0,) * 3, (0.0,) * 3))
-    suv = on_one_grid(pet, ct).suv
+    suv = on_grid(pet, ct, ct.grid).suv
     assert (suv[:, :, :4] == 1.0).all()
     assert (suv[:, :, 4:] == 0.0).all()
 
 
-@pytest.mark.parametrize("spacing_mm", [None, (2.0, 2.0, 2.0)])
-def test_nothing_in_common(spacing_mm: tuple[float, float, float] | None) -> None:
-    here = Volume(np.zeros((4, 4, 4), np.float32), Grid((4, 4, 4), (1.0,) * 3, (0.0,) * 3))
-    there = Volume(here.array, Grid((4, 4, 4), (1.0,) * 3, (0.0, 0.0, 90.0)))
-    with pytest.raises(CaseRefused) as caught:
-        on_one_grid(here, there, spacing_mm)
-    assert caught.value.code == "fields-apart"
+def test_where_the_ct_ends_there_is_air() -> None:
+    pet = Volume(np.ones((4, 4, 8), np.float32), Grid((8, 4, 4), (1.0,) * 3, (0.0,) * 3))
+    ct = Volume(np.zeros((4, 4, 4), np.float32), Grid((4, 4, 4), (1.0,) * 3, (0.0,) * 3))
+    assert (on_grid(pet, ct, pet.grid).ct_hu[:, :, 4:] < -1000.0).all()
 
 
 @pytest.mark.real_data
@@ -133,7 +135,8 @@ def test_a_real_pet_on_the_grid_of_a_ct_is_the_suv_of_others(
     )
     pair = pair_pet_ct([pet, *scan([built.folder]).series])
     assert pair.covered == pytest.approx((1.0, 1.0, 1.0), abs=0.01)
-    read = read_pet_ct(pair)
+    suv, ct = read_both(pair)
+    read = on_grid(suv, ct, ct.grid)
     assert read.grid.origin_mm == pytest.approx(tuple(first))
     truth = np.asarray(nibabel.load(folder / "suv_truth.nii.gz").dataobj).transpose(2, 1, 0)
     there = read.suv[:, 90 : 90 + 2 * truth.shape[1] : 2, 118 : 118 + 2 * truth.shape[2] : 2]
@@ -149,8 +152,7 @@ def test_a_real_pair_keeps_its_tumour(real_data: Path) -> None:
     )
     drawn = read_mask(ImageReference(folder / "STS_003_ct_mask.nii.gz"))
     own = read_mask(ImageReference(folder / "STS_003_pet_mask.nii.gz"))
-    read = on_one_grid(pet, ct)
-    assert read.grid == ct.grid
+    read = on_grid(pet, ct, ct.grid)
     on_pet = case_uptake(lesion_uptakes(pet.array, own.array > 0, pet.grid.spacing_mm[::-1]))
     on_ct = case_uptake(lesion_uptakes(read.suv, drawn.array > 0, ct.grid.spacing_mm[::-1]))
     assert on_ct.mtv_ml == pytest.approx(on_pet.mtv_ml, rel=0.05)

@@ -9,11 +9,13 @@ import pytest
 from pet_ct_studies import write_table
 
 from medtool.core.errors import LabelsError
+from medtool.core.progress import Silent
 from medtool.core.records import Case, Outcome
 from medtool.data.matching import Labelled
 from medtool.data.splits import make_split
 from medtool.tasks.prognosis_codes import OUTCOME_CODES
 from medtool.tasks.prognosis_data_settings import PrognosisDataSection
+from medtool.tasks.prognosis_outcomes import require_references
 from medtool.tasks.prognosis_settings import PrognosisSettings
 from medtool.tasks.prognosis_tables import attach_outcomes
 
@@ -215,6 +217,59 @@ def test_groups_within_which_patients_are_compared(tmp_path: Path) -> None:
     assert outcomes(found)["b"] == Outcome(5.0, False, "south")
     with pytest.raises(LabelsError, match="no table has a column|No table has a column"):
         attached(tmp_path, "case,time_days,event,Centre", rows, stratum_column="hospital")
+
+
+# --- what can be learned ------------------------------------------------------------------
+class Said(Silent):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+MASKED = Case("m", "m", "", {}, references={"mask": "m.nii"})
+SEEN = Case("e", "e", "", {}, outcome=Outcome(5.0, True))
+CENSORED = Case("c", "c", "", {}, outcome=Outcome(5.0, False))
+
+
+@pytest.mark.parametrize(
+    ("cases", "objectives", "warned"),
+    [
+        ((MASKED, SEEN), "both", ""),
+        ((MASKED, CENSORED), "both", "no event was seen"),
+        ((MASKED,), "both", "no case has an outcome"),
+        ((SEEN, CENSORED), "both", "no case has a mask"),
+        ((MASKED,), "segmentation", ""),
+        ((SEEN,), "survival", ""),
+    ],
+)
+def test_what_has_no_reference_is_not_learned_and_that_is_said(
+    cases: tuple[Case, ...], objectives: str, warned: str
+) -> None:
+    reporter = Said()
+    require_references(cases, objectives, reporter)
+    assert len(reporter.warnings) == bool(warned)
+    assert all(warned in text for text in reporter.warnings)
+
+
+@pytest.mark.parametrize(
+    ("cases", "objectives"),
+    [
+        ((CENSORED, CENSORED), "survival"),
+        ((MASKED,), "survival"),
+        ((CENSORED,), "both"),
+        ((SEEN,), "segmentation"),
+    ],
+)
+def test_where_nothing_can_be_learned_it_is_refused(
+    cases: tuple[Case, ...], objectives: str
+) -> None:
+    with pytest.raises(LabelsError) as caught:
+        require_references(cases, objectives, Silent())
+    assert f"{len(cases)} cases" in caught.value.met
 
 
 # --- parts --------------------------------------------------------------------------------
