@@ -75,6 +75,11 @@ class RunFolder:
         return self.path / "predictions"
 
     @property
+    def baselines_folder(self) -> Path:
+        """The runs that it is compared with, each a folder of a run."""
+        return self.path / "baselines"
+
+    @property
     def scores_file(self) -> Path:
         """Scores by part."""
         return self.path / "scores.json"

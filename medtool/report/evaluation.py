@@ -23,7 +23,9 @@ from medtool.report.record import limits_html, versions_html
 from medtool.report.run_view import RunView
 from medtool.report.structures import comparison_html as mask_comparison_html
 from medtool.report.structures import structures_html
+from medtool.report.survival import survival_html
 from medtool.report.templates import interval_text, paragraph_html, table_html
+from medtool.report.uncertainty import review_html, uncertainty_html
 from medtool.score.compare import Comparison
 from medtool.score.paired import MaskComparison
 
@@ -94,6 +96,9 @@ def _sections(view: RunView, number: int, names: Sequence[str]) -> list[Section]
         ("Performance", performance_html),
         ("Structures", structures_html),
         ("Classes", classes_html),
+        ("Survival", survival_html),
+        ("Uncertainty", uncertainty_html),
+        ("To look at first", review_html),
         ("Worst cases", worst_cases_html),
         ("Suspected label errors", label_errors_html),
         ("Subgroups", subgroups_html),

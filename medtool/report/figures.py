@@ -43,22 +43,35 @@ STYLE: Any = {
 }
 SQUARE_INCHES = (4.1, 3.8)
 # Metrics of history.csv that are drawn, in this order, when they are there.
-CURVE_METRICS = ("auroc", "f1", "sensitivity", "specificity", "dice", "macro_f1", "dice_and_f1")
+CURVE_METRICS = (
+    "auroc",
+    "f1",
+    "sensitivity",
+    "specificity",
+    "dice",
+    "macro_f1",
+    "dice_and_f1",
+    "harrell_c",
+    "dice_and_c_index",
+)
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
+    """How all figures look."""
     context: AbstractContextManager[None] = matplotlib.rc_context(STYLE)
     return context
 
 
-def _square(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def square(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """Axes from 0 to 1 both ways."""
     figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     return figure, axes
 
 
-def _floats(values: Sequence[Any]) -> list[float]:
+def floats(values: Sequence[Any]) -> list[float]:
+    """Numbers as files keep them: None is NaN."""
     return [nan if value is None else float(value) for value in values]
 
 
@@ -66,9 +79,9 @@ def roc_figure(
     curve: Mapping[str, Any], *, label: str, operating: tuple[float, float] | None
 ) -> Figure:
     """ROC with its band; ``operating`` is (1 - specificity, sensitivity) of the decision."""
-    with _style():
-        figure, axes = _square("ROC", "1 \N{MINUS SIGN} specificity", "sensitivity")
-        low, high = _floats(curve["low"]), _floats(curve["high"])
+    with style():
+        figure, axes = square("ROC", "1 \N{MINUS SIGN} specificity", "sensitivity")
+        low, high = floats(curve["low"]), floats(curve["high"])
         axes.fill_between(curve["grid"], low, high, color=BLUE, alpha=0.15, linewidth=0)
         axes.plot(curve["fpr"], curve["tpr"], color=BLUE, label=label)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="any constant answer, 0.5")
@@ -82,9 +95,9 @@ def pr_figure(
     curve: Mapping[str, Any], *, label: str, operating: tuple[float, float] | None
 ) -> Figure:
     """Precision over recall with its band; ``operating`` is (sensitivity, PPV)."""
-    with _style():
-        figure, axes = _square("Precision and recall", "recall (sensitivity)", "precision (PPV)")
-        low, high = _floats(curve["low"]), _floats(curve["high"])
+    with style():
+        figure, axes = square("Precision and recall", "recall (sensitivity)", "precision (PPV)")
+        low, high = floats(curve["low"]), floats(curve["high"])
         axes.fill_between(curve["grid"], low, high, color=BLUE, alpha=0.15, linewidth=0)
         axes.step(curve["recall"], curve["precision"], where="pre", color=BLUE, label=label)
         prevalence = float(curve["prevalence"])
@@ -97,19 +110,24 @@ def pr_figure(
         return figure
 
 
-def reliability_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Observed rate over said probability, with Wilson intervals; below, how many cases."""
-    with _style():
+def reliability_figure(rows: Sequence[Mapping[str, Any]], of: str = "cases") -> Figure:
+    """Observed rate over said probability; below, how many ``of`` what.
+
+    With Wilson intervals where rows have them: voxels, which are not independent, have none.
+    """
+    with style():
         figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         axes.set(title="Reliability", ylabel="observed share of positives", ylim=(-0.03, 1.03))
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
         said = [float(row["mean_probability"]) for row in rows]
         seen = np.asarray([float(row["observed_rate"]) for row in rows])
-        spread = [
-            np.maximum(0, seen - [row["observed_low"] for row in rows]),
-            np.maximum(0, [row["observed_high"] for row in rows] - seen),
-        ]
+        spread = None
+        if all("observed_low" in row for row in rows):
+            spread = [
+                np.maximum(0, seen - [row["observed_low"] for row in rows]),
+                np.maximum(0, [row["observed_high"] for row in rows] - seen),
+            ]
         axes.errorbar(said, seen, yerr=spread, fmt="o", color=BLUE, markersize=5, elinewidth=1)
         axes.legend(loc="upper left")
         below.bar(
@@ -122,16 +140,16 @@ def reliability_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             edgecolor="white",
         )
         below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
-        below.set(xlabel="probability said", ylabel="cases", xlim=(-0.02, 1.02))
+        below.set(xlabel="probability said", ylabel=of, xlim=(-0.02, 1.02))
         return figure
 
 
 def threshold_figure(table: Mapping[str, Sequence[float]], threshold: float | None) -> Figure:
     """Sensitivity, specificity and F1 at every threshold, and where the decision lies."""
-    with _style():
-        figure, axes = _square("Threshold", "threshold (positive at or above)", "")
+    with style():
+        figure, axes = square("Threshold", "threshold (positive at or above)", "")
         for name, colour in (("sensitivity", BLUE), ("specificity", ORANGE), ("f1", GREEN)):
-            heights = _floats(table[name])
+            heights = floats(table[name])
             axes.step(table["threshold"], heights, where="pre", color=colour, label=_title(name))
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle="--", linewidth=1)
@@ -142,7 +160,7 @@ def threshold_figure(table: Mapping[str, Sequence[float]], threshold: float | No
 
 def histogram_figure(rows: Sequence[Mapping[str, Any]], threshold: float | None) -> Figure:
     """How probabilities of the two classes lie apart."""
-    with _style():
+    with style():
         figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
         axes = figure.add_subplot()
         axes.set(title="Probabilities by label", xlabel="probability said", ylabel="cases")
@@ -163,7 +181,7 @@ def histogram_figure(rows: Sequence[Mapping[str, Any]], threshold: float | None)
 
 def spread_figure(values: Mapping[str, Sequence[float]], title: str) -> Figure:
     """A share of each case by structure: dots, and a box of median and quartiles."""
-    with _style():
+    with style():
         figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
         axes = figure.add_subplot()
         axes.set(title=f"{title} by structure", ylabel=title, ylim=(-0.02, 1.02))
@@ -180,7 +198,7 @@ def spread_figure(values: Mapping[str, Sequence[float]], title: str) -> Figure:
 
 def agreement_figure(pairs: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Figure:
     """Volumes as answered beside those of the reference, and the line on which they are equal."""
-    with _style():
+    with style():
         figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
         axes = figure.add_subplot()
         axes.set(title="Volumes", xlabel=f"reference ({unit})", ylabel=f"answer ({unit})")
@@ -201,7 +219,7 @@ def learning_figure(
     names = list(history[0]) if history else []
     rates = [name for name in names if name.startswith("rate_")]
     metrics = [m for m in CURVE_METRICS if f"selection_{m}" in names]
-    with _style():
+    with style():
         figure = Figure(figsize=(11.4, 3.4), layout="constrained")
         axes = figure.subplots(1, 3)
         axes[0].set_title("Loss")
@@ -239,7 +257,7 @@ def _plot(
     axes: Axes, history: Sequence[Mapping[str, Any]], names: Mapping[str, str], epochs: list[int]
 ) -> None:
     for colour, (name, label) in zip(SERIES, names.items(), strict=False):
-        values = _floats([row.get(name) for row in history])
+        values = floats([row.get(name) for row in history])
         if np.isfinite(values).any():
             positive = [v if v > 0 or not name.startswith("rate_") else nan for v in values]
             marker = "." if len(epochs) < 40 else ""
@@ -254,5 +272,8 @@ def _mark_stages(axes: Axes, history: Sequence[Mapping[str, Any]], epochs: list[
 
 
 def _title(metric: str) -> str:
+    known = {"harrell_c": "Harrell's C", "dice_and_c_index": "mean of dice and C"}
+    if metric in known:
+        return known[metric]
     upper = ("auroc", "auprc", "f1", "ppv", "npv", "mcc", "ece", "mce")
     return metric.upper() if metric in upper else metric.replace("_", " ")

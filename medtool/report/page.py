@@ -20,6 +20,7 @@ from medtool.core.files import replace_text
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Section
 from medtool.data.run_folder import RunFolder
+from medtool.report.baselines import baselines_html
 from medtool.report.cases import label_errors_html, worst_cases_html
 from medtool.report.classes import classes_html
 from medtool.report.cohort import cohort_html, flow_html
@@ -34,7 +35,9 @@ from medtool.report.performance import (
 from medtool.report.record import checkpoints_html, limits_html, versions_html
 from medtool.report.run_view import RunView, view_run
 from medtool.report.structures import plan_html, structures_html
+from medtool.report.survival import survival_html
 from medtool.report.templates import time_text
+from medtool.report.uncertainty import review_html, uncertainty_html
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -49,6 +52,10 @@ RUN_SECTIONS: tuple[tuple[int, str, Callable[[RunView], Markup]], ...] = (
     (60, "Performance", performance_html),
     (65, "Structures", structures_html),
     (67, "Classes", classes_html),
+    (68, "Survival", survival_html),
+    (68, "Beside simpler models", baselines_html),
+    (69, "Uncertainty", uncertainty_html),
+    (69, "To look at first", review_html),
     (70, "Worst cases", worst_cases_html),
     (80, "Suspected label errors", label_errors_html),
     (90, "Subgroups", subgroups_html),

@@ -24,6 +24,7 @@ from medtool.report.templates import (
     table_html,
     warning_html,
 )
+from medtool.score.document import TOLD_FIRST
 
 METRIC_TITLES: Mapping[str, str] = {
     "auroc": "AUROC",
@@ -49,7 +50,30 @@ METRIC_TITLES: Mapping[str, str] = {
     "nsd": "Surface Dice (NSD)",
     "hd95_mm": "HD95 (mm)",
     "assd_mm": "ASSD (mm)",
+    "dice_pooled": "Dice of all volumes together (DSCagg)",
+    "lesion_f1": "F1 of lesions",
+    "false_positive_ml": "FPV (mL)",
+    "false_negative_ml": "FNV (mL)",
+    "false_positive_where_absent_ml": "FPV without any lesion (mL)",
+    "harrell_c": "Harrell's C",
+    "uno_c": "Uno's C",
+    "reachable_c": "Best reachable C",
+    "volume_alone_c": "C of the volume alone",
+    "covariates_alone_c": "C of covariates alone",
+    "dice_and_c_index": "Mean of Dice and C",
+    "mean_auc": "Mean AUC over time",
+    "integrated_brier": "Integrated Brier score",
+    "voxel_ece": "ECE of voxels",
+    "voxel_auroc": "AUROC of errors, voxels",
+    "case_auroc": "AUROC of failures, cases",
+    "uncertainty_spearman": "Spearman of doubt and error",
+    "aurc": "AURC",
+    "excess_aurc": "E-AURC",
+    "volume_interval_coverage": "Coverage of volumes",
+    "lesion_set_coverage": "Coverage of sets",
 }
+# How names begin that end in a number of days.
+TIMED_METRICS = {"auc_": "AUC at {} days", "brier_": "Brier score at {} days"}
 HEADLINE = ("auroc", "sensitivity", "specificity", "auprc", "f1", "brier")
 # A fact alone that reaches this AUROC may be what the model learned.
 SUSPICIOUS_AUROC = 0.65
@@ -68,6 +92,9 @@ def metric_title(name: str) -> str:
         return known
     if name.startswith("sensitivity_at_specificity_"):
         return f"Sensitivity at specificity {name.rsplit('_', 1)[1]}"
+    for start, title in TIMED_METRICS.items():
+        if name.startswith(start):
+            return title.format(name.removeprefix(start))
     metric, dot, structure = name.partition(".")
     if dot and metric in METRIC_TITLES:
         return f"{METRIC_TITLES[metric]}, {structure}"
@@ -80,7 +107,7 @@ def headline_html(view: RunView) -> Markup:
     if not part:
         return paragraph_html("No predictions were scored in this run.")
     scores, optimistic = view.scores[part], view.optimistic(part)
-    names = [name for name in _order(view, scores) if name in scores.metrics][: len(HEADLINE)]
+    names = _headline(view, scores)
     cards = [_card(scores.metrics[name], first=number == 0) for number, name in enumerate(names)]
     whose = paragraph_html(
         f"Numbers of the {PART_TITLES.get(part, part)}. " + " ".join(scores.notes)
@@ -96,10 +123,13 @@ def _optimistic_text(why: str) -> str:
     )
 
 
-def _order(view: RunView, scores: Scores) -> list[str]:
+def _headline(view: RunView, scores: Scores) -> list[str]:
+    """The primary metric, then those that the task tells first, or as many others."""
     primary = view.preset.get("metrics", {}).get("primary", "auroc")
-    first = [primary] if primary in scores.metrics else []
-    return list(dict.fromkeys([*first, *HEADLINE, *scores.metrics]))
+    named = scores.tables.get(TOLD_FIRST)
+    order = dict.fromkeys([primary, *(named or (*HEADLINE, *scores.metrics))])
+    known = [name for name in order if name in scores.metrics]
+    return known if named else known[: len(HEADLINE)]
 
 
 def _card(score: Score, *, first: bool) -> Markup:
@@ -154,21 +184,24 @@ def metrics_table(scores: Scores) -> Markup:
     ]
     bootstrap = scores.tables.get("bootstrap", {})
     confidence = bootstrap.get("confidence", 0.95)
-    return table_html(
-        rows,
-        {
-            "metric": "Metric",
-            "value": "Value",
-            "interval": f"{confidence:.0%} interval",
-            "n": "n",
-            "trivial": "Trivial",
-            "by": "Who is trivial",
-            "kind": "Kind of interval",
-            "convention": "Convention",
-        },
-        caption="Trivial: what someone scores who knows nothing of the case. Bootstrap: percentiles"
-        f" of {bootstrap.get('draws', 0)} draws of patients with all their cases.",
-    )
+    columns = {
+        "metric": "Metric",
+        "value": "Value",
+        "interval": f"{confidence:.0%} interval",
+        "n": "n",
+        "trivial": "Trivial",
+        "by": "Who is trivial",
+        "kind": "Kind of interval",
+        "convention": "Convention",
+    }
+    caption = "Trivial: what someone scores who knows nothing of the case. Bootstrap: percentiles"
+    caption += f" of {bootstrap.get('draws', 0)} draws of patients with all their cases."
+    # Where all intervals are of one kind a column of it only takes room.
+    kinds = {str(row["kind"]) for row in rows if row["interval"] != MISSING}
+    if len(kinds) == 1:
+        del columns["kind"]
+        caption += f" All intervals: {kinds.pop()}."
+    return table_html(rows, columns, caption=caption)
 
 
 def score_figures(scores: Scores, whose: str, optimistic: str = "") -> Markup:

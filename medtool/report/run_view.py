@@ -39,6 +39,8 @@ class RunView:
     preset_text: str = ""
     # Where the predictions of a part lie; by default predictions/<part> of the run.
     part_folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    # Of runs that learned a part of it alone: scores by name, and part.
+    baselines: Mapping[str, Mapping[str, Scores]] = field(default_factory=dict)
 
     @property
     def headline_part(self) -> str:
@@ -89,7 +91,6 @@ class RunView:
 
 def view_run(run: RunFolder) -> RunView:
     """Read ``run``. Raises InputError where a file that is there cannot be read."""
-    stored = run.read_scores() if run.scores_file.is_file() else {}
     preset_text = run.preset_file.read_text(encoding="utf-8") if run.preset_file.is_file() else ""
     predictions = {
         file.parent.name: tuple(read_rows(file))
@@ -102,12 +103,22 @@ def view_run(run: RunFolder) -> RunView:
         cases=tuple(run.read_cases()) if run.cases_file.is_file() else (),
         history=tuple(run.read_history()) if run.history_file.is_file() else (),
         checkpoints=tuple(run.read_checkpoints()) if run.checkpoints_file.is_file() else (),
-        scores={
-            part: scores_from_document(document)
-            for part, document in stored.items()
-            if isinstance(document, Mapping) and "metrics" in document
-        },
+        scores=_scores(run),
         intake=read_json(run.intake_file) if run.intake_file.is_file() else {},
         predictions=predictions,
         preset_text=preset_text,
+        baselines={
+            folder.name: _scores(RunFolder(folder))
+            for folder in sorted(run.baselines_folder.glob("*"))
+        },
     )
+
+
+def _scores(run: RunFolder) -> dict[str, Scores]:
+    """Those of each part; {} of a run that has none."""
+    stored = run.read_scores() if run.scores_file.is_file() else {}
+    return {
+        part: scores_from_document(document)
+        for part, document in stored.items()
+        if isinstance(document, Mapping) and "metrics" in document
+    }

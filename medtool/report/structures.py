@@ -31,6 +31,10 @@ METRIC_NAMES: Mapping[str, str] = {
     "hd_mm": "Hausdorff distance (mm)",
     "hd95_mm": "95 % Hausdorff distance (mm)",
     "assd_mm": "Average surface distance (mm)",
+    "lesion_f1": "F1 of lesions",
+    "false_positive_ml": "False-positive volume (mL)",
+    "false_negative_ml": "False-negative volume (mL)",
+    "harrell_c": "Harrell's C",
 }
 
 

@@ -14,6 +14,8 @@ from medtool.core.records import Score, Scores
 
 FORMAT = "medtool-scores-1"
 NUMBERS = ("value", "low", "high", "trivial")
+# The table that names the metrics which a task tells first, where it has one.
+TOLD_FIRST = "told_first"
 
 
 def scores_to_document(scores: Scores) -> dict[str, Any]:

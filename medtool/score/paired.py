@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import nan
+from math import isfinite, nan
 
 import numpy as np
 from scipy import stats
@@ -49,12 +49,15 @@ class PairedDifference:
     def line(self) -> str:
         """The comparison as a sentence."""
         low, high = self.interval
-        return (
+        said = (
             f"{self.metric} of {self.structure}: {self.first:.3f} and {self.second:.3f}, "
             f"difference {self.difference:.3f} ({low:.3f} to {high:.3f}; {self.n} cases of "
-            f"{self.patients} patients), p {self.holm_bootstrap:.3g} (paired bootstrap), "
-            f"{self.holm_wilcoxon:.3g} (Wilcoxon), both adjusted by Holm's method."
+            f"{self.patients} patients), p {self.holm_bootstrap:.3g} (paired bootstrap"
         )
+        # One number of all patients together has no difference of each to rank.
+        if not isfinite(self.holm_wilcoxon):
+            return f"{said}), adjusted by Holm's method."
+        return f"{said}), {self.holm_wilcoxon:.3g} (Wilcoxon), both adjusted by Holm's method."
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,11 @@ def compare_segmentations(
         if one.metric in compared
     ]
     found = [_difference(one, two, sample, settings, seed) for one, two in pairs]
+    return adjusted(found)
+
+
+def adjusted(found: Sequence[PairedDifference]) -> list[PairedDifference]:
+    """The same with p values adjusted for all of ``found``."""
     by_bootstrap = holm([row.p_bootstrap for row in found])
     by_wilcoxon = holm([row.p_wilcoxon for row in found])
     return [

@@ -40,7 +40,7 @@ CONVENTIONS: Mapping[str, str] = {
     "false_positive_mm2": "predicted components without any true voxel",
     "false_negative_mm2": "true components without any predicted voxel",
 }
-LESION_METRICS = ("lesion_f1", "false_positive", "false_negative")
+LESION_VOLUMES = ("false_positive", "false_negative")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,10 @@ def convention(metric: str, row: Row, options: SegmentationOptions) -> str:
         text = text.replace(EMPTY_OR_ZERO, WHERE_PRESENT)
     if metric == "nsd":
         text += f", tolerance {row['tolerance_mm']:g} mm"
-    if metric.startswith(LESION_METRICS):
+    if metric == "lesion_f1":
         text += f"; {options.lesion_rule}"
+    elif metric.startswith(LESION_VOLUMES):
+        text += f"; components of {options.lesion_rule.connectivity} neighbours"
     return text
 
 

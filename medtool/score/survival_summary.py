@@ -18,6 +18,7 @@ from medtool.score.sample import FloatArray
 from medtool.score.survival import SurvivalSample, check_risks
 from medtool.score.survival_curves import censoring_curve, kaplan_meier, log_rank
 from medtool.score.survival_error import (
+    DEFAULT_GROUPS,
     brier_terms,
     brier_weighted,
     calibration_at,
@@ -36,8 +37,12 @@ _CHANCE = "one risk for all"
 # How names of differences begin, which are no scores.
 _MORE_THAN = "more_than."
 _CURVE = "one Kaplan-Meier curve for all, of the patients whose censoring weighs"
+# The table of scores that holds those of survival, and in it that with a row a patient.
+SURVIVAL, PATIENTS = "survival", "patients"
 # Groups of risk where no cuts of training are known.
 OWN_GROUPS = 2
+# Groups of calibration are fewer where they would hold fewer patients.
+LEAST_OF_GROUP = 8
 OWN_CUTS = (
     "The groups of risk are halves of the scored patients: no cuts from training are known, and"
     " these look a little better than they would on new patients."
@@ -232,9 +237,10 @@ def _convention(name: str, said: SurvivalPrediction, times: FloatArray) -> str:
     if name == "harrell_c":
         return PAIRS_RULE
     if name in said.rivals:
-        return f"Harrell's C of {said.rivals[name].what}; {PAIRS_RULE}"
+        return f"Harrell's C of {said.rivals[name].what}; pairs as for harrell_c"
     if name == "uno_c":
-        return f"{PAIRS_RULE}; first event before {times[-1]:g} {said.unit}; {weighed}"
+        last = f"first event before {times[-1]:g} {said.unit}"
+        return f"pairs as for harrell_c; {last}; {weighed}"
     if name == "mean_auc":
         return f"mean over the horizons by the fall of survival; {weighed}"
     if name == "integrated_brier":
@@ -298,10 +304,13 @@ def _calibration(
     if said.survival is None:
         return []
     predicted = np.asarray(said.survival, dtype=np.float64)
+    groups = min(DEFAULT_GROUPS, max(2, sample.n // LEAST_OF_GROUP))
     return [
         {"time": float(time), **asdict(group)}
         for place, time in enumerate(times)
-        for group in calibration_at(sample, predicted[:, place], time, confidence=confidence)
+        for group in calibration_at(
+            sample, predicted[:, place], time, groups=groups, confidence=confidence
+        )
     ]
 
 

@@ -27,6 +27,8 @@ from medtool.score.uncertainty_quality import (
     spearman_weighted,
 )
 
+# Tables of scores: those of uncertainty, and who is looked at first.
+UNCERTAINTY, REVIEW = "uncertainty", "review"
 # Below this Dice an answer is one that a person had better seen first.
 FAILED_DICE = 0.7
 _CONVENTIONS = {

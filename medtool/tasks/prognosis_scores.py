@@ -14,7 +14,10 @@ import numpy as np
 
 from medtool.core.records import Prediction, Score, Scores, Truth
 from medtool.score import dice_and_c_index
+from medtool.score.document import TOLD_FIRST
 from medtool.score.survival_ranking import harrell
+from medtool.score.survival_summary import SURVIVAL
+from medtool.score.uncertainty_summary import REVIEW, UNCERTAINTY
 from medtool.tasks.prognosis_judged import JudgedCase, judge, mask_options
 from medtool.tasks.prognosis_survival_scores import (
     REACHABLE,
@@ -55,8 +58,6 @@ FIRST = (
     "uncertainty_spearman",
     dice_and_c_index.NAME,
 )
-# Names of the tables that hold those of survival and of uncertainty.
-SURVIVAL, UNCERTAINTY_TABLES, REVIEW = "survival", "uncertainty", "review"
 
 
 def score_prognosis(
@@ -83,8 +84,8 @@ def score_prognosis(
     if risks is not None:
         tables = {"bootstrap": risks.tables["bootstrap"], **tables, SURVIVAL: risks.tables}
     if doubts is not None:
-        tables[UNCERTAINTY_TABLES] = doubts.tables
-    tables[REVIEW] = review_rows(cases)
+        tables[UNCERTAINTY] = doubts.tables
+    tables |= {REVIEW: review_rows(cases), TOLD_FIRST: [n for n in FIRST if n in metrics]}
     errors = {str(row["case"]): row for row in masks.per_case} if masks else {}
     return Scores(
         metrics={

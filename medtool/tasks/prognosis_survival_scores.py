@@ -10,7 +10,12 @@ import numpy as np
 
 from medtool.core.records import Scores
 from medtool.score.survival import SurvivalSample, survival_sample
-from medtool.score.survival_summary import Rival, SurvivalPrediction, survival_scores
+from medtool.score.survival_summary import (
+    PATIENTS,
+    Rival,
+    SurvivalPrediction,
+    survival_scores,
+)
 from medtool.tasks.prognosis_answers import survival_column
 
 if TYPE_CHECKING:
@@ -21,7 +26,6 @@ UNIT = "days"
 # The best that anybody could reach, known of synthetic patients alone.
 REACHABLE = "reachable_c"
 VOLUME_ALONE, COVARIATES_ALONE = "volume_alone_c", "covariates_alone_c"
-PATIENTS = "patients"
 
 
 def judged_patients(cases: Sequence[JudgedCase]) -> list[JudgedCase]:

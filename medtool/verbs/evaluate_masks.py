@@ -19,8 +19,8 @@ from medtool.core.records import SELECTION_OPTIMISTIC, Source
 from medtool.data.cohort import build_cohort
 from medtool.data.predictions import read_predictions
 from medtool.data.run_folder import RunFolder
-from medtool.score.paired import MaskComparison, compare_segmentations
-from medtool.score.segmentation_columns import BY_CASE, ScoredCase
+from medtool.score.paired import MaskComparison
+from medtool.score.paired_scores import compare_scores
 from medtool.verbs.evaluate_result import Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
     NOT_CHECKED,
@@ -274,25 +274,13 @@ def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporte
 def _compared(
     evaluated: Sequence[Evaluated], subjects: Sequence[MaskSubject], options: EvaluateOptions
 ) -> MaskComparison:
-    """Both models on the cases that both answered. Raises UsageError where there are none."""
-    cases = [_scored_cases(one) for one in evaluated]
-    common = cases[0].keys() & cases[1].keys()
-    if not common:
+    """Both models on what both answered. Raises UsageError where that is nothing."""
+    metrics = options.metrics or subjects[0].task.settings.metrics
+    first, second = (one.scores for one in evaluated)
+    found = compare_scores(first, second, metrics=metrics, seed=options.seed)
+    if not found:
         raise UsageError(
             "The two models answered no case in common.",
             met=" and ".join(one.name for one in evaluated),
         )
-    metrics = options.metrics or subjects[0].task.settings.metrics
-    first, second = ([one[name] for name in sorted(common)] for one in cases)
-    found = compare_segmentations(first, second, metrics=metrics, seed=options.seed)
     return MaskComparison(tuple(found), metrics.confidence)
-
-
-def _scored_cases(one: Evaluated) -> dict[str, ScoredCase]:
-    """The rows of each case, as they were scored."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    patients: dict[str, str] = {}
-    for row in one.scores.tables[BY_CASE]:
-        rows.setdefault(str(row["case"]), []).append(dict(row))
-        patients[str(row["case"])] = str(row["patient"])
-    return {name: ScoredCase(name, patients[name], own) for name, own in rows.items()}

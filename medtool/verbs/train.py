@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from medtool.core.task import Task
     from medtool.train.nodes import Link
 
-# In a run's folder, the runs that it is compared with.
-BASELINES_FOLDER = "baselines"
-
 __all__ = ["TrainOptions", "TrainResult", "train"]
 
 
@@ -152,7 +149,7 @@ def _train_baselines(
     from medtool.train.keeper import resume_point
 
     for name, assignments in task.baselines().items():
-        own = RunFolder(run.path / BASELINES_FOLDER / name)
+        own = RunFolder(run.baselines_folder / name)
         if own.scores_file.is_file():
             continue
         reporter.say(f"Baseline: {name}, with {', '.join(assignments)}.")
