@@ -47,6 +47,9 @@ class SurvivalHead(nn.Module):
         self.pooling: Pooling = pooling
         # What ``forward`` takes of each patient.
         self.width = self.embedded + covariates
+        # Numbers that mean something by themselves stand last, and have a short way as well.
+        self.direct = covariates + (0 if pooling == "global" else _AMOUNTS)
+        self.short = nn.Linear(self.direct, 1, bias=False) if self.direct else None
         widths = [self.width, *hidden]
         self.dropouts = nn.ModuleList(
             KeyedDropout(dropout, layer=first_layer + number) for number in range(len(widths))
@@ -101,4 +104,6 @@ class SurvivalHead(nn.Module):
             values = layer(drop(values, keys))
             if number + 1 < len(self.layers):
                 values = F.relu(values)
+        if self.short is not None:
+            values = values + self.short(embeddings[:, -self.direct :])
         return values[:, 0]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 OBJECTIVES = ("segmentation", "survival")
 # A probe of a network of volumes has so many voxels at the bottleneck, along each axis.
 PROBE_VOXELS = 2
+# Of the voxels of a slice with tumour.
+EXPECTED_SHARE = 0.01
 
 
 class Answer(NamedTuple):
@@ -111,6 +113,7 @@ def build_prognosis_network(settings: PrognosisSettings) -> PrognosisNetwork:
     if model.stems == "two" and isinstance(unet.encoder, PlainEncoder):
         divide_first_level(unet.encoder, plan, channels, style, len(CHANNELS))
     _require_fitting(settings, unet)
+    _expect_little(unet, regions=has_regions(settings.data))
     head = SurvivalHead(
         plan.features[-1],
         model.head_features,
@@ -130,6 +133,19 @@ def build_prognosis_network(settings: PrognosisSettings) -> PrognosisNetwork:
         else None,
         weights=LossWeights(len(OBJECTIVES)) if train.weighting == "learned" else None,
     )
+
+
+def _expect_little(unet: UNet, *, regions: bool) -> None:
+    """Begin with the share of voxels that are tumour: else hundreds of steps would learn just that
+    (Lin 2017).
+    """
+    last = list(unet.decoder.seg_layers.values())[-1]
+    bias = last.get_parameter("bias")
+    with torch.no_grad():
+        if regions:
+            bias.fill_(math.log(EXPECTED_SHARE / (1 - EXPECTED_SHARE)))
+        else:
+            bias[0] = math.log(len(bias) / EXPECTED_SHARE)
 
 
 def input_channels(model: PrognosisModelSection) -> int:

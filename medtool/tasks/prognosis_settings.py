@@ -94,8 +94,8 @@ class PrognosisAugmentSection(Section):
 
     enabled: bool = True
     """Whether they are changed at all."""
-    flips: list[Literal["columns", "rows", "slices"]] = ["columns", "rows"]
-    """What may change its direction; left and right are columns, which some covariates know."""
+    flips: list[Literal["columns", "rows", "slices"]] = ["columns"]
+    """What may change its direction: columns run from right to left, rows from front to back."""
     flip_probability: Probability = 0.5
     """How often each does."""
     rotation_probability: Probability = 0.5
