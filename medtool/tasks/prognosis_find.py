@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from medtool.tasks.prognosis_pairs import RULE, FilePair, file_pairs
 from medtool.tasks.segmentation_find import SYNTHETIC, Found, file_row
 from medtool.tasks.segmentation_labels import MASK
 from medtool.tasks.segmentation_reading import reference_to
+from medtool.tasks.studies import STUDY_MARK_BYTES
 
 # Code of a study that lacks a channel, and what it lacks.
 LACKING: Mapping[str, tuple[str, str]] = {PET: ("no-pet", "PET"), CT: ("no-ct", "CT")}
@@ -215,7 +217,10 @@ def _state(case: Case) -> tuple[list[Finding], dict[str, Any]]:
 
 # --- names --------------------------------------------------------------------------------
 def _once(found: Found) -> list[Case]:
-    """Cases of which no two have one name: answers are written under it."""
+    """Cases of which no two have one name, under which answers are written.
+
+    What is refused takes a mark behind its name where another has that name.
+    """
     cases: dict[str, Case] = {}
     for case in found.cases:
         if cases.setdefault(case.case_id.casefold(), case) is not case:
@@ -223,6 +228,13 @@ def _once(found: Found) -> list[Case]:
             found.refused.append(
                 RefusedStudy(case.case_id, case.patient_id, case.study_uid, "case-twice", text)
             )
+    taken = set(cases)
+    for index, study in enumerate(found.refused):
+        if study.case_id.casefold() in taken:
+            text = f"{study.patient_id}|{study.study_uid}|{study.message}"
+            mark = blake2b(text.encode(), digest_size=STUDY_MARK_BYTES).hexdigest()
+            found.refused[index] = replace(study, case_id=f"{study.case_id}_{mark}")
+        taken.add(found.refused[index].case_id.casefold())
     return list(cases.values())
 
 
