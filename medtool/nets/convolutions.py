@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 # Slope of the leaky rectifier for negative values, and what instance norm adds to a variance:
@@ -23,11 +25,66 @@ CONVOLUTIONS: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv
 TRANSPOSED: Mapping[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 AVERAGE_POOLS: Mapping[int, Callable[..., nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 MAX_POOLS: Mapping[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-INSTANCE_NORMS: Mapping[int, Callable[..., nn.Module]] = {
-    2: nn.InstanceNorm2d,
-    3: nn.InstanceNorm3d,
-}
 BATCH_NORMS: Mapping[int, Callable[..., nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+# Values that are summed at a time: as many as stay in the cache of a core.
+VALUES_AT_A_TIME = 1 << 19
+
+
+class InstanceNorm(nn.Module):
+    """Each map of each image with mean 0 and variance 1, then scaled and shifted (Ulyanov 2016).
+
+    As torch's own, but when a lone image with channels last is answered its maps keep their order:
+    torch copies them into another one, a quarter of the time that a network takes.
+    """
+
+    def __init__(self, features: int, *, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (n, features, ...) to maps of the same shape."""
+        rows = maps[0].movedim(0, -1)
+        if len(maps) > 1 or torch.is_grad_enabled() or not rows.is_contiguous():
+            return F.instance_norm(maps, weight=self.weight, bias=self.bias, eps=self.epsilon)
+        if maps.dtype not in (torch.float32, torch.float64):
+            return F.batch_norm(
+                maps, None, None, self.weight, self.bias, training=True, eps=self.epsilon
+            )
+        mean, variance = mean_and_variance(rows.flatten(0, -2))
+        scale = self.weight.double() * torch.rsqrt(variance + self.epsilon)
+        shift = self.bias.double() - mean * scale
+        shape = (1, -1, *(1,) * (maps.ndim - 2))
+        scale, shift = (part.to(maps.dtype).reshape(shape) for part in (scale, shift))
+        return torch.addcmul(shift, maps, scale)
+
+    def extra_repr(self) -> str:
+        """What print shows of it."""
+        return f"{len(self.weight)}, epsilon={self.epsilon:g}"
+
+
+def mean_and_variance(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population variance (features), float64, of rows (n, features).
+
+    Part by part, each around its own mean, and joined as by Chan, Golub and LeVeque (1983): as
+    exact as two passes over all of it. torch's batch norm of channels last sums naively; in a
+    U-Net its logits were off by a hundred times as much.
+    """
+    means, squares, counts = [], [], []
+    for part in torch.split(rows, max(1, VALUES_AT_A_TIME // rows.shape[1])):
+        mean = part.mean(0)
+        around = part - mean
+        means.append(mean)
+        squares.append(around.mul_(around).sum(0))
+        counts.append(len(part))
+    weights = torch.tensor(counts, dtype=torch.float64, device=rows.device)[:, None]
+    parts = torch.stack(means).double()
+    whole = (parts * weights).sum(0) / len(rows)
+    between = weights * (parts - whole) ** 2
+    return whole, (torch.stack(squares).double() + between).sum(0) / len(rows)
 
 
 @dataclass(frozen=True)
@@ -42,7 +99,7 @@ class ConvolutionStyle:
         """The normalisation of ``features`` maps, with a learned scale and shift."""
         if self.normalisation == "batch":
             return BATCH_NORMS[dimensions](features)
-        return INSTANCE_NORMS[dimensions](features, eps=NORM_EPSILON, affine=True)
+        return InstanceNorm(features, epsilon=NORM_EPSILON)
 
     def activate(self) -> nn.Module:
         """The activation; it overwrites its input to save memory."""
@@ -111,6 +168,33 @@ class ConvolutionStack(nn.Module):
         """Maps (n, channels, ...) to maps (n, features, ...)."""
         stacked: Tensor = self.convs(maps)
         return stacked
+
+    def of_both(self, first: Tensor, second: Tensor) -> Tensor:
+        """As ``forward`` of both maps (n, ..., ...) behind one another, but for rounding.
+
+        They are never brought together in memory: nothing is larger at full resolution.
+        """
+        units: list[Any] = list(self.convs)
+        unit, others = units[0], units[1:]
+        border = first.shape[1]
+        summed = convolved_part(unit.conv, first, slice(border), biased=True)
+        del first
+        summed += convolved_part(unit.conv, second, slice(border, None), biased=False)
+        maps: Tensor = unit.activation(unit.norm(summed))
+        del summed
+        for other in others:
+            maps = other(maps)
+        return maps
+
+
+def convolved_part(conv: nn.Module, maps: Tensor, channels: slice, *, biased: bool) -> Tensor:
+    """What a convolution that keeps the size makes of those ``channels`` of its input alone."""
+    weight = conv.get_parameter("weight")[:, channels]
+    bias = conv.get_parameter("bias") if biased else None
+    padding = tuple(size // 2 for size in weight.shape[2:])
+    convolve = F.conv2d if maps.ndim == 4 else F.conv3d
+    convolved: Tensor = convolve(maps, weight, bias, padding=padding)
+    return convolved
 
 
 def initialise(network: nn.Module) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, cat, nn
 
 from medtool.nets.attention_gate import AttentionGate
@@ -69,7 +71,13 @@ class Decoder(nn.Module):
         skip = skips[-2 - level]
         if self.gates:
             skip = self.gates[level](skip, maps)
-        risen: Tensor = self.stages[level](cat((self.transpconvs[level](maps), skip), 1))
+        enlarge: Any = self.transpconvs[level]
+        stage: Any = self.stages[level]
+        risen: Tensor
+        if torch.is_grad_enabled():
+            risen = stage(cat((enlarge(maps), skip), 1))
+        else:
+            risen = stage.of_both(enlarge(maps), skip)
         return risen
 
 

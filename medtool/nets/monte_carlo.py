@@ -13,9 +13,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from medtool.nets.convolutions import ConvolutionStack, ConvolutionUnit
+from medtool.nets.convolutions import ConvolutionStack, ConvolutionUnit, convolved_part
 from medtool.nets.decoders import SegmentationDecoder
 from medtool.nets.dropout import KeyedDropout, slice_keys
 from medtool.nets.encoders import Encoder
@@ -101,14 +100,14 @@ class SharedPass:
         """What the first convolution of a level makes of the encoder's maps, with its bias."""
         skip = self.skips[-2 - level]
         conv = self._units(level)[0].conv
-        return _convolved(conv, skip, slice(-skip.shape[1], None), biased=True)
+        return convolved_part(conv, skip, slice(-skip.shape[1], None), biased=True)
 
     def _rise(self, level: int, maps: Tensor) -> Tensor:
         if level not in self.of_skips:
             return self.decoder.rise(level, maps, self.skips)
         enlarged = self.decoder.transpconvs[level](maps)
         first, *others = self._units(level)
-        below = _convolved(first.conv, enlarged, slice(enlarged.shape[1]), biased=False)
+        below = convolved_part(first.conv, enlarged, slice(enlarged.shape[1]), biased=False)
         maps = first.activation(first.norm(below + self.of_skips[level]))
         for unit in others:
             maps = unit(maps)
@@ -118,18 +117,6 @@ class SharedPass:
         stack = self.decoder.stages[level]
         units = list(stack.convs) if isinstance(stack, ConvolutionStack) else []
         return [unit for unit in units if isinstance(unit, ConvolutionUnit)]
-
-
-def _convolved(conv: nn.Module, maps: Tensor, channels: slice, *, biased: bool) -> Tensor:
-    """Maps through those ``channels`` of a convolution that keeps their size."""
-    weight, bias = (
-        conv.get_parameter("weight")[:, channels],
-        conv.get_parameter("bias") if biased else None,
-    )
-    padding = tuple(size // 2 for size in weight.shape[2:])
-    convolve = F.conv2d if maps.ndim == 4 else F.conv3d
-    convolved: Tensor = convolve(maps, weight, bias, padding=padding)
-    return convolved
 
 
 def _drops(module: nn.Module) -> bool:
