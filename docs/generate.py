@@ -316,10 +316,11 @@ CODE_TABLES: Mapping[str, Mapping[str, str]] = {
 
 
 def columns(task: str) -> str:
-    """The columns of predictions.csv that a task adds."""
+    """The columns of predictions.csv that a task adds, with the settings that it begins from."""
+    task_class = load_task(task)
     rows = [
         (_code(name), kind, unit, _sentence(meaning))
-        for name, (kind, unit, meaning) in load_task(task).columns.items()
+        for name, (kind, unit, meaning) in task_class(task_class.settings_type()).columns.items()
     ]
     return table(("Column", "Type", "Unit", "Meaning"), rows)
 
