@@ -74,6 +74,7 @@ def test_tasks_as_json(medtool):
         "brainmet",
         "heart",
         "pancreas",
+        "petct",
         "segment",
     ]
 
