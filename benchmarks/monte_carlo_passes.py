@@ -48,7 +48,7 @@ def measured(level: int, *, quick: bool) -> list[Row]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from medtool.nets.monte_carlo import dropout_at_work, monte_carlo_logits, pass_keys
+    from medtool.nets.monte_carlo import SharedPass, dropout_at_work, pass_keys
 
     network, image = network_and_image(level, quick=quick)
     keys = [pass_keys(0, "case", [0], number) for number in range(PASSES)]
@@ -58,7 +58,9 @@ def measured(level: int, *, quick: bool) -> list[Row]:
             return [network(image, of_pass) for of_pass in keys]
 
     def shared() -> list[Any]:
-        return list(monte_carlo_logits(network, image, keys))
+        with torch.no_grad(), dropout_at_work(network):
+            passes = SharedPass(network, image)
+            return [passes.logits(of_pass) for of_pass in keys]
 
     counted = []
     for side in (shared, whole):

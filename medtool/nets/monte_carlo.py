@@ -7,18 +7,16 @@ levels what their convolutions make of the encoder's maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from medtool.nets.convolutions import ConvolutionStack, ConvolutionUnit, convolved_part
 from medtool.nets.decoders import SegmentationDecoder
 from medtool.nets.dropout import KeyedDropout, slice_keys
 from medtool.nets.encoders import Encoder
-from medtool.nets.unet import UNet
 
 # Stands where training has its epochs, so that no pass repeats the masks of a training step.
 _PASS_EPOCH = -1
@@ -121,16 +119,3 @@ class SharedPass:
 
 def _drops(module: nn.Module) -> bool:
     return isinstance(module, KeyedDropout) and module.training and module.share > 0
-
-
-@torch.no_grad()
-def monte_carlo_logits(network: UNet, images: Tensor, keys: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Logits (n, outputs, ...) of one pass for each of ``keys`` (n), one after the other.
-
-    ``images`` (n, channels, ...) are on the network's device; the keys are brought there. Only one
-    pass is in memory at a time. Raises ValueError as ``SharedPass`` does.
-    """
-    with dropout_at_work(network):
-        shared = SharedPass(network, images)
-        for of_pass in keys:
-            yield shared.logits(of_pass.to(images.device))

@@ -1,7 +1,4 @@
-"""What many passes or members say together: mean, entropy, mutual information, variance.
-
-Passes are taken one after the other and never lie in memory together. Entropies are in nats.
-"""
+"""Maps of uncertainty: where they are looked at, and what they say of a lesion or a case."""
 
 from __future__ import annotations
 
@@ -11,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.special import xlogy
 
-from medtool.core.errors import UsageError
 from medtool.score.overlap import Mask
 from medtool.score.ranking import divide
 from medtool.score.sample import FloatArray
@@ -23,83 +18,6 @@ AnyFloats = NDArray[np.floating[Any]]
 # Around truth and prediction: voxels further away are background that nobody doubts, and would
 # make every error look small.
 NEAR_MM = 5.0
-
-
-class PassStatistics:
-    """Running statistics of probabilities over passes of dropout or members of an ensemble.
-
-    With ``exclusive`` a pass has an axis of classes first, (classes, ...), that sum to 1 in each
-    place; else each number is a probability of its own. Sums are kept in the type of the passes,
-    float32 for volumes: what runs up is the difference from the mean, so that no digits are lost.
-    """
-
-    def __init__(self, *, exclusive: bool) -> None:
-        self.exclusive = exclusive
-        self.passes = 0
-        self._mean: AnyFloats = np.empty(0)
-        self._squares: AnyFloats = np.empty(0)
-        self._entropy: AnyFloats = np.empty(0)
-
-    def add(self, probabilities: AnyFloats) -> None:
-        """Take in one pass; raises UsageError where its shape differs from those before."""
-        entropy = self._entropy_of(probabilities)
-        if not self.passes:
-            self._mean = np.zeros_like(probabilities)
-            self._squares = np.zeros_like(probabilities)
-            self._entropy = np.zeros_like(entropy)
-        if probabilities.shape != self._mean.shape:
-            raise UsageError(
-                "Passes differ in shape.",
-                met=f"{probabilities.shape} after {self._mean.shape}",
-                wanted="probabilities of the same places in every pass",
-            )
-        self.passes += 1
-        before = probabilities - self._mean
-        self._mean += before / self.passes
-        self._squares += before * (probabilities - self._mean)
-        self._entropy += (entropy - self._entropy) / self.passes
-
-    @property
-    def mean(self) -> AnyFloats:
-        """The predictive probabilities, of the shape of a pass."""
-        self._require_passes()
-        return self._mean
-
-    @property
-    def variance(self) -> AnyFloats:
-        """Of each probability over the passes (divided by their number), of a pass's shape."""
-        self._require_passes()
-        return self._squares / self.passes
-
-    @property
-    def entropy(self) -> AnyFloats:
-        """Of the mean: all that is unsure, (...) without the axis of classes."""
-        self._require_passes()
-        return self._entropy_of(self._mean)
-
-    @property
-    def expected_entropy(self) -> AnyFloats:
-        """Mean entropy of the passes: what is unsure even to each of them."""
-        self._require_passes()
-        return self._entropy
-
-    @property
-    def mutual_information(self) -> AnyFloats:
-        """Entropy less expected entropy (BALD): what the passes disagree about; never negative."""
-        return np.maximum(self.entropy - self.expected_entropy, 0.0)
-
-    def _entropy_of(self, probabilities: AnyFloats) -> AnyFloats:
-        found: AnyFloats
-        if self.exclusive:
-            found = -xlogy(probabilities, probabilities).sum(axis=0)
-        else:
-            other = 1 - probabilities
-            found = -xlogy(probabilities, probabilities) - xlogy(other, other)
-        return found
-
-    def _require_passes(self) -> None:
-        if not self.passes:
-            raise UsageError("No pass was taken in.", met="0 passes", wanted="one at least")
 
 
 def region_near(

@@ -52,6 +52,22 @@ def entropy_of(chances: NDArray[np.float32], *, regions: bool) -> NDArray[np.flo
     return np.asarray(-xlogy(chances, chances).sum(axis=0), dtype=np.float32)
 
 
+def disagreement(
+    mean: NDArray[np.float32],
+    tumour_square: NDArray[np.float32],
+    expected_entropy: NDArray[np.float32],
+    *,
+    regions: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What passes disagree about: mutual information (BALD, in nats: the entropy of their ``mean``
+    (outputs, ...) less the mean of their entropies), and the variance of the tumour's probability,
+    from its mean square. Neither is ever negative.
+    """
+    tumour = mean.max(axis=0) if regions else 1 - mean[0]
+    information = np.maximum(entropy_of(mean, regions=regions) - expected_entropy, 0)
+    return information, np.maximum(tumour_square - tumour**2, 0)
+
+
 def mean_or_most_doubtful(
     values: NDArray[np.float32], tumour: NDArray[np.bool_], voxel_ml: float
 ) -> float:

@@ -64,10 +64,15 @@ def missing_covariates(
 
 def _value(known: CovariateSection, values: Mapping[str, str]) -> str | None:
     """The text of a usable value; None where there is none, or one that training never saw."""
-    text = values.get(known.name, "").strip()
+    text = _text(known.name, values)
     if known.levels:
         return text if text in known.levels else None
     return text if _number(text) is not None else None
+
+
+def _text(name: str, values: Mapping[str, str]) -> str:
+    """What a case has in a column, whose name may be written large or small."""
+    return values.get(name, values.get(name.casefold(), "")).strip()
 
 
 def _number(text: str) -> float | None:
@@ -98,7 +103,7 @@ def known_covariates(names: Sequence[str], cases: Sequence[Case]) -> list[Covari
 def _known(name: str, cases: Sequence[Case]) -> CovariateSection:
     from medtool.tasks.prognosis_settings import CovariateSection
 
-    words = [case.covariates.get(name, "").strip() for case in cases]
+    words = [_text(name, case.covariates) for case in cases]
     words = [word for word in words if word.lower() not in NO_VALUE]
     if not words:
         raise UsageError(

@@ -135,7 +135,7 @@ class _Passes:
         total = torch.zeros((), device=images.device)
         for number, (logits, bottleneck) in enumerate(self._passes(images)):
             rows = self.network.rows(bottleneck, logits, images).sum(0).float()
-            chances, tumour, entropy = _chances(logits.float(), exclusive=self.network.exclusive)
+            chances, tumour, entropy = chances_of(logits.float(), exclusive=self.network.exclusive)
             own = torch.cat([chances, tumour**2, entropy], dim=1)
             total = total + own
             self.tumour[number] += (tumour > TUMOUR).sum()
@@ -171,7 +171,7 @@ class _Passes:
         return self.tumour.cpu().numpy() / max(1, self.voxels)
 
 
-def _chances(logits: Tensor, *, exclusive: bool) -> tuple[Tensor, Tensor, Tensor]:
+def chances_of(logits: Tensor, *, exclusive: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities (n, outputs, ...), of any tumour, and the entropy in nats, both (n, 1, ...)."""
     if exclusive:
         logs = logits.log_softmax(1)

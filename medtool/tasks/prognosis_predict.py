@@ -20,7 +20,12 @@ from medtool.score.lesions import Connectivity, components
 from medtool.score.uncertainty import mean_by_lesion
 from medtool.score.uptake import case_uptake, lesion_uptakes
 from medtool.tasks.prognosis_answers import UNCERTAINTY, survival_column
-from medtool.tasks.prognosis_chances import calibrated, entropy_of, mean_or_most_doubtful
+from medtool.tasks.prognosis_chances import (
+    calibrated,
+    disagreement,
+    entropy_of,
+    mean_or_most_doubtful,
+)
 from medtool.tasks.prognosis_covariates import missing_covariates
 from medtool.tasks.prognosis_decided import (
     Decided,
@@ -140,22 +145,14 @@ def _maps(
         decide_labels(mean, rule), postprocessing_steps(settings, model), voxel_ml(grid)
     )
     information, variance = (
-        regridded(values, source, grid, outside=0.0) for values in _disagreement(looked, regions)
+        regridded(values, source, grid, outside=0.0)
+        for values in disagreement(
+            looked.probability, looked.tumour_square, looked.entropy, regions=regions
+        )
     )
     chances = calibrated(mean, temperature, regions=regions)
     entropy = entropy_of(chances, regions=regions)
     return _Maps(mask, chances if regions else chances[1:], entropy, information, variance)
-
-
-def _disagreement(
-    looked: Looked,
-    regions: bool,  # noqa: FBT001 - the one choice there is
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mutual information (nats) and variance of the tumour's probability over the passes."""
-    mean = looked.probability
-    tumour = mean.max(axis=0) if regions else 1 - mean[0]
-    information = np.maximum(entropy_of(mean, regions=regions) - looked.entropy, 0)
-    return information, np.maximum(looked.tumour_square - tumour**2, 0)
 
 
 def _lesions(

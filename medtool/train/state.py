@@ -2,7 +2,8 @@
 
 ``model.*`` are the weights that answer (the moving average, where there is one); with an average,
 ``optimizer.weights.*`` are those that learn. ``optimizer.state.<parameter>.<name>`` is what the
-optimiser keeps for each parameter. Rates, frozen parts and the order of the optimiser's groups
+optimiser keeps for each parameter, ``optimizer.buffers.*`` what a network keeps for training alone
+(its buffers that are not persistent). Rates, frozen parts and the order of the optimiser's groups
 follow from the plan and the epoch, so they are worked out again, never loaded.
 """
 
@@ -25,6 +26,7 @@ from medtool.train.schedules import Plateau
 
 OPTIMISER_PREFIX = "optimizer.state."
 WEIGHTS_PREFIX = "optimizer.weights."
+BUFFERS_PREFIX = "optimizer.buffers."
 RANDOM_NAME = "rng.torch"
 
 
@@ -40,7 +42,15 @@ def training_tensors(live: Live) -> Iterator[RawTensor]:
         for key, value in kept.items():
             if isinstance(value, Tensor):
                 yield raw_tensor(f"{OPTIMISER_PREFIX}{name}.{key}", value)
+    for name, tensor in _passing_buffers(live):
+        yield raw_tensor(BUFFERS_PREFIX + name, tensor)
     yield raw_tensor(RANDOM_NAME, torch.get_rng_state())
+
+
+def _passing_buffers(live: Live) -> Iterator[tuple[str, Tensor]]:
+    """What the network keeps for its training and is none of it, such as a memory of patients."""
+    kept = live.network.state_dict()
+    yield from ((name, one) for name, one in live.network.named_buffers() if name not in kept)
 
 
 def training_document(live: Live, scaler: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -99,6 +109,10 @@ def restore(path: Path, live: Live) -> CheckpointHeader:
         for name, tensor in live.average.items():
             tensor.copy_(answering[name])
     _restore_optimiser(path, live)
+    passing = dict(read_tensors(path, BUFFERS_PREFIX))
+    for name, buffer in _passing_buffers(live):
+        if name in passing:
+            buffer.copy_(passing[name])
     torch.set_rng_state(dict(read_tensors(path, RANDOM_NAME))[""])
     return header
 

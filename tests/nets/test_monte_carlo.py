@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +16,6 @@ from medtool.nets.dropout import slice_keys
 from medtool.nets.monte_carlo import (
     SharedPass,
     dropout_at_work,
-    monte_carlo_logits,
     pass_keys,
 )
 from medtool.nets.unet import UNet, build_unet
@@ -55,11 +56,18 @@ def keys_of_passes(count: int) -> list[Tensor]:
     return [pass_keys(7, "case", [3, 4], number) for number in range(count)]
 
 
+@torch.no_grad()
+def passes_of(network: UNet, maps: Tensor, keys: Iterable[Tensor]) -> list[Tensor]:
+    with dropout_at_work(network):
+        shared = SharedPass(network, maps)
+        return [shared.logits(of_pass) for of_pass in keys]
+
+
 @pytest.mark.parametrize("shares", [[0, 0.4, 0, 0], [0, 0, 0.4, 0], [0, 0.3, 0.2, 0.5]])
 @pytest.mark.parametrize("options", [{}, {"attention_gates": True}, {"deep_supervision": True}])
 def test_shared_passes_are_whole_passes(shares, options) -> None:
     network, keys = flat(shares, **options), keys_of_passes(4)
-    found = list(monte_carlo_logits(network, images(), keys))
+    found = passes_of(network, images(), keys)
     with dropout_at_work(network), torch.no_grad():
         wanted = [network(images(), of_pass) for of_pass in keys]
     for one, other in zip(found, wanted, strict=True):
@@ -71,15 +79,15 @@ def test_shared_passes_are_whole_passes(shares, options) -> None:
 def test_volumes_too() -> None:
     network = build_unet(VOLUME, 1, 2, style=NNUNET_STYLE, decoder_dropout=[0.5, 0]).double()
     maps = torch.randn(1, 1, 2, 8, 8, generator=torch.Generator().manual_seed(2)).double()
-    (found,) = monte_carlo_logits(network, maps, [pass_keys(0, "case", [0], 0)])
+    (found,) = passes_of(network, maps, [pass_keys(0, "case", [0], 0)])
     with dropout_at_work(network), torch.no_grad():
         torch.testing.assert_close(found, network(maps, pass_keys(0, "case", [0], 0)))
 
 
 def test_a_pass_repeats_itself_and_no_other() -> None:
     network = flat([0, 0.4, 0, 0])
-    first = list(monte_carlo_logits(network, images(), keys_of_passes(3)))
-    again = list(monte_carlo_logits(network, images(), reversed(keys_of_passes(3))))
+    first = passes_of(network, images(), keys_of_passes(3))
+    again = passes_of(network, images(), reversed(keys_of_passes(3)))
     for one, other in zip(first, reversed(again), strict=True):
         assert torch.equal(one, other)
     training = slice_keys(7, 0, "case", [3, 4])
@@ -92,10 +100,10 @@ def test_only_dropout_trains_and_only_meanwhile() -> None:
     network.encoder.eval()
     before = {name: module.training for name, module in network.named_modules()}
     statistics = {name: tensor.clone() for name, tensor in network.named_buffers()}
-    passes = monte_carlo_logits(network, images(), keys_of_passes(2))
-    next(passes)
-    assert not network.training
-    list(passes)
+    with dropout_at_work(network):
+        assert not network.training
+        assert any(module.training for module in network.modules())
+        passes_of(network, images(), keys_of_passes(2))
     assert {name: module.training for name, module in network.named_modules()} == before
     for name, tensor in network.named_buffers():
         assert torch.equal(tensor, statistics[name])
@@ -131,9 +139,9 @@ def test_the_arithmetic_of_thirty_passes(shares, most) -> None:
 def test_what_cannot_be_shared_is_refused() -> None:
     network = build_unet(classic_plan(4), 2, 1, style=CLASSIC_STYLE, encoder_dropout=0.2)
     with pytest.raises(ValueError, match="encoder drops"):
-        next(monte_carlo_logits(network, images(), keys_of_passes(1)))
+        passes_of(network, images(), keys_of_passes(1))
     with pytest.raises(ValueError, match="every pass would be the same"):
-        next(monte_carlo_logits(flat([0, 0, 0, 0]), images(), keys_of_passes(1)))
+        passes_of(flat([0, 0, 0, 0]), images(), keys_of_passes(1))
 
 
 def test_there_is_one_share_a_level() -> None:

@@ -1,4 +1,4 @@
-"""Statistics of passes, the quality of uncertainty, temperature: values by hand and by scipy."""
+"""Maps of uncertainty, its quality, temperature: values by hand and by scipy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medtool.score.calibration import bin_sums, calibration_errors, joined_sums
 from medtool.score.intervals import bootstrap
 from medtool.score.sample import binary_sample, patient_sample
 from medtool.score.temperature import COLDEST, HOTTEST, fit_temperature
-from medtool.score.uncertainty import PassStatistics, mean_by_lesion, mean_within, region_near
+from medtool.score.uncertainty import mean_by_lesion, mean_within, region_near
 from medtool.score.uncertainty_quality import (
     calibration_error_weighted,
     review_order,
@@ -24,58 +24,6 @@ from medtool.score.uncertainty_quality import (
     spearman_weighted,
     voxel_quality,
 )
-
-
-def taken(passes, *, exclusive: bool) -> PassStatistics:
-    statistics = PassStatistics(exclusive=exclusive)
-    for one in passes:
-        statistics.add(np.asarray(one, dtype=np.float64))
-    return statistics
-
-
-def test_four_passes_by_hand() -> None:
-    """0.9, 0.6, 0.8, 0.3: the same as two classes and as one probability."""
-    first = np.asarray([0.9, 0.6, 0.8, 0.3])
-    classes = taken([[p, 1 - p] for p in first], exclusive=True)
-    single = taken([[p] for p in first], exclusive=False)
-    assert classes.mean == pytest.approx([0.65, 0.35])
-    assert classes.variance == pytest.approx([0.0525, 0.0525])
-    assert single.mean == pytest.approx([0.65])
-    assert single.variance == pytest.approx([0.0525])
-    for statistics in (classes, single):
-        assert statistics.entropy == pytest.approx(0.647447, abs=5e-7)
-        assert statistics.expected_entropy == pytest.approx(0.527340, abs=5e-7)
-        assert statistics.mutual_information == pytest.approx(0.120106, abs=1e-6)
-
-
-def test_many_passes_are_those_of_all_in_memory() -> None:
-    """In float32, as volumes are, with certain voxels among them."""
-    generator = np.random.default_rng(0)
-    passes = generator.dirichlet([0.3, 0.3, 0.3], size=(30, 5, 6)).astype(np.float32)
-    passes = np.moveaxis(passes, -1, 1)
-    passes[:, :, 0, 0] = [1, 0, 0]
-    found = PassStatistics(exclusive=True)
-    for one in passes:
-        found.add(one)
-    every = passes.astype(np.float64)
-    assert found.mean.dtype == np.float32
-    assert found.mean == pytest.approx(every.mean(axis=0), abs=1e-6)
-    assert found.variance == pytest.approx(every.var(axis=0), abs=1e-6)
-    entropy = stats.entropy(every.mean(axis=0), axis=0)
-    assert found.entropy == pytest.approx(entropy, abs=1e-5)
-    expected = stats.entropy(every, axis=1).mean(axis=0)
-    assert found.expected_entropy == pytest.approx(expected, abs=1e-5)
-    assert found.mutual_information == pytest.approx(entropy - expected, abs=1e-5)
-    assert found.entropy[0, 0] == found.mutual_information[0, 0] == 0
-
-
-def test_passes_of_another_shape_and_none_at_all() -> None:
-    statistics = PassStatistics(exclusive=False)
-    with pytest.raises(UsageError, match="No pass"):
-        _ = statistics.mean
-    statistics.add(np.zeros(3))
-    with pytest.raises(UsageError, match="differ in shape"):
-        statistics.add(np.zeros(4))
 
 
 def test_the_region_near_truth_and_prediction() -> None:

@@ -104,10 +104,12 @@ class _Asked:
         self.settings = settings
 
 
-def tiny_model(settings: PrognosisSettings, document: dict[str, Any] | None = None) -> Model:
+def tiny_model(
+    settings: PrognosisSettings, document: dict[str, Any] | None = None, *, seed: int = 0
+) -> Model:
     """An untrained network, ready to answer, whose checkpoint says ``document``."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = build_prognosis_network(settings).eval()
     header = CheckpointHeader(Path("none"), document or {}, {}, 0)
     task: Any = _Asked(settings)
