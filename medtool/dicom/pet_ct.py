@@ -171,7 +171,8 @@ def _refuse_all(pet: Series, ct: Series, *, in_one_frame: bool) -> NoReturn:
 
 def _state(best: _Candidate) -> list[Finding]:
     """What was chosen, and how PET and CT lie to one another."""
-    chosen = f"PET {_named(best.pet)} and CT {_named(best.ct)} are taken as a pair"
+    # Series of other names are told apart where they are named as not taken.
+    chosen = f"PET '{best.pet.description}' and CT '{best.ct.description}' are taken as a pair"
     findings = [Finding("pair-chosen", chosen)]
     if _is_phase(best.pet):
         text = "the PET is one of several images at the same positions (phases, time frames)"

@@ -9,6 +9,8 @@ from typing import Any
 # Of files that were skipped for one reason; --json lists every one.
 FILES_SHOWN = 3
 USED, NOT_USED = "used", "-"
+# What stands for the labels of patients whose outcome is known.
+OUTCOMES = {"event": "with an event", "censored": "censored"}
 
 
 def check_lines(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -98,9 +100,13 @@ def check_summary(document: Mapping[str, Any]) -> str:
         seen = [f"{counted[number]} {name}" for number, name in enumerate(classes)]
         seen += [f"{counted[None]} without a class"] if counted[None] else []
         return f"{text}; {', '.join(seen)}."
+    named = Counter(name for case in usable for name in case.get("references", ()))
+    masks = ", ".join(f"{count} with a {name}" for name, count in sorted(named.items()))
     if labels is None:
-        named = Counter(name for case in usable for name in case.get("references", ()))
-        masks = ", ".join(f"{count} with a {name}" for name, count in sorted(named.items()))
         return f"{text}; {masks or 'no labels'}."
-    counts = ", ".join(f"{count} labelled {label}" for label, count in labels["cases"].items())
-    return f"{text}; {counts or 'none of them with a label'}."
+    counts = ", ".join(
+        f"{count} {OUTCOMES.get(label, f'labelled {label}')}"
+        for label, count in labels["cases"].items()
+    )
+    said = "; ".join(part for part in (counts, masks) if part)
+    return f"{text}; {said or 'none of them with a label'}."

@@ -71,6 +71,7 @@ def write_ct(
     changes: Mapping[str, Any] | None = None,
     *,
     study_uid: str = "1.2.3",
+    seed: int = 0,
     **options: Any,
 ) -> BuiltSeries:
     """A CT series in HU beside it."""
@@ -81,16 +82,16 @@ def write_ct(
         **(changes or {}),
     }
     place = {"origin_mm": CT_GRID.origin_mm, "spacing_mm": (2.0, 2.0), "step_mm": 2.0}
-    stored = (ct_values() + 1024).astype(np.int16)
+    stored = (ct_values(seed) + 1024).astype(np.int16)
     return build_series(folder, stored, tags=own, study_uid=study_uid, **{**place, **options})
 
 
-def write_study(folder: Path, patient: str = "patient-1", **pet: Any) -> None:
-    """A DICOM study of both."""
+def write_study(folder: Path, patient: str = "patient-1", *, seed: int = 0, **pet: Any) -> None:
+    """A DICOM study of both; ``seed`` makes other images."""
     uid = f"1.2.3.{sum(patient.encode())}"
     changes = {"PatientID": patient, **pet.pop("changes", {})}
-    write_pet(folder / "pet", changes, study_uid=uid, **pet)
-    write_ct(folder / "ct", {"PatientID": patient}, study_uid=uid)
+    write_pet(folder / "pet", changes, suv=suv_values(seed), study_uid=uid, **pet)
+    write_ct(folder / "ct", {"PatientID": patient}, study_uid=uid, seed=seed)
 
 
 # --- files --------------------------------------------------------------------------------

@@ -81,3 +81,14 @@ def test_the_last_line_counts() -> None:
         "1 of 2 studies can be used, of 1 patients; 1 labelled 0, 1 labelled 1."
     )
     assert check_summary(DOCUMENT | {"labels": None}).endswith("; no labels.")
+
+
+def test_outcomes_and_masks_are_counted() -> None:
+    cases = [
+        {"case": name, "patient": name, "usable": True, "references": references}
+        for name, references in (("A", ["mask"]), ("B", []), ("C", ["mask"]))
+    ]
+    document = {"cases": cases, "labels": {"cases": {"censored": 2, "event": 1}}}
+    assert check_summary(document) == (
+        "3 of 3 studies can be used, of 3 patients; 2 censored, 1 with an event; 2 with a mask."
+    )
