@@ -165,7 +165,7 @@ def prepare_images(case: Case, settings: SegmentationSettings) -> Prepared:
 def pixel_hash(channel: NDArray[Any]) -> str:
     """What tells equal pixels: a hash of all of them."""
     data = np.ascontiguousarray(channel)
-    return hashlib.blake2b(data.tobytes(), digest_size=HASH_BYTES).hexdigest()
+    return hashlib.blake2b(data.data, digest_size=HASH_BYTES).hexdigest()
 
 
 def read_truth(case: Case, data: SegmentationDataSection) -> Truth:
