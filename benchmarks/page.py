@@ -162,6 +162,13 @@ TITLES = {
         "third and is scored on the fourth. Beside it the best threshold on brightness, chosen on "
         "the other patients.",
     ),
+    "petct_quality": Text(
+        "The demo of petct: what is learned",
+        "The preset `demo` of petct on synthetic PET/CT cohorts whose true hazard is known, with "
+        "120 held-out patients each: outlines, order of events beside the best order that can be "
+        "reached, calibration and uncertainty; beside it the best threshold on SUV, and models "
+        "that learned outlines alone or survival alone.",
+    ),
     "demo_minutes": Text(
         "The demo: time",
         "The whole command `medtool demo brainmet`: cohort, check, preprocess, train, infer, "

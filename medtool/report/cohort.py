@@ -26,9 +26,11 @@ PARTS = {"train": "Training", "selection": "Selection", "test": "Test"}
 IDENTITY = frozenset(
     "case patient study_uid accession study_date folder part label code message synthetic".split()
 )
+# The columns of outcomes.
+EVENT, FOLLOW_UP = "event", "time_days"
 # What a reader of a cohort asks for, in this order; other facts are folded away below the table.
 READ_FIRST = (
-    f"{CLASS_FACT} sex age manufacturer model kernel contrast kvp"
+    f"{CLASS_FACT} {FOLLOW_UP} sex age manufacturer model kernel contrast kvp"
     " slices thickness_mm slice_spacing_mm pixel_spacing_mm tilt_degrees"
 ).split()
 # Numbers of headers and of geometry carry noise of arithmetic beyond these digits.
@@ -131,6 +133,8 @@ def composition(rows: Sequence[Mapping[str, str]]) -> str:
     classes = ", ".join(class_counts(rows))
     if has_labels(rows):
         return f"{patients}, {positives(rows)} studies positive"
+    if _with_outcome(rows):
+        patients += f", {_events(rows)} studies with the event"
     return f"{patients}, {classes}" if classes else patients
 
 
@@ -178,8 +182,12 @@ def cohort_html(view: RunView) -> Markup:
     if has_labels(every):
         shares = {title: _share(rows) for title, rows in columns.items()}
         table.append({"fact": "Positive studies", **shares})
+    if _with_outcome(every):
+        events = {title: _event_share(rows) for title, rows in columns.items()}
+        table.append({"fact": "With the event, of those with an outcome", **events})
     first = [name for name in READ_FIRST if name in every[0]]
-    others = [name for name in every[0] if name not in IDENTITY and name not in READ_FIRST]
+    told = {*IDENTITY, *READ_FIRST, EVENT}
+    others = [name for name in every[0] if name not in told]
     titles = {"fact": "", **{title: title for title in columns}}
     table.extend(row for fact in first for row in _fact_rows(fact, columns))
     folded = [row for fact in others for row in _fact_rows(fact, columns)]
@@ -189,6 +197,20 @@ def cohort_html(view: RunView) -> Markup:
         caption="Numbers are median (smallest to largest); others are studies (share).",
     )
     return shown + (folded_html(table_html(folded, titles), "Other facts") if folded else "")
+
+
+def _with_outcome(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many studies have one."""
+    return sum(row.get(EVENT) not in (None, "") for row in rows)
+
+
+def _events(rows: Sequence[Mapping[str, Any]]) -> int:
+    return sum(_number(str(row.get(EVENT) or "")) == 1.0 for row in rows)
+
+
+def _event_share(rows: Sequence[Mapping[str, Any]]) -> str:
+    known = _with_outcome(rows)
+    return f"{_events(rows)} of {known} ({_events(rows) / known:.0%})" if known else "0 of 0"
 
 
 def _share(rows: Sequence[Mapping[str, str]]) -> str:

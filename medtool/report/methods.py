@@ -49,6 +49,8 @@ def _architecture(model: Mapping[str, Any]) -> str:
         return str(model["backbone"])
     if features := model.get("features"):
         return f"{model.get('kind', '')} U-Net of {len(features)} stages".strip()
+    if levels := model.get("levels"):
+        return f"U-Net of {levels} levels"
     return "neural network"
 
 
@@ -103,7 +105,22 @@ def _training(view: RunView) -> list[str]:
         f"Training ran for {len(view.history)} epochs with {train.get('optimiser', 'adamw')} and"
         f" {train.get('batch_cases', 'several')} studies a step"
     )
-    return [text + (f", gradients clipped at norm {clip:g}." if clip else ".")]
+    return [text + (f", gradients clipped at norm {clip:g}." if clip else "."), _objectives(view)]
+
+
+def _objectives(view: RunView) -> str:
+    """What was minimised where outlines and risks are learned together."""
+    train = view.preset.get("train", {})
+    if train.get("objectives") != "both":
+        return ""
+    text = (
+        f"Outlines ({train.get('loss')}) and risks (Cox's partial likelihood, ties by"
+        f" {str(train.get('ties', '')).capitalize()}) were learned together"
+    )
+    if train.get("weighting") == "learned":
+        return text + ", with learned weights."
+    weights = (train.get(f"{name}_weight") for name in ("segmentation", "survival"))
+    return text + f", weighted {' and '.join(str(weight) for weight in weights)}."
 
 
 def _choice(view: RunView) -> list[str]:

@@ -29,7 +29,12 @@ SHORT_TEXT, WIDE_TEXT = 22, 40
 # Endings of names that are units (a house rule), as a reader writes them.
 UNITS = {"_mm": "mm", "_ml": "ml", "_hu": "HU", "_s": "s", "_kvp": "kVp", "_degrees": "degrees"}
 # Names of facts that a reader knows otherwise.
-FACT_TITLES = {"kvp": "kVp", "model": "scanner model", "tilt_degrees": "gantry tilt (degrees)"}
+FACT_TITLES = {
+    "time_days": "follow-up (days)",
+    "kvp": "kVp",
+    "model": "scanner model",
+    "tilt_degrees": "gantry tilt (degrees)",
+}
 
 # Not the system's language: a report reads the same everywhere.
 MONTHS = (

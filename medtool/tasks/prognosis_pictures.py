@@ -159,8 +159,11 @@ def _figure(
 
     figure = Figure(figsize=SIZE_INCHES, layout="constrained", facecolor="white")
     panels = figure.subplots(2, 3).reshape(-1)
-    _image(panels[0], plane, plane.ct_hu, SOFT_TISSUE_HU, "gray", "CT (-160 to 240 HU)")
-    _image(panels[1], plane, plane.suv, (0.0, SHOWN_SUV), "gray_r", "PET (SUV 0 to 10)")
+    low, high = settings.data.preparation.ct_window_hu
+    window = (max(SOFT_TISSUE_HU[0], low), min(SOFT_TISSUE_HU[1], high))
+    title = f"CT ({window[0]:g} to {window[1]:g} HU)"
+    _image(panels[0], plane, plane.ct_hu, window, "gray", title)
+    _image(panels[1], plane, plane.suv, (0.0, SHOWN_SUV), "gray_r", f"PET (SUV 0 to {SHOWN_SUV:g})")
     for panel in panels[:2]:
         _frame(panel, plane)
     _outlined(panels[2], plane, plane.truth, TRUTH_COLOUR, "Reference", "none is known")
