@@ -29,6 +29,7 @@ from medtool_petct.demo_body import (
     marked,
     painted,
 )
+from medtool_petct.demo_dicom import write_study
 from medtool_petct.demo_outcomes import DemoPatient, draw_patient
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class DemoCase:
 def write_cohort(
     folder: Path, seed: int, cases: int = CASES, reporter: Reporter | None = None
 ) -> None:
-    """Write ``pet``, ``ct``, ``masks``, ``manifest.csv`` and ``true_risk.csv`` into ``folder``."""
+    """Write ``pet``, ``ct``, ``masks``, ``manifest.csv`` and ``true_risk.csv`` into ``folder``.
+
+    One further patient, in no table, is a study of DICOM slices in ``dicom``.
+    """
     for name in ("pet", "ct", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = ["case,patient,image_pet,image_ct,mask,age,sex,stage,time_days,event"]
@@ -89,6 +93,7 @@ def write_cohort(
             rows.append(",".join([*cells, str(patient.time_days), str(int(patient.event))]))
             risks.append(f"{name},{patient.log_hazard:.6f}")
             advance()
+    write_study(folder / "dicom", draw_case(seed, cases), f"person_{cases:03d}", SUV_STEP)
     replace_text(folder / MANIFEST, "\n".join(rows) + "\n")
     replace_text(folder / TRUE_RISK, "\n".join(risks) + "\n")
 

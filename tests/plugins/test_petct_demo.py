@@ -13,6 +13,8 @@ from medtool_petct.demo_outcomes import DemoPatient, draw_patient
 from medtool.core.randomness import generator
 from medtool.data.dataset_record import ImageReference
 from medtool.data.volumes import read_mask, read_volume
+from medtool.dicom.intake import scan
+from medtool.dicom.suv import read_suv
 from medtool.score.survival import SurvivalSample, survival_sample
 from medtool.score.survival_ranking import harrell
 
@@ -123,3 +125,16 @@ def test_some_cells_of_the_table_are_empty() -> None:
         empty = sum(getattr(one, name) == "" for one in people)
         assert 0.02 * len(people) < empty < 0.25 * len(people)
     assert CASES >= 80
+
+
+def test_a_further_patient_is_a_dicom_study_that_becomes_the_same_suv(tmp_path: Path) -> None:
+    """Bq/mL, dose, weight and times in the headers give back what was drawn; so does HU."""
+    write_cohort(tmp_path, seed=0, cases=1)
+    series = {one.modality: one for one in scan([tmp_path / "dicom"]).series}
+    assert {one.verdict for one in series.values()} == {"accepted"}
+    drawn = draw_case(0, 1)
+    suv = read_suv(series["PT"])
+    np.testing.assert_allclose(suv.array, drawn.suv, rtol=1e-5, atol=1e-5)
+    assert suv.grid.origin_mm == pytest.approx(drawn.pet_grid.origin_mm, abs=1e-5)
+    hu = read_volume(ImageReference(tmp_path / "dicom" / "ct"))
+    assert np.array_equal(hu.array, drawn.hu)
