@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskSubject:
-    """One model's masks in a folder; ``header`` is the document of the checkpoint, if known."""
+    """One model's masks in a folder; ``header`` is the document of the checkpoint, if known.
+
+    ``task`` knows its labels where ``settled``: answers alone keep no settings of data.
+    """
 
     name: str
     task: Task
@@ -50,6 +53,7 @@ class MaskSubject:
     header: Mapping[str, Any] | None = None
     optimistic: str = ""
     notes: tuple[str, ...] = ()
+    settled: bool = True
 
 
 def evaluates_masks(options: EvaluateOptions) -> bool:
@@ -181,6 +185,7 @@ def _stored(path: Path, checkpoint: Path | None, options: EvaluateOptions) -> Ma
         source=_source(options, checkpoint, path),
         header=header,
         notes=() if header is not None else (NOT_CHECKED,),
+        settled=header is not None,
     )
 
 
@@ -242,8 +247,10 @@ def _rows(path: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
 
 
 def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporter) -> Evaluated:
-    cases = build_cohort(subject.task, subject.source, reporter=reporter).cases
-    known = [c for c in cases if c.case_id in subject.rows and subject.task.has_reference(c)]
+    cohort = build_cohort(subject.task, subject.source, reporter=reporter)
+    task = subject.task if subject.settled else subject.task.informed(cohort.cohort.intake)
+    cases = cohort.cases
+    known = [c for c in cases if c.case_id in subject.rows and task.has_reference(c)]
     patients = [case.patient_id for case in known]
     gate = training_gate(subject.header, subject.name, patients, options.seen)
     known = [case for case in known if case.patient_id not in gate.left_out]
@@ -254,7 +261,6 @@ def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporte
             met=f"{len(subject.rows)} answers; {len(cases)} cases in {subject.source.paths[0]}",
             how="name the data with the references by --data.",
         )
-    task = subject.task
     scores = task.score(
         Lazily(lambda case: task.restored(subject.rows[case.case_id], subject.folder), known),
         Lazily(task.truth, known),
