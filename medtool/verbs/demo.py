@@ -283,7 +283,7 @@ class _Steps:
             )
             lines = [
                 f"{name} {value} ({interval}), n = {n}"
-                for name, value, interval, n, *_ in result.evaluated[0].lines()[1:3]
+                for name, value, interval, n, *_ in result.evaluated[0].lines()[1:4]
             ]
             ended(ExitStatus.DONE, "; ".join(lines))
         return result
