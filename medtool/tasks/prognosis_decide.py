@@ -18,7 +18,6 @@ import numpy as np
 from medtool.core.randomness import generator
 from medtool.core.records import Case, Prediction, Truth
 from medtool.data.masks import voxel_ml
-from medtool.data.regridding import regridded
 from medtool.score.conformal import calibrate_presence, calibrate_volumes
 from medtool.score.sample import patient_sample
 from medtool.score.survival import survival_sample
@@ -150,17 +149,6 @@ def _patients(predictions: Sequence[Prediction], places: Sequence[int]) -> int:
     return len({predictions[n].patient_id for n in places})
 
 
-def truth_on_grid(prediction: Prediction, truth: Truth) -> NDArray[Any] | None:
-    """The reference mask (z, y, x) on the grid of the answer; None where there is none."""
-    if MASK not in truth.arrays or MASK not in prediction.arrays:
-        return None
-    mask, own = truth.arrays[MASK], prediction.grids[MASK]
-    theirs = truth.grids.get(MASK, own)
-    if theirs == own:
-        return mask
-    return np.rint(regridded(mask, theirs, own, outside=0.0, how="nearest")).astype(mask.dtype)
-
-
 def _temperature(
     settings: PrognosisSettings,
     predictions: Sequence[Prediction],
@@ -171,7 +159,7 @@ def _temperature(
     logits, labels, weights = [], [], []
     for place in places:
         prediction = predictions[place]
-        reference = truth_on_grid(prediction, truths[place])
+        reference = truths[place].arrays.get(MASK)
         if reference is None or PROBABILITIES not in prediction.arrays:
             continue
         own = _voxels(settings, prediction, reference)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Under these names the decisions stand in the checkpoint's document.
 HAZARD, BASELINES = "baseline_hazard", "baselines"
 TEMPERATURE, CONFORMAL, REVIEW = "temperature", "conformal", "review"
-DECISIONS = (HAZARD, BASELINES, TEMPERATURE, CONFORMAL, REVIEW)
 # What has a limit beyond which a case goes to review: name -> why, with what was met and the limit.
 LIMITS: Mapping[str, str] = {
     "uncertainty": "unsure outline: {met:.2f} nats, over {limit:.2f}",

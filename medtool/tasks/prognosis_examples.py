@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 # Slices or patches of a case that each epoch's validation looks at: always the same ones.
 VALIDATED_PLACES = 16
+# Stands for the patient where slices and patches have their numbers.
+HEAD = -1
 MM3_PER_ML = 1000.0
 
 
@@ -174,10 +176,6 @@ class StudyExamples(Dataset[Study]):
             **outcome_tensors(cases),
         }
         return Batch(tensors, tuple(cases), seed, epoch, self._training)
-
-
-# Stands for the patient where slices and patches have their numbers.
-HEAD = -1
 
 
 def recipe(settings: PrognosisSettings) -> PetCtRecipe:

@@ -60,7 +60,6 @@ class PrognosisNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.head = unet.encoder, unet.decoder, head
-        self.size_multiple = unet.size_multiple
         self.uptake_channel = uptake_channel
         self.exclusive = exclusive
         self.memory = memory

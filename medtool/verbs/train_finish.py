@@ -32,7 +32,7 @@ from medtool.verbs.train_run import new_network
 if TYPE_CHECKING:
     from medtool.core.task import Task
 
-# Of a checkpoint's document: the keys that the end of a run added.
+# Of a checkpoint's document: the tables that the end of a run added.
 DECIDED = "decided"
 LEAK_OPTIMISTIC = "patients or pixels on both sides of the split were allowed, optimistic"
 
@@ -150,8 +150,9 @@ def _keep(best: Path, decided: Mapping[str, Any]) -> bool:
         name: {**document.get(name, {}), **value} if isinstance(value, Mapping) else value
         for name, value in decided.items()
     }
-    new = {name for name in merged if name not in document}
-    merged[DECIDED] = sorted({*document.get(DECIDED, ()), *new})
+    new = {n for n, value in decided.items() if isinstance(value, Mapping) and n not in document}
+    if new:
+        merged[DECIDED] = sorted({*document.get(DECIDED, ()), *new})
     rewrite_checkpoint(best, best, merged)
     return True
 
