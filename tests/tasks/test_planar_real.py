@@ -22,6 +22,7 @@ SHORT = (
     "data.preparation.size_px=[64, 64]",
     "model.first_features=8",
     "train.epochs=15",
+    "train.examples_per_case=2",
     "train.seed=1",
     "metrics.bootstrap_draws=100",
 )
