@@ -67,6 +67,7 @@ def find_pet_ct(source: Source, data: PrognosisDataSection) -> Cohort:
     paired: set[str] = set()
     for root, paths in _by_root(scans).items():
         paired |= _take_scans(found, root, replace(source, paths=tuple(paths)), data)
+    found.cases = [case for case in found.cases if not _left_out(case, source, found)]
     cases = with_strata(_with_patients(_once(found), paired, found, data), data)
     intake: dict[str, Any] = {"series": found.series, "skipped": found.skipped}
     if found.described:
@@ -213,6 +214,23 @@ def _state(case: Case) -> tuple[list[Finding], dict[str, Any]]:
             image_ending(file).lower() in NIFTI_ENDINGS and is_synthetic(file) for file in files
         ),
     }
+
+
+def _left_out(case: Case, source: Source, found: Found) -> bool:
+    """Whether a person left out a case of files, which is then a refused row."""
+    pet = case.inputs[PET]
+    said = [source.series_overrides.get(name) for name in (case.case_id, str(pet))]
+    if isinstance(pet, Series) or False not in said:
+        return False
+    text = f"A person left the files out ({source.overrides_from})."
+    found.refused.append(
+        RefusedStudy(case.case_id, case.patient_id, "", "left-out-by-person", text)
+    )
+    found.series = [
+        {**row, "chosen": False} if row["case"] == case.case_id and row["key"] == str(pet) else row
+        for row in found.series
+    ]
+    return True
 
 
 # --- names --------------------------------------------------------------------------------

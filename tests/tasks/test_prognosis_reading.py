@@ -249,6 +249,27 @@ def test_open_contours_are_refused_unless_their_ends_meet(tmp_path: Path) -> Non
         assert np.count_nonzero(mask) == np.count_nonzero(mask[5]) == 64
 
 
+def test_a_mask_that_was_drawn_on_the_ct_comes_to_the_pet(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    ct = case_in(tmp_path).inputs["ct"]
+    maker = Maker("test", "1", "1")
+    write_segmentation(
+        block_on(CT_GRID), ct, [Segment("GTV", (1,))], tmp_path / "s.dcm", maker=maker
+    )
+    truth = truth_of(case_in(tmp_path))
+    assert (truth.arrays["mask"] == hot_mask()).all() and truth.grids["mask"] == PET_GRID
+    ct_data = {"preparation": {"answer_grid": "ct"}}
+    truth = truth_of(case_in(tmp_path, **ct_data), **ct_data)
+    assert (truth.arrays["mask"] == block_on(CT_GRID)).all()
+    # Of two objects the one on the grid of the answer is the mask.
+    pet = case_in(tmp_path).inputs["pet"]
+    write_segmentation(hot_mask(), pet, [Segment("GTV", (1,))], tmp_path / "z.dcm", maker=maker)
+    case = case_in(tmp_path)
+    assert Path(case.references["mask"]).name == "z.dcm"
+    assert "masks-several" in {finding.code for finding in case.findings}
+    assert Path(case_in(tmp_path, **ct_data).references["mask"]).name == "s.dcm"
+
+
 # --- masks on other grids -----------------------------------------------------------------
 def block_on(grid: Grid) -> NDArray[np.uint8]:
     """The hot block of the PET as voxels of another grid, by where their centres are."""
