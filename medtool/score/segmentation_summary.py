@@ -30,7 +30,7 @@ PENALISED = "mean; a case with one empty mask counts with the diagonal of its im
 PRESENT = "mean over the cases whose reference has the structure"
 ABSENT = "mean over the cases whose reference has none"
 LESIONS_POOLED = "of the lesions of all cases together"
-OVER_STRUCTURES = "mean over structures of their means over cases"
+OVER_STRUCTURES = "mean over structures of what each has"
 # Metrics whose mean over structures is told.
 OVERALL = ("dice", "iou", "nsd", "hd95_mm", "assd_mm")
 # What decisions on cases call the same metric of decisions on voxels.

@@ -121,6 +121,7 @@ def _rivals(patients: Sequence[JudgedCase]) -> dict[str, Rival]:
 
 
 def _left_out(cases: Sequence[JudgedCase], patients: Sequence[JudgedCase]) -> list[str]:
+    """Who counts nowhere, and who is compared with whom."""
     without = sum(case.outcome is None for case in cases)
     silent = sum(case.outcome is not None and np.isnan(case.number("risk")) for case in cases)
     further = len(cases) - without - silent - len(patients)
@@ -129,4 +130,11 @@ def _left_out(cases: Sequence[JudgedCase], patients: Sequence[JudgedCase]) -> li
         "have an outcome and no predicted risk": silent,
         "are later cases of patients whose first case counts in the numbers of survival": further,
     }
-    return [f"{count} cases {words}." for words, count in counted.items() if count]
+    notes = [f"{count} cases {words}." for words, count in counted.items() if count]
+    strata = {one.outcome.stratum for one in patients if one.outcome is not None}
+    if len(strata) > 1:
+        notes.append(
+            f"Patients of {len(strata)} strata are compared with one another here; in learning they"
+            " were compared within their own."
+        )
+    return notes

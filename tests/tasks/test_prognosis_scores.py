@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from judged_prognosis import (
     cohort,
     truth,
 )
+from tiny_prognosis import tiny_settings
 
 from medtool.core.records import Prediction, Truth
 from medtool.score.document import scores_from_document, scores_to_document
 from medtool.tasks.prognosis_labels import TRUE_RISK
 from medtool.tasks.prognosis_scores import score_prognosis
+from medtool.tasks.segmentation_predict import PROBABILITIES
 
 
 def test_masks_count_where_there_are_lesions_and_inventions_by_their_volume() -> None:
@@ -203,3 +206,43 @@ def test_promises_of_sets_and_intervals_are_counted() -> None:
     assert (volumes.value, volumes.n) == (pytest.approx(2 / 3), 3)
     assert (sets.value, sets.n) == (0.5, 4)
     assert "promised: 80%" in sets.convention
+
+
+def test_strata_are_compared_with_one_another_and_that_is_said() -> None:
+    predictions, truths = cohort(10)
+    parted = [
+        replace(one, outcome=replace(one.outcome, stratum="ab"[number % 2]))
+        for number, one in enumerate(truths)
+        if one.outcome is not None
+    ]
+    kept = [one for one, known in zip(predictions, truths, strict=True) if known.outcome]
+    scores = score_prognosis(SETTINGS, kept, parted)
+    assert any("2 strata are compared" in note for note in scores.notes)
+    whole = score_prognosis(SETTINGS, predictions, truths)
+    assert scores.metrics["harrell_c"].value == whole.metrics["harrell_c"].value
+    assert not any("strata" in note for note in whole.notes)
+
+
+def test_several_labels_are_scored_each_and_in_the_mean() -> None:
+    """As HECKTOR: DSCagg of each label over all patients, then their mean."""
+    settings = tiny_settings(
+        data={
+            "label_ids": {"primary": [1], "nodes": [2]},
+            "regions_order": [],
+            "preparation": {"size_px": [32, 32]},
+        },
+        metrics={"bootstrap_draws": 100},
+    )
+    known, said = LESION.copy(), LESION.copy()
+    known[10:12, 10:12, 10:12] = 2
+    said[10:12, 10:12, 10:11] = 2
+    answered = answer("a", said)
+    # Labels exclude each other: a probability for each.
+    chances = np.stack([0.9 * (said == label) for label in (1, 2)]).astype(np.float32)
+    arrays = {**answered.arrays, PROBABILITIES: chances}
+    scores = score_prognosis(settings, [replace(answered, arrays=arrays)], [truth("a", known)])
+    assert scores.metrics["dice_pooled.primary"].value == 1.0
+    assert scores.metrics["dice_pooled.nodes"].value == pytest.approx(2 * 4 / (8 + 4))
+    assert scores.metrics["dice_pooled"].value == pytest.approx((1 + 2 / 3) / 2)
+    assert scores.metrics["dice_pooled"].convention == "mean over structures of what each has"
+    assert scores.metrics["voxel_ece"].n == 1
