@@ -68,9 +68,9 @@ TITLES = {
         "A whole-body PET/CT",
         "From a folder with a CT of 300 x 512 x 512 and a PET of 300 x 200 x 200 to SUV and HU on "
         "the network's grid, beside a pydicom loop and SimpleITK's resampling that are told which "
-        "files belong together. Ours reads every header, pairs the series, works SUV out and checks "
-        "it, averages the CT before it is made coarser, and hashes the pixels for the gate between "
-        "training and test.",
+        "files belong together. Ours reads all headers, pairs the series, checks the SUV, averages "
+        "the CT before it is made coarser, and hashes the pixels for the gate between training "
+        "and test.",
     ),
     "mask_memory": Text(
         "Memory of a large mask",
@@ -143,7 +143,8 @@ TITLES = {
         "Cox's regression, C-indices, AUC, Brier scores, baseline hazard, Kaplan-Meier and "
         "log-rank beside lifelines and scikit-survival on the four tables of patients that come "
         "with them: the largest difference of any number. The time of a C-index of simulated "
-        "patients, and of a draw of its bootstrap, for which the peers need one more index.",
+        "patients, and of a draw of its bootstrap, for which the peers need one more index. Cox's "
+        "loss with its gradient beside torchsurv.",
     ),
     "monte_carlo_passes": Text(
         "Monte Carlo passes",

@@ -1,12 +1,13 @@
-"""Survival beside lifelines and scikit-survival: the same numbers, and how fast.
+"""Survival beside lifelines, scikit-survival and torchsurv: the same numbers, and how fast.
 
     python benchmarks/survival_metrics.py [--peers DIR]
 
-DIR is a virtual environment with the two (benchmarks/requirements-survival.txt;
+DIR is a virtual environment with the three (benchmarks/requirements-survival.txt;
 benchmarks/.venv-survival is taken when it is there); without it ours are timed alone. Compared are
 Cox's regression, C-indices, AUC, Brier scores, baseline hazard, Kaplan-Meier and log-rank on the
 four tables of patients that the packages bring. Timed are Harrell's and Uno's C of simulated
-patients, and a draw of their bootstrap, which for the peers is one more index. All take turns.
+patients, and a draw of their bootstrap, which for the peers is one more index; and Cox's loss with
+its gradient, as a network learns by it. All take turns.
 """
 
 from __future__ import annotations
@@ -188,6 +189,43 @@ def timed(peers: PeerProcess | None, folder: Path, *, quick: bool) -> list[Row]:
     return rows
 
 
+def our_cox(drawn: Sample) -> tuple[float, list[float]]:
+    """Cox's loss and its gradient, of which torchsurv gives the same."""
+    import torch
+
+    from medtool.nets.survival_losses import Outcomes, cox_loss
+
+    risks = torch.from_numpy(drawn["risks"]).requires_grad_()
+    outcomes = Outcomes(torch.from_numpy(drawn["times"]), torch.from_numpy(drawn["events"]))
+    loss = cox_loss(risks, outcomes, ties="efron")
+    (gradient,) = torch.autograd.grad(loss, risks)
+    return float(loss.detach()), gradient.tolist()
+
+
+def cox_rows(peers: PeerProcess | None, folder: Path, *, quick: bool) -> list[Row]:
+    """Seconds of the loss with its gradient; torchsurv's ratio, and how far both are apart."""
+    rows = []
+    for size in QUICK_SIZES if quick else SIZES:
+        drawn = simulated(size)
+        measured: dict[str, Callable[[], object]] = {"medtool": partial(our_cox, drawn)}
+        if peers is not None:
+            path = folder / f"cox-{size}.npz"
+            np.savez(path, **drawn)
+            peers.ask({"load": str(path)})
+            measured["torchsurv"] = partial(peers.ask, {"time": "torchsurv", "what": "cox"})
+        seconds = best_in_turn(measured, rounds=1 if quick else ROUNDS)
+        rows.append(Row(f"Cox's loss of {size} patients", seconds["medtool"], unit="s"))
+        if peers is None:
+            continue
+        ratio = seconds["torchsurv"] / seconds["medtool"]
+        rows.append(Row(f"torchsurv over medtool, Cox's loss, {size}", ratio, detail=seconds))
+        (loss, gradient), (theirs, slope) = our_cox(drawn), peers.ask({"cox": True})
+        apart = max(abs(loss - theirs), float(np.abs(np.subtract(gradient, slope)).max()))
+        what = f"Cox's loss and gradient of {size}: largest difference"
+        rows.append(Row(what, apart, "", most=LARGEST_DIFFERENCE))
+    return rows
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", type=Path, default=PEERS)
 
@@ -199,9 +237,11 @@ def main() -> int:
     with work_folder() as work:
         if not (options.peers / "bin" / "python").exists():
             rows = timed(None, work, quick=options.quick)
+            rows += cox_rows(None, work, quick=options.quick)
             return run.finish(rows, notes=["The peers are not installed: nothing was compared."])
         with peers_at(options.peers, "survival_peers.py") as peers:
             rows = compared(peers, work) + timed(peers, work, quick=options.quick)
+            rows += cox_rows(peers, work, quick=options.quick)
             return run.finish(rows, notes=[peers.said()])
 
 

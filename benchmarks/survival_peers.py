@@ -1,9 +1,10 @@
-"""lifelines and scikit-survival, asked by survival_metrics.py line by line.
+"""lifelines, scikit-survival and torchsurv, asked by survival_metrics.py line by line.
 
 Runs in an environment of its own (requirements-survival.txt) and imports nothing of medtool. Each
 line of its input is a JSON object: ``{"table": NAME, "path": PATH}`` writes a table of patients and
 gives every number of it, ``{"load": PATH}`` reads a sample, ``{"time": SIDE, "what": METRIC}``
-computes what SIDE is timed for and gives it. Each answer is a line.
+computes what SIDE is timed for and gives it, ``{"cox": true}`` gives Cox's loss and its gradient.
+Each answer is a line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.datasets import load_rossi
 from lifelines.statistics import logrank_test
@@ -30,6 +32,7 @@ from sksurv.metrics import (
     integrated_brier_score,
 )
 from sksurv.util import Surv
+from torchsurv.loss.cox import neg_partial_log_likelihood
 
 # What the two warn of is theirs to mend.
 warnings.simplefilter("ignore")
@@ -111,6 +114,8 @@ def numbers(name: str, path: str) -> dict[str, Any]:
 def timed(side: str, what: str, sample: Any) -> float:
     """One index of a sample by one package."""
     times, events, risks = sample["times"], sample["events"] > 0, sample["risks"]
+    if side == "torchsurv":
+        return float(cox(sample)[0])
     if side == "lifelines":
         return float(concordance_index(times, -risks, events))
     if what == "harrell":
@@ -119,9 +124,18 @@ def timed(side: str, what: str, sample: Any) -> float:
     return float(concordance_index_ipcw(outcome, outcome, risks, tau=float(sample["before"]))[0])
 
 
+def cox(sample: Any) -> tuple[float, list[float]]:
+    """Cox's loss per event, ties by Efron, and its gradient."""
+    risks = torch.from_numpy(sample["risks"]).requires_grad_()
+    events, times = torch.from_numpy(sample["events"] > 0), torch.from_numpy(sample["times"])
+    loss = neg_partial_log_likelihood(risks, events, times, ties_method="efron", checks=False)
+    loss.backward()
+    return float(loss.detach()), risks.grad.tolist()
+
+
 def main() -> None:
     """Answer until the input ends."""
-    packages = ("lifelines", "scikit-survival", "numpy", "scipy", "pandas")
+    packages = ("lifelines", "scikit-survival", "torchsurv", "numpy", "scipy", "pandas", "torch")
     print(json.dumps({name: version(name) for name in packages}), flush=True)
     sample: Any = None
     for line in sys.stdin:
@@ -132,6 +146,8 @@ def main() -> None:
         elif "load" in question:
             with np.load(question["load"]) as stored:
                 sample = dict(stored)
+        elif "cox" in question:
+            answer = cox(sample)
         else:
             answer = timed(question["time"], question["what"], sample)
         print(json.dumps(answer), flush=True)
