@@ -21,6 +21,8 @@ from medtool.data.predictions import ESCAPE, FORMULA_STARTS
 
 DELIMITERS = (",", ";", "\t", "|")
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+# How people write, in small letters, that something is not known.
+NO_VALUE = frozenset(("", "na", "n/a", "nan", "none", "null", "unknown", ".", "-", "?"))
 # A table of labels of a million patients has some 50 MB: more is no table of labels.
 LARGEST_TABLE_BYTES = 1 << 28
 # Rows that are looked at to find the separator.

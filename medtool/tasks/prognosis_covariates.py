@@ -14,14 +14,13 @@ import numpy as np
 
 from medtool.core.errors import UsageError
 from medtool.core.records import Case, Finding
+from medtool.data.foreign_table import NO_VALUE
 from medtool.tasks.segmentation_planning import update
 
 if TYPE_CHECKING:
     from medtool.tasks.prognosis_settings import CovariateSection, PrognosisSettings
 
 MISSING = "covariate-missing"
-# Words that stand for no value in tables.
-NO_VALUE = frozenset({"", "na", "n/a", "nan", "none", "unknown", "?"})
 
 
 def covariate_inputs(known: Sequence[CovariateSection]) -> int:

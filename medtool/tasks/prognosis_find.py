@@ -8,7 +8,7 @@ autoPET are laid out so), DICOM series by their headers (``prognosis_dicom``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -28,7 +28,7 @@ from medtool.dicom.series import Series
 from medtool.tasks.prognosis_data_settings import PrognosisDataSection
 from medtool.tasks.prognosis_dicom import find_dicom_pairs
 from medtool.tasks.prognosis_hecktor import hecktor_labels, with_hecktor_tables
-from medtool.tasks.prognosis_labels import CHANNELS, CT, PET
+from medtool.tasks.prognosis_labels import CHANNELS, CT, LACKING, PET
 from medtool.tasks.prognosis_lists import Listed, dataset_in, manifest_in, read_list
 from medtool.tasks.prognosis_outcomes import with_strata
 from medtool.tasks.prognosis_pairs import RULE, FilePair, file_pairs
@@ -37,8 +37,6 @@ from medtool.tasks.segmentation_labels import MASK
 from medtool.tasks.segmentation_reading import reference_to
 from medtool.tasks.studies import STUDY_MARK_BYTES
 
-# Code of a study that lacks a channel, and what it lacks.
-LACKING: Mapping[str, tuple[str, str]] = {PET: ("no-pet", "PET"), CT: ("no-ct", "CT")}
 # autoPET III names cases after tracer, patient and study.
 AUTOPET_NAMES = r"^(?P<patient>(?:fdg|psma)_[^_]+)_"
 
@@ -135,9 +133,9 @@ def _complete(pairs: Sequence[FilePair], found: Found) -> list[Case]:
     cases = []
     for pair in pairs:
         patient = pair.folder or pair.case_id
-        lacking = [LACKING[channel] for channel in CHANNELS if channel not in pair.images]
+        lacking = [channel for channel in CHANNELS if channel not in pair.images]
         if lacking:
-            (code, kind) = lacking[0]
+            code, kind = LACKING[lacking[0]], lacking[0].upper()
             there = ", ".join(file.name for file in pair.images.values())
             text = f"{there} has no {kind} beside it. {RULE}"
             found.refused.append(RefusedStudy(pair.case_id, patient, "", code, text))

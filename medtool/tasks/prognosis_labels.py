@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # In this order in arrays: SUV first.
 PET, CT = "pet", "ct"
 CHANNELS = (PET, CT)
+# Code of a study that lacks one.
+LACKING: Mapping[str, str] = {PET: "no-pet", CT: "no-ct"}
 # The prepared SUV on the grid of the answer, as it is measured.
 SUV = "suv"
 # Of a synthetic patient, the logarithm of the true hazard: never for learning.

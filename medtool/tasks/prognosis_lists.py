@@ -23,7 +23,7 @@ from medtool.dicom.document import intake_document
 from medtool.dicom.series import Series
 from medtool.tasks.prognosis_data_settings import PrognosisDataSection
 from medtool.tasks.prognosis_dicom import paired_case
-from medtool.tasks.prognosis_labels import CHANNELS, CT, PET, TRUE_RISK
+from medtool.tasks.prognosis_labels import CHANNELS, CT, LACKING, PET, TRUE_RISK
 from medtool.tasks.prognosis_outcomes import OutcomeColumns, outcome_columns, read_outcomes
 from medtool.tasks.segmentation_find import SYNTHETIC
 from medtool.tasks.segmentation_labels import MASK, scheme_of
@@ -34,8 +34,6 @@ CHANNEL_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("pet", "pt", "suv", "suvbw"), PET),
     **dict.fromkeys(("ct", "ctres"), CT),
 }
-# Code of a row that lacks an image.
-LACKING = {PET: "no-pet", CT: "no-ct"}
 # Beside the manifest of a synthetic cohort: columns case and true_log_hazard.
 TRUE_RISK_FILE, TRUE_RISK_COLUMN = "true_risk.csv", "true_log_hazard"
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from medtool.core.errors import LabelsError
 from medtool.core.names import nearest_name
 from medtool.core.records import Case, Finding, Outcome
+from medtool.data.foreign_table import NO_VALUE
 from medtool.data.labels import normal_value
 from medtool.tasks.segmentation_labels import MASK
 
@@ -43,8 +44,6 @@ EVENT_NAMES = frozenset(
     "event eventobserved eventindicator death dead died deceased relapse recurrence progression "
     "osevent pfsevent rfsevent dfsevent efsevent".split()
 )
-# How tables say that something is not known.
-UNKNOWN = frozenset(("", "na", "n/a", "nan", "none", "null", ".", "-", "unknown"))
 # Faults of one table that are shown before the rest is counted.
 FAULTS_SHOWN = 10
 # Nobody is followed for longer: such a number is in another unit, or a date.
@@ -197,10 +196,10 @@ def read_outcomes(
 def _outcome(row: ForeignRow, columns: OutcomeColumns, *, decimal_comma: bool) -> Outcome | None:
     """Raises ValueError that says what is wrong."""
     time, event = row.cells[columns.time].strip(), row.cells[columns.event].strip()
-    if time.casefold() in UNKNOWN and event.casefold() in UNKNOWN:
+    if time.casefold() in NO_VALUE and event.casefold() in NO_VALUE:
         return None
-    if time.casefold() in UNKNOWN or event.casefold() in UNKNOWN:
-        lacking = "time" if time.casefold() in UNKNOWN else "event"
+    if time.casefold() in NO_VALUE or event.casefold() in NO_VALUE:
+        lacking = "time" if time.casefold() in NO_VALUE else "event"
         raise ValueError(f"the {lacking} is missing")
     if normal_value(event) not in ("0", "1"):
         raise ValueError(f"event '{event}' is neither 0 nor 1")
