@@ -68,8 +68,10 @@ class Decided:
         ]
         return [float(share) for share in np.mean(shares, axis=0)]
 
-    def of_volume(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """The conformal set and interval for the columns of a case."""
+    def of_volume(self, columns: Mapping[str, Any], most_ml: float = inf) -> dict[str, Any]:
+        """The conformal set and interval for the columns of a case, whose image holds ``most_ml``:
+        no tumour is larger.
+        """
         found: dict[str, Any] = {}
         if self.presence is not None:
             absent, present = self.presence.sets([columns["lesion_probability"]])[0]
@@ -77,7 +79,8 @@ class Decided:
         if self.volumes is not None and isfinite(self.volumes.quantile):
             spread = spread_of(columns)
             low, high = self.volumes.interval_ml([columns["volume_ml"]], [spread])
-            found |= {"volume_low_ml": float(low[0]), "volume_high_ml": float(high[0])}
+            found["volume_low_ml"] = float(low[0])
+            found["volume_high_ml"] = min(float(high[0]), most_ml)
         return found
 
     def review(self, columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import nan, prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -106,7 +106,7 @@ def _answered(
         scalars |= _doubt(maps, looked, grid)
     scalars["lesion_probability"] = float(maps.chances.max(initial=0.0))
     scalars |= baseline_columns(decided, case, scalars)
-    scalars |= decided.of_volume(scalars)
+    scalars |= decided.of_volume(scalars, prod(grid.size) * voxel_ml(grid))
     scalars |= decided.review(scalars)
     arrays: dict[str, NDArray[Any]] = {MASK: maps.mask}
     if sure:

@@ -211,6 +211,14 @@ def test_conformal_answers_cover_as_often_as_promised() -> None:
     assert np.mean(volumes) > 0.77 and np.mean(sets) > 0.77
 
 
+def test_no_interval_is_larger_than_the_image() -> None:
+    predictions, truths = selected(40)
+    decided = decided_of(decide_study(tiny_settings(), predictions, truths))
+    columns = {**predictions[0].scalars, "volume_spread": 9.0}
+    assert decided.of_volume(columns)["volume_high_ml"] > 1000
+    assert decided.of_volume(columns, 64.0)["volume_high_ml"] == 64.0
+
+
 def test_too_few_patients_give_no_interval_rather_than_a_wrong_one() -> None:
     predictions, truths = selected(6)
     found = decide_study(tiny_settings(), predictions, truths)
