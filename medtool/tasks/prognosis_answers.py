@@ -45,6 +45,8 @@ OUTLINE_COLUMNS: Mapping[str, Column] = {
     "lesion_probability": ("float", "", "highest probability of tumour in any voxel"),
     "lesion_set": ("text", "", "what the conformal set holds: present, absent, both or none"),
 }
+# These and the risk are what the screen says of a study.
+FIRST_COLUMNS = ("mask", "volume_ml")
 RISK_COLUMNS: Mapping[str, Column] = {
     "risk": (
         "float",
@@ -99,10 +101,11 @@ def prognosis_columns(settings: PrognosisSettings) -> dict[str, Column]:
     }
     baselines = BASELINE_COLUMNS if settings.train.baselines else {}
     return {
-        **OUTLINE_COLUMNS,
-        **volumes,
+        **{name: OUTLINE_COLUMNS[name] for name in FIRST_COLUMNS},
         **RISK_COLUMNS,
         **horizons,
+        **OUTLINE_COLUMNS,
+        **volumes,
         **DOUBT_COLUMNS,
         **REVIEW_COLUMNS,
         **baselines,
