@@ -121,11 +121,11 @@ def risk_coverage_figure(curve: Mapping[str, Any]) -> Figure:
 
 
 def doubt_figure(rows: Rows) -> Figure:
-    """Mean uncertainty of each case beside its error; ``uncertainty``, ``dice``, ``failed``."""
+    """Uncertainty of each case beside its error; ``uncertainty``, ``dice``, ``failed``."""
     with style():
         figure = Figure(figsize=SQUARE_INCHES, layout="constrained")
         axes = figure.add_subplot()
-        axes.set(title="Doubt and error", xlabel="mean uncertainty (nats)", ylabel="1 - Dice")
+        axes.set(title="Doubt and error", xlabel="uncertainty (nats)", ylabel="1 - Dice")
         doubt = np.asarray(floats([row["uncertainty"] for row in rows]))
         error = 1.0 - np.asarray(floats([row["dice"] for row in rows]))
         axes.plot(doubt, error, "o", color=BLUE, markersize=4, alpha=0.7)

@@ -106,7 +106,7 @@ def review_html(view: RunView) -> Markup:
         "dice": "Dice",
     }
     caption = (
-        "Uncertainty: mean entropy over the outlined tumour, in nats. Risk: higher is worse. Dice:"
-        " where a reference has lesions; nobody knows it of a new case."
+        "Uncertainty: entropy within 5 mm of the outline by its voxels, in nats. Risk: higher is"
+        " worse. Dice: where a reference has lesions; nobody knows it of a new case."
     )
     return paragraph_html(said) + table_html(rows[:CASES_LISTED], columns, caption=caption)

@@ -32,10 +32,10 @@ UNCERTAINTY, REVIEW = "uncertainty", "review"
 # Below this Dice an answer is one that a person had better seen first.
 FAILED_DICE = 0.7
 _CONVENTIONS = {
-    "uncertainty_spearman": "mean uncertainty of a case against 1 - Dice, over cases with both",
+    "uncertainty_spearman": "uncertainty of a case against 1 - Dice, over cases with both",
     "voxel_ece": VOXEL_RULE,
     "voxel_auroc": "uncertainty against error of the voxels near; mean over cases with both kinds",
-    "case_auroc": f"mean uncertainty of a case against Dice below {FAILED_DICE:g}, or a finding "
+    "case_auroc": f"uncertainty of a case against Dice below {FAILED_DICE:g}, or a finding "
     "where there is none",
     "aurc": "mean of 1 - Dice over the most certain cases, over all coverages; 0 is best",
     "excess_aurc": "AURC less that of an uncertainty which knew the errors; 0 is best",

@@ -57,7 +57,11 @@ RISK_COLUMNS: Mapping[str, Column] = {
     "risk_high": ("float", "", "percentile 97.5 of the risk over the passes"),
 }
 DOUBT_COLUMNS: Mapping[str, Column] = {
-    UNCERTAINTY: ("float", "nats", "mean of the uncertainty map over the mask"),
+    UNCERTAINTY: (
+        "float",
+        "nats",
+        "sum of the uncertainty map within 5 mm of the mask, by the voxels of the mask",
+    ),
     "uncertainty_mutual_information": (
         "float",
         "nats",

@@ -6,13 +6,14 @@ first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, logit, xlogy
 
-from medtool.score.uncertainty import mean_within
+from medtool.score.uncertainty import mean_within, region_near
 
 # Probabilities of 0 and 1 have no logit.
 _LEAST_CHANCE = 1e-6
@@ -66,6 +67,23 @@ def disagreement(
     tumour = mean.max(axis=0) if regions else 1 - mean[0]
     information = np.maximum(entropy_of(mean, regions=regions) - expected_entropy, 0)
     return information, np.maximum(tumour_square - tumour**2, 0)
+
+
+def doubt_beside_volume(
+    entropy: NDArray[np.float32],
+    tumour: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    voxel_ml: float,
+) -> float:
+    """The doubt of a case: entropy summed within 5 mm of what is outlined, by its voxels.
+
+    As 1 - Dice counts wrong voxels beside outlined ones, on both sides of the outline. Where
+    nothing is outlined, the mean over the millilitre that is least sure.
+    """
+    if not tumour.any():
+        return mean_or_most_doubtful(entropy, tumour, voxel_ml)
+    near = region_near([tumour], spacing_mm)
+    return float(entropy[near].sum(dtype=np.float64) / np.count_nonzero(tumour))
 
 
 def mean_or_most_doubtful(

@@ -27,9 +27,9 @@ from medtool.score.uncertainty import region_near
 from medtool.tasks.prognosis_baselines import fit_baselines
 from medtool.tasks.prognosis_chances import (
     calibrated,
+    doubt_beside_volume,
     entropy_of,
     logits_of,
-    mean_or_most_doubtful,
     with_background,
 )
 from medtool.tasks.prognosis_decided import (
@@ -208,10 +208,12 @@ def _columns(
     )
     columns["lesion_probability"] = float((outputs if regions else outputs[1:]).max(initial=0.0))
     if columns.get("uncertainty") is not None:
-        columns["uncertainty"] = mean_or_most_doubtful(
+        grid = prediction.grids[MASK]
+        columns["uncertainty"] = doubt_beside_volume(
             entropy_of(outputs, regions=regions),
             prediction.arrays[MASK] > 0,
-            voxel_ml(prediction.grids[MASK]),
+            grid.spacing_mm[::-1],
+            voxel_ml(grid),
         )
     return columns
 

@@ -23,6 +23,7 @@ from medtool.tasks.prognosis_answers import UNCERTAINTY, survival_column
 from medtool.tasks.prognosis_chances import (
     calibrated,
     disagreement,
+    doubt_beside_volume,
     entropy_of,
     mean_or_most_doubtful,
 )
@@ -193,12 +194,13 @@ def _doubt(maps: _Maps, looked: Looked, grid: Grid) -> dict[str, float]:
     tumour = maps.mask > 0
     volumes = looked.volumes_ml
     found = {
-        "uncertainty": maps.entropy,
         "uncertainty_mutual_information": maps.mutual_information,
         "uncertainty_variance": maps.variance,
     }
     mean = float(volumes.mean())
+    spacing_mm = grid.spacing_mm[::-1]
     return {
+        "uncertainty": doubt_beside_volume(maps.entropy, tumour, spacing_mm, voxel_ml(grid)),
         **{
             name: mean_or_most_doubtful(values, tumour, voxel_ml(grid))
             for name, values in found.items()

@@ -156,7 +156,7 @@ def _words(case: JudgedCase) -> list[str]:
         what = "event" if case.outcome.event else "no event up to"
         words.append(f"{what} day {case.outcome.time_days:.0f}")
     if math.isfinite(doubt):
-        words.append(f"mean uncertainty {doubt:.3f} nats")
+        words.append(f"uncertainty {doubt:.3f} nats")
     if case.said.get("review") == "yes":
         words.append(f"to be reviewed: {case.said.get('review_why')}")
     return words

@@ -17,6 +17,7 @@ from medtool.nets.dropout import KeyedDropout
 from medtool.nets.freezing import parameter_count
 from medtool.nets.monte_carlo import dropout_at_work, pass_keys
 from medtool.predict.model import Model
+from medtool.score.uncertainty import region_near
 from medtool.tasks.prognosis_answers import (
     UNCERTAINTY,
     prognosis_columns,
@@ -26,6 +27,7 @@ from medtool.tasks.prognosis_answers import (
 from medtool.tasks.prognosis_chances import (
     calibrated,
     disagreement,
+    doubt_beside_volume,
     entropy_of,
     mean_or_most_doubtful,
 )
@@ -95,8 +97,10 @@ def test_all_columns_and_files_and_back(tmp_path: Path) -> None:
     assert row["suv_max"] == pytest.approx(prepared.arrays["suv"][mask].max(), rel=1e-6)
     assert row["tlg_ml"] == pytest.approx(prepared.arrays["suv"][mask].sum() * voxel_ml, rel=1e-6)
     assert row["risk_low"] <= row["risk"] <= row["risk_high"]
-    assert row["uncertainty"] == pytest.approx(prediction.arrays[UNCERTAINTY][mask].mean())
-    assert 0 < row["uncertainty_mutual_information"] < row["uncertainty"] <= np.log(2)
+    near = region_near([mask], SPACING_MM[::-1])
+    beside = prediction.arrays[UNCERTAINTY][near].sum() / mask.sum()
+    assert row["uncertainty"] == pytest.approx(beside, rel=1e-5)
+    assert 0 < row["uncertainty_mutual_information"] <= np.log(2)
     assert len(prediction.elements) == row["lesions"]
     assert row["volume_ml"] == pytest.approx(sum(e["volume_ml"] for e in prediction.elements))
     line = {
@@ -186,6 +190,18 @@ def test_where_nothing_is_outlined_the_least_sure_millilitre_stands_for_the_case
     assert mean_or_most_doubtful(values, nothing, 0.5) == pytest.approx(0.5)
     nothing[0, 0, :2] = True
     assert mean_or_most_doubtful(values, nothing, 0.5) == pytest.approx(0.15)
+
+
+def test_doubt_counts_on_both_sides_of_the_outline_beside_what_is_outlined() -> None:
+    entropy = np.zeros((1, 1, 9), dtype=np.float32)
+    entropy[0, 0] = (0.5, 0.1, 0.2, 0.3, 0.0, 0.0, 0.4, 0.2, 0.6)
+    tumour = np.zeros(entropy.shape, dtype=bool)
+    tumour[0, 0, 3:5] = True
+    # Voxels of 4 mm: the neighbours are within 5 mm, those behind them are not.
+    wanted = (0.2 + 0.3 + 0.0 + 0.0) / 2
+    assert doubt_beside_volume(entropy, tumour, (4.0, 4.0, 4.0), 0.064) == pytest.approx(wanted)
+    nothing = np.zeros_like(tumour)
+    assert doubt_beside_volume(entropy, nothing, (4.0,) * 3, 0.5) == pytest.approx(0.55)
 
 
 @pytest.mark.parametrize(
