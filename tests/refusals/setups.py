@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from dicom_builder import build_series
+from pet_ct_studies import write_pair
 
 from medtool.core.checkpoint import RawTensor, write_checkpoint
 
@@ -45,6 +46,13 @@ def anonymous_scans(folder: Path) -> None:
         )
     rows = [f"study{number:02d},{number % 2}" for number in range(12)]
     (folder / "labels.csv").write_text("folder,label\n" + "\n".join(rows) + "\n")
+
+
+def pet_ct_pairs(folder: Path) -> None:
+    """A PET and a CT of two patients, without masks."""
+    for number in range(2):
+        study = folder / "data" / f"P{number}"
+        write_pair(study / "study_suv.nii.gz", study / "study_ct.nii.gz", seed=number)
 
 
 def climbing_zip(folder: Path) -> None:
