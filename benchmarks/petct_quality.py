@@ -37,7 +37,7 @@ TARGETS: Mapping[str, tuple[str, float | None, float | None]] = {
     "sensitivity": ("sensitivity of voxels", 0.75, None),
     "specificity": ("specificity of voxels", 0.95, None),
     "voxel_ece": ("ECE of voxels within 5 mm of truth or answer", None, 0.10),
-    "uncertainty_spearman": ("Spearman of mean uncertainty and 1 - Dice", 0.70, None),
+    "uncertainty_spearman": ("Spearman of a case's uncertainty and 1 - Dice", 0.70, None),
 }
 # Told without a target.
 ALSO = {
