@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -46,6 +47,22 @@ def keep_frozen_statistics(modules: nn.Module | Iterable[nn.Module]) -> None:
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
     """Every batch norm of ``network`` (timm's own kinds are subclasses)."""
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Within it batch norms do not move their statistics: a second look is no second example."""
+    norms = [norm for norm in batch_norms(network) if norm.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked -= 1
 
 
 def parameter_count(modules: nn.Module | Iterable[nn.Module], *, learning: bool = False) -> int:

@@ -8,8 +8,7 @@ gradients are those of the whole bag in one go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from medtool.nets.backbones import (
     run_steps,
 )
 from medtool.nets.dropout import KeyedDropout
-from medtool.nets.freezing import batch_norms
+from medtool.nets.freezing import batch_norms, statistics_kept
 from medtool.nets.pooling import AttentionWeights, attend, create_pooling, pad_bags
 from medtool.tasks.bag_settings import BagModelSection
 
@@ -142,21 +141,7 @@ class BagNetwork(nn.Module):
         return result
 
     def _chunk_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _still_statistics(self.backbone)
-
-
-@contextmanager
-def _still_statistics(network: nn.Module) -> Iterator[None]:
-    """Running statistics do not move: a chunk that runs again must not count twice."""
-    norms = batch_norms(network)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        return nullcontext(), statistics_kept(self.backbone)
 
 
 def build_network(model: BagModelSection, *, size_px: int | None = None) -> BagNetwork:

@@ -9,8 +9,8 @@ so that the gradient is that of all patients at once while the maps of one alone
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medtool.core.records import Batch
-from medtool.nets.freezing import batch_norms
+from medtool.nets.freezing import statistics_kept
 from medtool.nets.patient_risks import join_outcomes
 from medtool.nets.segmentation_losses import (
     OverlapSettings,
@@ -198,22 +198,6 @@ def _all_at_once(
         _seen(one, own, part, loss)
         for one, own, part in zip(own_logits, own_rows, parts, strict=True)
     ]
-
-
-@contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Within it batch norms do not move their statistics: a second look is no second example."""
-    norms = [norm for norm in batch_norms(network) if norm.training]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked -= 1
 
 
 def outline_loss(settings: PrognosisSettings) -> SegmentationLoss:

@@ -124,7 +124,8 @@ def test_learned_batch_norms_count_a_chunk_once(prepare: Prepare) -> None:
     with torch.no_grad():
         for chunk in batch.tensors["inputs"].split(8):
             by_hand.backbone(chunk)
-    for name in ("backbone.bn1.running_mean", "backbone.layer4.0.bn1.running_var"):
+    moved = ("bn1.running_mean", "layer4.0.bn1.running_var", "bn1.num_batches_tracked")
+    for name in (f"backbone.{one}" for one in moved):
         torch.testing.assert_close(network.get_buffer(name), by_hand.get_buffer(name))
 
 
