@@ -40,7 +40,7 @@ OUTLINE_COLUMNS: Mapping[str, Column] = {
         "g/mL",
         "highest mean SUV of a sphere of 1 mL around a voxel of the mask",
     ),
-    "tlg_ml": ("float", "g", "total lesion glycolysis: mean SUV times volume"),
+    "tlg_g": ("float", "g", "total lesion glycolysis: mean SUV times volume"),
     "lesions": ("int", "", "connected pieces of the mask (26 neighbours)"),
     "lesion_probability": ("float", "", "highest probability of tumour in any voxel"),
     "lesion_set": ("text", "", "what the conformal set holds: present, absent, both or none"),

@@ -172,7 +172,7 @@ def _lesions(
             "volume_ml": uptake.mtv_ml,
             "suv_max": uptake.suv_max,
             "suv_peak": uptake.suv_peak,
-            "tlg_ml": uptake.tlg_g,
+            "tlg_g": uptake.tlg_g,
             "uncertainty": None if own is None else float(own),
             "probability": float(likely),
         }
@@ -183,7 +183,7 @@ def _lesions(
         "volume_ml": whole.mtv_ml,
         "suv_max": whole.suv_max,
         "suv_peak": whole.suv_peak,
-        "tlg_ml": whole.tlg_g,
+        "tlg_g": whole.tlg_g,
     }
     columns = {name: None if np.isnan(value) else value for name, value in measured.items()}
     return rows, {**columns, "lesions": len(each)}

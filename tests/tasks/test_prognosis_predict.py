@@ -95,7 +95,7 @@ def test_all_columns_and_files_and_back(tmp_path: Path) -> None:
     voxel_ml = np.prod(SPACING_MM) / 1000
     assert row["volume_ml"] == pytest.approx(mask.sum() * voxel_ml)
     assert row["suv_max"] == pytest.approx(prepared.arrays["suv"][mask].max(), rel=1e-6)
-    assert row["tlg_ml"] == pytest.approx(prepared.arrays["suv"][mask].sum() * voxel_ml, rel=1e-6)
+    assert row["tlg_g"] == pytest.approx(prepared.arrays["suv"][mask].sum() * voxel_ml, rel=1e-6)
     assert row["risk_low"] <= row["risk"] <= row["risk_high"]
     near = region_near([mask], SPACING_MM[::-1])
     beside = prediction.arrays[UNCERTAINTY][near].sum() / mask.sum()
