@@ -30,6 +30,11 @@ PURPOSES: Mapping[str, str] = {
     "huggingface-hub": "medtool fetch",
     "matplotlib": "figures of the report",
     "tensorboard": "events of a training",
+    "onnx": "models as ONNX files",
+    "onnxscript": "networks of PyTorch as ONNX files",
+    "onnxruntime": "answering with ONNX files, without PyTorch",
+    "openvino": "answering fastest on processors of Intel and AMD",
+    "torch-pruning": "networks with fewer channels",
 }
 # Extras of those who work on medtool itself: no user misses anything in them.
 DEVELOPERS_EXTRAS = frozenset({"dev", "test"})
