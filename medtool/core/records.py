@@ -153,6 +153,13 @@ class Batch:
     seed: int
     epoch: int
     training: bool
+    # Above 1 where --minutes left fewer epochs than the preset has.
+    preset_epochs_per_epoch: float = 1.0
+
+    @property
+    def preset_epoch(self) -> float:
+        """The epoch as the preset counts them: for what it schedules by epochs."""
+        return self.epoch * self.preset_epochs_per_epoch
 
 
 @dataclass(frozen=True)

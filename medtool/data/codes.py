@@ -45,7 +45,7 @@ DATASET_CODES: Mapping[str, str] = {
     "labels-background": "the id 0 has no name, or another one, and is taken for the background",
     "labels-with-gaps": "the ids of the labels have gaps, which is often a slip",
     "labels-assumed": "the data set names no labels: 0 is background, 1 foreground",
-    "manifest-columns": "how the manifest was read, and which columns are covariates",
+    "manifest-columns": "how the manifest was read, and which further columns it has",
     "pairs-rule": "the rule by which a mask was found for each image",
     "patient-by-pattern": "the patient is taken from the case's name, and where that failed",
     "label-by-pattern": "the class is taken from the case's name, and where that failed",

@@ -122,12 +122,12 @@ def _channel(column: str) -> str:
 
 
 def _said(table: ForeignTable, columns: Mapping[str, str]) -> Finding:
-    covariates = [c for n, c in columns.items() if n not in KNOWN_COLUMNS and not _is_image(n)]
+    further = [c for n, c in columns.items() if n not in KNOWN_COLUMNS and not _is_image(n)]
     text = f"{table.path.name} ({table.how_read()}) lists the cases"
     if "case" not in columns:
         text += "; it has no column case: the image's name stands for it"
-    if covariates:
-        text += f"; covariates: {', '.join(covariates)}"
+    if further:
+        text += f"; further columns: {', '.join(further)}"
     return Finding("manifest-columns", text)
 
 

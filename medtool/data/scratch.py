@@ -42,8 +42,11 @@ def sweep(root: Path) -> int:
         lock = try_lock(lock_path)
         if lock is None:
             continue
-        lock.close()
+        # The lock is kept meanwhile: an owner that comes to it late finds it taken, or gone.
         shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+        if folder.exists():  # Windows removes no open file
+            shutil.rmtree(folder, ignore_errors=True)
         removed += 1
     return removed
 
@@ -86,6 +89,12 @@ class Scratch:
         sweep(self._root)
         self.path = Path(tempfile.mkdtemp(prefix="run-", dir=self._root))
         self._lock = try_lock(self.path / LOCK_FILE)
+        if self._lock is not None and self.path.exists():
+            return
+        # Swept between the making and the locking: there will be another.
+        if self._lock is not None:
+            self._lock.close()
+        raise FileExistsError(self.path)
 
     def __exit__(
         self,

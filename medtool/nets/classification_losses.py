@@ -32,7 +32,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
 
 
 def classification_share(
-    epoch: int,
+    epoch: float,
     *,
     hold_epochs: int = 20,
     ramp_epochs: int = 40,

@@ -31,12 +31,18 @@ def unlike_training(
     spacing = prepared.facts.get("spacing_mm") or ()
     known_spacing = training_range.get("spacing_mm") or ()
     if len(known_spacing) == len(spacing) == len(AXES):
-        for axis, value, known in zip(AXES, spacing, known_spacing, strict=True):
+        for axis, value, known in zip(_axes(prepared), spacing, known_spacing, strict=True):
             differences += _difference(f"spacing_{axis}_mm", value, known)
     if not differences:
         return []
     text = f"Unlike anything in the training: {'; '.join(differences)}."
     return [Finding(UNLIKE_TRAINING, text, "warning")]
+
+
+def _axes(prepared: Prepared) -> Sequence[str]:
+    """Which axes the prepared spacings belong to: turned as the image was, where it was turned."""
+    turned = prepared.facts.get("axes_forward")
+    return AXES if turned is None else [AXES[::-1][axis] for axis in turned]
 
 
 def _difference(name: str, value: object, known: object) -> list[str]:

@@ -93,7 +93,7 @@ def classified_losses(
         some = weighted_cross_entropy(answers[known], tensors["class"][known], weights)
         classification = some * share
     weight = classification_share(
-        batch.epoch,
+        batch.preset_epoch,
         hold_epochs=train.class_hold_epochs,
         ramp_epochs=train.class_ramp_epochs,
         first=train.class_share_first,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +193,10 @@ def take_step(job: Job, live: Live, step: Step, batches: Iterator[Any]) -> float
         asked = time.perf_counter()
         batch = next(batches)
         waited_s += time.perf_counter() - asked
-        batch = batch_to_device(batch, fabric.device)
+        batch = replace(
+            batch_to_device(batch, fabric.device),
+            preset_epochs_per_epoch=train.epochs / live.plan.epochs,
+        )
         with fabric.autocast():
             losses = job.task.losses(live.network, batch)
         fabric.backward(losses["loss"] * (len(keys) / step.cases))

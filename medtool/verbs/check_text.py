@@ -101,7 +101,7 @@ def check_summary(document: Mapping[str, Any]) -> str:
         seen += [f"{counted[None]} without a class"] if counted[None] else []
         return f"{text}; {', '.join(seen)}."
     named = Counter(name for case in usable for name in case.get("references", ()))
-    masks = ", ".join(f"{count} with a {name}" for name, count in sorted(named.items()))
+    masks = ", ".join(f"{n} with a {name.replace('_', ' ')}" for name, n in sorted(named.items()))
     if labels is None:
         return f"{text}; {masks or 'no labels'}."
     counts = ", ".join(

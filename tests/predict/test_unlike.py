@@ -35,3 +35,11 @@ def test_other_kernel_thickness_and_spacing_are_named_with_what_was_known() -> N
 def test_a_model_that_does_not_say_what_it_saw_judges_nothing() -> None:
     case = Case("c", "p", "1.2", {}, facts={"kernel": "X"})
     assert unlike_training({}, case, Prepared("c", {})) == []
+
+
+def test_spacings_of_a_turned_image_bear_the_names_of_their_own_axes() -> None:
+    """Arrays are (z, y, x): a planned image that begins with y has y's spacing first."""
+    prepared = Prepared("c", {}, facts={"spacing_mm": [0.5, 9.0, 0.5], "axes_forward": [1, 0, 2]})
+    known = {"spacing_mm": [[0.4, 0.6], [1.0, 5.0], [0.4, 0.6]]}
+    (found,) = unlike_training(known, Case("c", "p", "", {}), prepared)
+    assert "spacing z 9 mm (in training 1 to 5 mm)" in found.message

@@ -101,6 +101,16 @@ def test_the_loss_is_the_weighted_sum_of_both(ready: Prepared) -> None:
         assert found["loss"].item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
+def test_a_run_cut_by_minutes_climbs_within_its_own_epochs(ready: Prepared) -> None:
+    """Epoch 3 of 10 stands where epoch 30 of the preset's 100 does: half-way up its ramp."""
+    network = ready.task.network().eval()
+    batch = replace(ready.batch([(0,), (1,)], epoch=3), preset_epochs_per_epoch=10.0)
+    found = ready.task.losses(network, batch)
+    share = 0.1 + 0.4 * (30 - 20) / 40
+    wanted = (1 - share) * found["segmentation"] + share * found["classification"]
+    assert found["loss"].item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
 def test_a_rare_class_weighs_more_in_a_batch_of_one(tmp_path: Path) -> None:
     """Torch's weighted mean divides by the weight: at one case nothing would be left of it."""
     one = Prepared(tmp_path / "one", "train.class_weights=[1.0, 1.0]", "train.lesion_share=1.0")
