@@ -22,6 +22,7 @@ from medtool.dicom.segmentation_reader import (
     SEGMENTATION_STORAGE,
     read_segmentation,
     require_whole_mask,
+    said_of_lost,
 )
 from medtool.dicom.series import Series, StackGeometry
 
@@ -190,7 +191,7 @@ def _of_contours(
     if whole:
         require_whole_mask(absent, "contours", found.path)
     mask = mask_from_source(series, on_planes).astype(np.uint16, copy=False)
-    return mask, _said_of_contours(lost, total, found.path)
+    return mask, said_of_lost(lost, total, "contours", found.path)
 
 
 @dataclass(frozen=True)
@@ -247,18 +248,3 @@ def _pixels_of(
     x = away @ np.asarray(geometry.row_direction) / geometry.column_spacing_mm
     y = away @ np.asarray(geometry.column_direction) / geometry.row_spacing_mm
     return np.stack([x, y], axis=1)
-
-
-def _said_of_contours(lost: int, total: int, path: Path) -> tuple[Finding, ...]:
-    if not lost:
-        return ()
-    if lost == total:
-        raise CaseRefused(
-            "segmentation-elsewhere",
-            "No contour of this RTSTRUCT object lies on a slice of the series.",
-            where=str(path),
-            met=f"{total} contours elsewhere",
-            wanted="contours on the slices of the series; nothing is moved silently",
-        )
-    text = f"{lost} of {total} contours of {path.name} lie on no slice of the series: left out."
-    return (Finding("frames-without-slice", text, "warning"),)

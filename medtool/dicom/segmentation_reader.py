@@ -70,7 +70,7 @@ def read_segmentation(
         np.maximum(on_planes[plane], shown, out=on_planes[plane])
     if whole:
         require_whole_mask(absent, "frames", path)
-    findings = _said_of(lost, asked, path)
+    findings = said_of_lost(lost, asked, "frames", path)
     names = {int(s.SegmentNumber): str(s.SegmentLabel) for s in data.SegmentSequence}
     mask = mask_from_source(series, on_planes).astype(np.uint16, copy=False)
     return ReadSegmentation(mask, names, findings)
@@ -102,6 +102,25 @@ def require_whole_mask(absent: int, parts: str, path: Path) -> None:
             wanted="every image that the structure was drawn on",
             how="add the missing images, or leave the object out.",
         )
+
+
+def said_of_lost(lost: int, total: int, parts: str, path: Path) -> tuple[Finding, ...]:
+    """What is said of a mask of whose ``total`` ``parts`` some lie on no slice of the series.
+
+    Raises CaseRefused ``segmentation-elsewhere`` where all do: nothing is moved or resampled.
+    """
+    if not lost:
+        return ()
+    if lost == total:
+        raise CaseRefused(
+            "segmentation-elsewhere",
+            f"None of the {parts} of this mask lies on a slice of the series.",
+            where=str(path),
+            met=f"{total} {parts} elsewhere",
+            wanted=f"{parts} on the slices of the series; nothing is moved or resampled silently",
+        )
+    text = f"{lost} of {total} {parts} of {path.name} lie on no slice of the series: left out."
+    return (Finding("frames-without-slice", text, "warning"),)
 
 
 def _segmentation_object(path: Path) -> Dataset:
@@ -194,18 +213,3 @@ def _corners(
     moves = [along_row * x + along_column * y for x in (0, 1) for y in (0, 1)]
     corners: NDArray[np.float64] = position_mm + np.array(moves)
     return corners
-
-
-def _said_of(lost: int, frames: int, path: Path) -> tuple[Finding, ...]:
-    if not lost:
-        return ()
-    if lost == frames:
-        raise CaseRefused(
-            "segmentation-elsewhere",
-            "No frame of this DICOM SEG object lies on a slice of the series.",
-            where=str(path),
-            met=f"{frames} frames elsewhere",
-            wanted="frames on the slices of the series; nothing is resampled silently",
-        )
-    text = f"{lost} of {frames} frames of {path.name} lie on no slice of the series: left out."
-    return (Finding("frames-without-slice", text, "warning"),)
