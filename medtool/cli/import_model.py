@@ -59,6 +59,7 @@ def command(
 ) -> None:
     """Turn a model that another program trained into a checkpoint, running none of its code."""
     from medtool.core.errors import UsageError
+    from medtool.core.names import counted
     from medtool.verbs.import_model import ImportOptions, import_model
 
     if checkpoint not in ("final", "best"):
@@ -83,6 +84,6 @@ def command(
         return
     console.result(str(result.file))
     console.say(
-        f"{len(result.models)} models for the task {result.task}. "
+        f"{counted(len(result.models), 'model')} for the task {result.task}. "
         f"Answer with: medtool infer SOURCE --checkpoint {result.file} -o answers"
     )

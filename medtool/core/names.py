@@ -1,4 +1,4 @@
-"""Names: the nearest known one for a misspelt one, and safe ones for files."""
+"""Names: the nearest known one for a misspelt one, safe ones for files, words behind numbers."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ def nearest_name(name: str, known: Iterable[str], synonyms: Mapping[str, str] | 
     if best and SequenceMatcher(None, wanted, best).ratio() >= MINIMAL_SIMILARITY:
         return by_form[best]
     return ""
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """``1 case`` or ``2 cases``; ``several`` where an s does not do it (studies)."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 def safe_file_stem(text: str) -> str:

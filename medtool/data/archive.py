@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medtool.core.errors import CaseRefused
+from medtool.core.names import counted
 
 # A day's CT is about 1 GiB; an archive that claims more than this is not one study's or ward's.
 LARGEST_TOTAL_BYTES = 200 * 1024**3
@@ -64,7 +65,8 @@ def _check(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
             "archive-size",
             "The archive would unpack without reasonable end.",
             where=str(archive),
-            met=f"{len(entries)} files, {packed_bytes} bytes that claim to become {total_bytes}",
+            met=f"{counted(len(entries), 'file')}, {packed_bytes} bytes "
+            f"that claim to become {total_bytes}",
             wanted=f"at most {MOST_FILES} files, {LARGEST_TOTAL_BYTES} bytes, "
             f"{LARGEST_RATIO} times the packed size",
             how="unpack it yourself if you trust it, and give the folder.",

@@ -17,6 +17,7 @@ from typing import Any
 from medtool.core.errors import CaseRefused, InputError
 from medtool.core.fields import covered_shares
 from medtool.core.files import nearest_path
+from medtool.core.names import counted
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
 from medtool.data.layout_files import image_ending, read_from_names
 from medtool.data.matching import shown
@@ -280,9 +281,12 @@ def _patients_by_place(paired: Sequence[Case]) -> list[Finding]:
     said = []
     if below:
         folders = len({case.folder for case in below})
-        said.append(f"the folder stands for the patient ({len(below)} pairs in {folders} folders)")
+        where = f"{counted(len(below), 'pair')} in {counted(folders, 'folder')}"
+        said.append(f"the folder stands for the patient ({where})")
     if len(below) < len(paired):
-        said.append(f"each of {len(paired) - len(below)} pairs is taken for a patient of its own")
+        said.append(
+            f"each of {counted(len(paired) - len(below), 'pair')} is taken for a patient of its own"
+        )
     text = f"Files name no patient: {'; '.join(said)}. A manifest CSV can name the patients, or "
     text += "data.patient_pattern take them from names."
     return [Finding("patients-by-place", text, "warning")]

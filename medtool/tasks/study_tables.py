@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from medtool.core.errors import LabelsError
 from medtool.core.geometry import Grid
-from medtool.core.names import nearest_name, safe_file_stem
+from medtool.core.names import counted, nearest_name, safe_file_stem
 from medtool.core.records import Case, Finding, RefusedStudy
 from medtool.data.foreign_table import read_foreign_table
 from medtool.data.layout_files import beside
@@ -181,9 +181,12 @@ def nameless_patients(cases: Sequence[Case], patient_key: str) -> list[Finding]:
     said = []
     if in_folders:
         folders = len({case.folder for case in in_folders})
-        said.append(f"the folder stands for the patient ({len(in_folders)} in {folders} folders)")
+        said.append(
+            f"the folder stands for the patient ({len(in_folders)} in {counted(folders, 'folder')})"
+        )
     if len(in_folders) < len(own):
-        said.append(f"each of {len(own) - len(in_folders)} files is taken for a patient of its own")
+        others = counted(len(own) - len(in_folders), "file")
+        said.append(f"each of {others} is taken for a patient of its own")
     text = f"NIfTI has no PatientID: {'; '.join(said)}. A manifest CSV can name the patients."
     return [Finding("patients-by-place", text, "warning")]
 

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medtool.core.names import counted
+
 # Of files that were skipped for one reason; --json lists every one.
 FILES_SHOWN = 3
 USED, NOT_USED = "used", "-"
@@ -63,7 +65,7 @@ def check_remarks(document: Mapping[str, Any]) -> list[str]:
     for entry in document["skipped"]:
         skipped[entry["code"], entry["why"]].append(str(entry["file"]))
     remarks += [
-        f"{len(files)} files skipped, {code}: {why} ({_some(files)})"
+        f"{counted(len(files), 'file')} skipped, {code}: {why} ({_some(files)})"
         for (code, why), files in skipped.items()
     ]
     for entry in document.get("overruled", ()):
@@ -93,12 +95,12 @@ def check_summary(document: Mapping[str, Any]) -> str:
     cases: Sequence[Mapping[str, Any]] = document["cases"]
     usable = [case for case in cases if case["usable"]]
     patients = len({case["patient"] for case in usable})
-    text = f"{len(usable)} of {len(cases)} studies can be used, of {patients} patients"
+    text = f"{len(usable)} of {len(cases)} studies can be used, of {counted(patients, 'patient')}"
     labels = document["labels"]
     if classes := document.get("classes"):
-        counted = Counter(case["label"] for case in usable)
-        seen = [f"{counted[number]} {name}" for number, name in enumerate(classes)]
-        seen += [f"{counted[None]} without a class"] if counted[None] else []
+        of_class = Counter(case["label"] for case in usable)
+        seen = [f"{of_class[number]} {name}" for number, name in enumerate(classes)]
+        seen += [f"{of_class[None]} without a class"] if of_class[None] else []
         return f"{text}; {', '.join(seen)}."
     named = Counter(name for case in usable for name in case.get("references", ()))
     masks = ", ".join(f"{n} with a {name.replace('_', ' ')}" for name, n in sorted(named.items()))

@@ -12,6 +12,7 @@ from medtool.config.sections import MetricsSection
 from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
 from medtool.core.errors import CheckpointError, LeakageError, UnknownNameError, UsageError
 from medtool.core.files import file_sha256
+from medtool.core.names import counted
 from medtool.core.records import SELECTION_OPTIMISTIC, Case, Prediction
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.predictions import ELEMENTS_FILE, read_predictions, read_table
@@ -339,7 +340,7 @@ def training_gate(
         return Gate(note=unknown)
     known, count = seen_patients(table, patients), len(set(patients))
     if not known:
-        return Gate(note=f"None of the {count} patients was seen in training.")
+        return Gate(note=f"None of {counted(count, 'patient')} was seen in training.")
     if seen == "refuse":
         raise refused_patients(name, known, count)
     if seen == "leave-out":
@@ -362,7 +363,7 @@ def refused_patients(name: str, seen: Collection[str], patients: int) -> Leakage
 
 def left_out_note(count: int) -> str:
     """What is said of patients that were left out."""
-    return f"{count} patients seen in training were left out."
+    return f"Left out: {counted(count, 'patient')} seen in training."
 
 
 def pooled(subject: Subject) -> Subject:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtool.core.names import RESERVED_FILE_NAMES, nearest_name, safe_file_stem
+from medtool.core.names import RESERVED_FILE_NAMES, counted, nearest_name, safe_file_stem
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,8 @@ def test_safe_stems_are_safe_on_every_system(text):
     assert not stem.startswith(".")
     assert not stem.endswith((".", " "))
     assert len(stem.encode()) <= 255
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+    assert counted(2, "study", "studies") == "2 studies"

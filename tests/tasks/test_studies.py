@@ -304,7 +304,7 @@ def test_nifti_files_side_by_side_are_patients_of_their_own(tmp_path: Path) -> N
     by_folder = keyed_patients(cohort.cases, DataSection(patient_key="folder"))
     assert [c.patient_id for c in by_folder] == ["a", "b", "P3", "P3"]
     (said,) = [f.message for f in cohort.findings if f.code == "patients-by-place"]
-    assert "the folder stands for the patient (2 in 1 folders)" in said
+    assert "the folder stands for the patient (2 in 1 folder)" in said
     assert "each of 2 files is taken for a patient of its own" in said
 
 

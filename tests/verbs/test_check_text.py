@@ -78,7 +78,7 @@ def test_everything_is_said_once() -> None:
 
 def test_the_last_line_counts() -> None:
     assert check_summary(DOCUMENT) == (
-        "1 of 2 studies can be used, of 1 patients; 1 labelled 0, 1 labelled 1."
+        "1 of 2 studies can be used, of 1 patient; 1 labelled 0, 1 labelled 1."
     )
     assert check_summary(DOCUMENT | {"labels": None}).endswith("; no labels.")
 

@@ -154,7 +154,7 @@ class TestPatientsSeenInTraining:
             )
         )
         notes = found.evaluated[0].scores.notes
-        assert "None of the 20 patients was seen in training." in notes
+        assert "None of 20 patients was seen in training." in notes
 
 
 def test_a_checkpoint_that_did_not_make_the_predictions_is_refused(tmp_path):
