@@ -223,16 +223,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """How a network leaves medtool: example inputs, named outputs, what is inside the file.
-
-    ``free_axes`` names, by input, the axes that may have any size: {"image": {0: "images"}}.
-    """
+    """How a network leaves medtool: example inputs, named outputs, what is inside the file."""
 
     inputs: Mapping[str, tuple[int, ...]]
     outputs: tuple[str, ...]
     inside: tuple[str, ...] = ()
     stochastic_from: str = ""
-    free_axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,14 @@ class AttentionGate(nn.Module):
 
     def shares(self, skip: Tensor, gating: Tensor) -> Tensor:
         """The weights (n, 1, ...) of 0 to 1 on the skip's grid."""
-        met = F.relu(self.skip(skip) + self.gating(gating))
-        shares = torch.sigmoid(self.score(met))
+        shares = torch.sigmoid(self.scores(skip, gating))
         size = skip.shape[2:]
         return F.interpolate(shares, size=size, mode=_ENLARGEMENTS[len(size)])
+
+    def scores(self, skip: Tensor, gating: Tensor) -> Tensor:
+        """Logits of the weights (n, 1, ...) on the coarser grid."""
+        scores: Tensor = self.score(F.relu(self.skip(skip) + self.gating(gating)))
+        return scores
 
     def forward(self, skip: Tensor, gating: Tensor) -> Tensor:
         """``skip`` (n, features, ...) weighted by the maps one level below."""

@@ -18,7 +18,7 @@ from medtool.core.plan import NetworkPlan
 from medtool.nets.convolutions import NNUNET_STYLE, ConvolutionStyle, initialise
 from medtool.nets.decoders import Decoder
 from medtool.nets.dropout import KeyedDropout
-from medtool.nets.unet import UNet, build_unet
+from medtool.nets.unet import UNet, build_unet, unet_channel_paths
 
 Pooling = Literal["average", "mask", "both"]
 
@@ -120,6 +120,16 @@ class ClassifyingUNet(UNet):
             layer=2 * stages - 1,
         )
         self.classifier = nn.ModuleDict(parts)
+
+    def channel_paths(self, images: Tensor) -> list[Tensor]:
+        """As of the U-Net; what the head pools is an end, so that all of its features stay."""
+        skips = self.encoder(images)
+        pooled, scores = skips[-1], []
+        if "decoder" in self.classifier:
+            second: Any = self.classifier["decoder"]
+            climbed, scores = second.channel_paths(skips)
+            pooled = climbed[-1]
+        return [*unet_channel_paths(self.decoder, skips), pooled, *scores]
 
     def masks(self, logits: Tensor) -> Tensor:
         """The masks (n, masks, ...) that logits (n, outputs, ...) of the segmentation stand for."""

@@ -17,7 +17,6 @@ from medtool.nets.convolutions import (
 )
 from medtool.nets.dropout import KeyedMapDropout
 from medtool.nets.encoders import Encoder
-from medtool.nets.exporting import is_exporting
 
 
 class Decoder(nn.Module):
@@ -75,11 +74,26 @@ class Decoder(nn.Module):
         enlarge: Any = self.transpconvs[level]
         stage: Any = self.stages[level]
         risen: Tensor
-        if torch.is_grad_enabled() or is_exporting():
+        if torch.is_grad_enabled():
             risen = stage(cat((enlarge(maps), skip), 1))
         else:
             risen = stage.of_both(enlarge(maps), skip)
         return risen
+
+    def channel_paths(self, skips: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps of each level, the deepest first, and scores of the gates, which weigh nothing.
+
+        For tracing which channels belong together: a weight of all channels ties none.
+        """
+        maps, climbed, scores = skips[-1], [], []
+        for level, (enlarge, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
+            skip = skips[-2 - level]
+            if self.gates:
+                gate: Any = self.gates[level]
+                scores.append(gate.scores(skip, maps))
+            maps = stage(cat((enlarge(maps), skip), 1))
+            climbed.append(maps)
+        return climbed, scores
 
 
 class SegmentationDecoder(Decoder):

@@ -111,8 +111,12 @@ class AttentionWeights(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """The weights (bags, K)."""
-        scores = self.score(torch.tanh(self.project(features))).squeeze(-1).float()
-        return attention_weights(scores, mask)
+        return attention_weights(self.scores(features).float(), mask)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits (...) of the weights, from features (..., D)."""
+        scores: Tensor = self.score(torch.tanh(self.project(features))).squeeze(-1)
+        return scores
 
 
 def attention_weights(scores: Tensor, mask: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from medtool.core.checkpoint import RawTensor, read_header
-from medtool.core.ensemble import member_prefix
+from medtool.core.ensemble import member_header, member_prefix, members_of
 from medtool.core.errors import CheckpointError
 from medtool.core.names import nearest_name
+from medtool.nets.widths import PRUNED, Widths, narrow
 
 MODEL_PREFIX = "model."
 
@@ -54,11 +55,24 @@ def read_tensors(path: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
 def load_network(path: Path, network: nn.Module, *, member: str = "") -> None:
     """Load ``model.*`` of ``path`` into ``network``, which must have exactly these tensors.
 
-    ``member`` names one of several models in the file (``medtool.core.ensemble``). Raises
-    CheckpointError that names the first tensors that are missing, unknown or of another shape.
+    A network that was pruned is first made as narrow as the file says. ``member`` names one of
+    several models in the file (``medtool.core.ensemble``). Raises CheckpointError that names the
+    first tensors that are missing, unknown or of another shape.
     """
+    where = f"{path}, {member}" if member else str(path)
+    narrow(network, pruned_widths(path, member=member), where=where)
     tensors = dict(read_tensors(path, member_prefix(MODEL_PREFIX, member)))
-    fill(network, tensors, where=f"{path}, {member}" if member else str(path))
+    fill(network, tensors, where=where)
+
+
+def pruned_widths(path: Path, *, member: str = "") -> Widths:
+    """The widths that the network of a checkpoint was pruned to; {} where it is whole."""
+    header = read_header(path)
+    for one in members_of(header):
+        if one.name == member:
+            header = member_header(header, one)
+    widths: Widths = header.document.get(PRUNED) or {}
+    return widths
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "") -> None:

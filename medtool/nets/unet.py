@@ -41,6 +41,19 @@ class UNet(nn.Module):
         logits: list[Tensor] = self.decoder(self.encoder(images, keys), keys)
         return logits if self.decoder.deep_supervision and self.training else logits[0]
 
+    def channel_paths(self, images: Tensor) -> list[Tensor]:
+        """Ends of all ways through the network, those that only training uses among them.
+
+        For tracing which channels belong together (``medtool.optimize.prune``).
+        """
+        return unet_channel_paths(self.decoder, self.encoder(images))
+
+
+def unet_channel_paths(decoder: SegmentationDecoder, skips: list[Tensor]) -> list[Tensor]:
+    """Logits of every level that has them, and scores of gates, from the encoder's maps."""
+    climbed, scores = decoder.channel_paths(skips)
+    return [*(layer(climbed[int(level)]) for level, layer in decoder.seg_layers.items()), *scores]
+
 
 def build_unet(
     plan: NetworkPlan,

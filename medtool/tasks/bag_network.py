@@ -91,6 +91,15 @@ class BagNetwork(nn.Module):
         """
         return self.answer(self.features(inputs, first_step=first_step), sizes, keys, bag_keys)
 
+    def channel_paths(self, slices: Tensor) -> list[Tensor]:
+        """Ends of all ways from slices (n, channels, rows, columns): logits, scores of attention.
+
+        For tracing which channels belong together (``medtool.optimize.prune``).
+        """
+        features = run_steps(backbone_steps(self.backbone), slices)
+        scores = [] if self.attention is None else [self.attention.scores(features)]
+        return [self.head(features), *scores]
+
     def answer(
         self,
         features: Tensor,

@@ -18,7 +18,7 @@ from medtool.nets.encoders import PlainEncoder, divide_first_level
 from medtool.nets.loss_weights import LossWeights
 from medtool.nets.patient_risks import EmbeddingMemory
 from medtool.nets.survival_head import SurvivalHead
-from medtool.nets.unet import UNet, build_unet
+from medtool.nets.unet import UNet, build_unet, unet_channel_paths
 from medtool.tasks.prognosis_covariates import covariate_inputs
 from medtool.tasks.prognosis_labels import CHANNELS
 from medtool.tasks.segmentation_labels import has_regions, output_count
@@ -88,6 +88,14 @@ class PrognosisNetwork(nn.Module):
         """
         embedded = self.head.embedding(rows, field_ml)
         return torch.cat([embedded, covariates.to(embedded.dtype)], dim=1)
+
+    def channel_paths(self, images: Tensor, *others: Tensor) -> list[Tensor]:
+        """Ends of all ways through the U-Net; what the head pools is one, so that it stays whole.
+
+        For tracing which channels belong together (``medtool.optimize.prune``).
+        """
+        skips = self.encoder(images)
+        return [*unet_channel_paths(self.decoder, skips), skips[-1]]
 
     def forward(self, images: Tensor, field_ml: Tensor, covariates: Tensor | None = None) -> Answer:
         """Each image (n, channels, ...) as a patient of its own: what is exported and probed."""

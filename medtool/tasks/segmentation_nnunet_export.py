@@ -17,6 +17,7 @@ from medtool.data.nnunet_documents import dataset_document, plans_document
 from medtool.data.nnunet_plans import DATASET_FILE, PLANS_FILE
 from medtool.nets.state import fill
 from medtool.nets.unet import build_unet
+from medtool.nets.widths import PRUNED
 from medtool.tasks.segmentation_labels import output_count, output_ids, scheme_of
 from medtool.tasks.segmentation_plan import network_plan, plan_of
 from medtool.tasks.segmentation_settings import SegmentationSettings
@@ -135,6 +136,8 @@ class _Written:
         model, where = self.settings.model, self.model.name
         if model.attention_gates:
             raise _cannot("attention gates", where)
+        if self.model.document.get(PRUNED):
+            raise _cannot("layers of pruned widths", where)
         network = build_unet(
             network_plan(model),
             len(self.settings.data.channels),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from medtool.core.task import Task
+    from medtool.nets.widths import Widths
 
 FEATURES_FOLDER = "features"
 
@@ -40,10 +41,11 @@ def precompute(
     run: Path,
     *,
     device: torch.device,
+    pruned: Widths | None = None,
     reporter: Reporter | None = None,
 ) -> Precomputed:
     """``task.precompute`` with the weights that the training starts from, kept in ``run``."""
-    network = new_network(task)
+    network = new_network(task, pruned)
     network.load_state_dict(dict(weights))
     learning = {group for stage in plan.stages for group in stage.rates}
     began = time.perf_counter()

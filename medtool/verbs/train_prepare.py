@@ -23,7 +23,8 @@ from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cas
 from medtool.data.run_folder import RunFolder, write_json
 from medtool.data.run_record import run_record, versions
 from medtool.nets.device import choose_device, warn_of_precision
-from medtool.nets.state import load_network
+from medtool.nets.state import load_network, pruned_widths
+from medtool.nets.widths import PRUNED, Widths
 from medtool.train.document import (
     fingerprint,
     group_table,
@@ -67,6 +68,7 @@ class _Start:
     groups: Mapping[str, Any]
     group_names: tuple[str, ...]
     provenance: Mapping[str, Any]
+    pruned: Widths
 
 
 def make_ready(
@@ -116,8 +118,7 @@ def make_ready(
     data, report, facts = prepared_data(data, cache, options, reporter)
     hashes = pass_gate(data, facts, options, reporter)
     if resume is None:
-        examples = len(data.part("train")) * task.settings.train.examples_per_case
-        plan = replace(plan, steps_per_epoch=_steps(plan, examples))
+        plan = replace(plan, steps_per_epoch=_steps(plan, data))
     document |= _after_preparation(data, report, hashes, plan, start)
     audit = task.audit(data.part("train"), report.paths)
     document["audit"] = audit = audit or document.get("audit", {})
@@ -133,6 +134,7 @@ def make_ready(
         report.paths,
         run.path,
         device=device,
+        pruned=start.pruned,
         reporter=reporter,
     )
     base = _base(task, resolved, data, facts, plan, start, document, resume)
@@ -196,9 +198,11 @@ def _start(task: Task, preset: str, resume: Path | None, reporter: Reporter) -> 
     groups = task.groups(network)
     check_groups(network, groups)
     provenance: dict[str, Any] = {"source": ""}
+    pruned: Widths = {}
     model = task.settings.model
     if resume is not None:
         provenance = dict(read_header(resume).document["weights"])
+        pruned = pruned_widths(resume)
         load_network(resume, network)
     elif isinstance(model, PretrainedModelSection):
         from medtool.train.weights import start_weights
@@ -216,6 +220,7 @@ def _start(task: Task, preset: str, resume: Path | None, reporter: Reporter) -> 
         groups=group_table(groups),
         group_names=tuple(groups),
         provenance=provenance,
+        pruned=pruned,
     )
 
 
@@ -236,8 +241,9 @@ def _plan(
     )
 
 
-def _steps(plan: Plan, examples: int) -> int:
+def _steps(plan: Plan, data: TrainingData) -> int:
     """Steps of an epoch when fewer cases could be prepared than were there."""
+    examples = len(data.part("train")) * data.task.settings.train.examples_per_case
     return min(plan.steps_per_epoch, -(-examples // plan.cases_per_step))
 
 
@@ -370,8 +376,9 @@ def _base(
         patients = read_header(resume).document["patients"]
     else:
         patients = hash_patients(case.patient_id for case in seen)
-    network = new_network(task)
+    network = new_network(task, start.pruned)
     return {
+        **({PRUNED: start.pruned} if start.pruned else {}),
         "task": task.name,
         "preset": resolved.settings.as_dict(),
         "preset_name": resolved.preset_name,

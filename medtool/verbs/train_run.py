@@ -21,6 +21,7 @@ from medtool.core.progress import Advance, Reporter, Silent
 from medtool.core.randomness import key64
 from medtool.core.records import Case
 from medtool.data.run_folder import RunFolder
+from medtool.nets.widths import PRUNED, Widths, narrow
 from medtool.train.devices import make_deterministic, make_fabric
 from medtool.train.events import Events
 from medtool.train.keeper import Keeper
@@ -82,11 +83,16 @@ class Learned:
     early: bool
 
 
-def new_network(task: Task) -> nn.Module:
-    """The task's network with weights drawn from the seed of its preset."""
+def new_network(task: Task, pruned: Widths | None = None) -> nn.Module:
+    """The task's network with weights drawn from the seed of its preset.
+
+    With ``pruned`` as narrow as that says.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(key64("weights", task.settings.train.seed))
-        return task.network()
+        network = task.network()
+    narrow(network, pruned or {})
+    return network
 
 
 def fabric_of(task: Task, options: TrainOptions, *, single: bool = False) -> Fabric:
@@ -124,7 +130,7 @@ def learn(fabric: Fabric, order: Order, reporter: Reporter | None = None) -> Lea
 
 def _begin(fabric: Fabric, order: Order, asked: Callable[[], bool]) -> tuple[Job, Live]:
     task = order.task
-    network = new_network(task)
+    network = new_network(task, order.base.get(PRUNED))
     network.load_state_dict(dict(order.weights))
     network.to(fabric.device)
     live = Live(network, task.groups(network), task.settings.train, order.plan)
