@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medtool.core.deployed import find_deployed
 from medtool.core.errors import CheckpointError
 from medtool.core.files import replacing
 from medtool.core.names import nearest_name
@@ -121,9 +122,13 @@ class CheckpointHeader:
 def read_header(path: Path) -> CheckpointHeader:
     """Read and check the head of the checkpoint ``path``; reads no tensor.
 
-    Raises CheckpointError where the file is missing, no safetensors file, truncated, not written
-    by medtool, or of a newer format.
+    Of a model file of an optimised folder it is the document beside it. Raises CheckpointError
+    where the file is missing, no safetensors file, truncated, not written by medtool, or of a
+    newer format.
     """
+    deployed = None if path.suffix == SUFFIX else find_deployed(path)
+    if deployed is not None:
+        path = deployed.head
     header, data_begin, size_bytes = _read_json_header(path)
     metadata = header.pop("__metadata__", {})
     tensors = _entries(path, header, data_begin, size_bytes)
@@ -307,10 +312,13 @@ def _tensor_hash(name: str, dtype: str, shape: Sequence[int], data: bytes | memo
 def find_checkpoint(path: Path) -> tuple[Path, str]:
     """The checkpoint that ``path`` means, and a sentence that says which was taken and why.
 
-    ``path`` is a checkpoint, a run's folder (its selected best, else its last), or a run's
-    ``checkpoints`` folder. Raises CheckpointError where there is none, or where several folds
-    leave the choice open.
+    ``path`` is a checkpoint, a run's folder (its selected best, else its last), a run's
+    ``checkpoints`` folder, or an optimised model (its folder, or a file in it). Raises
+    CheckpointError where there is none, or where several folds leave the choice open.
     """
+    deployed = find_deployed(path)
+    if deployed is not None:
+        return deployed.file, deployed.said
     if path.is_file():
         return path, f"{path}, as named"
     if not path.is_dir():

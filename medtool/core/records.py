@@ -223,12 +223,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """How a network leaves medtool: example inputs, named outputs, what is inside the file."""
+    """How a network leaves medtool: example inputs, named outputs, what is inside the file.
+
+    ``free_axes`` names, by input, the axes that may have any size: {"image": {0: "images"}}.
+    """
 
     inputs: Mapping[str, tuple[int, ...]]
     outputs: tuple[str, ...]
     inside: tuple[str, ...] = ()
     stochastic_from: str = ""
+    free_axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from medtool.config.sections import TaskSettings
     from medtool.core.foreign import ForeignFolder, ForeignModel
     from medtool.data.matching import Labelled
+    from medtool.predict.engines.contract import Engine
 
 
 class Task(ABC):
@@ -305,11 +306,53 @@ class Task(ABC):
 
     @abstractmethod
     def deployment(self) -> DeploymentSpec:
-        """How the network leaves medtool."""
+        """What the network itself takes and gives, with a small example: its probe."""
 
     def sections(self, run: Any) -> list[Section]:
         """What the report shows beyond the common part; ``run`` is a data.run_folder.RunFolder."""
         return []
+
+    # --- other engines --------------------------------------------------------------------
+    def exported(self, network: nn.Module) -> nn.Module:
+        """``network`` as it is exported: one call from units to probabilities.
+
+        ``forward`` takes the inputs of ``exported_deployment`` in their order, and gives a tuple
+        of its outputs. What does not depend on the whole image (a normalisation by fixed numbers,
+        an activation) is inside. Raises UsageError where the task does not say how.
+        """
+        raise self._not_exported()
+
+    def exported_deployment(self) -> DeploymentSpec:
+        """What ``exported`` takes and gives; sizes are those of real use, with one image."""
+        raise self._not_exported()
+
+    def joined(self, networks: Sequence[nn.Module]) -> nn.Module:
+        """Networks of several models (folds) as one, which ``exported`` takes.
+
+        Raises UsageError where they cannot be.
+        """
+        raise self._not_exported()
+
+    def answered_by(self, engine: Engine) -> nn.Module:
+        """What stands in the place of the network in ``predict`` where ``engine`` runs what was
+        exported.
+        """
+        raise self._not_exported()
+
+    def model_card(self) -> Mapping[str, Any]:
+        """What somebody has to know who uses the exported file without medtool.
+
+        Plain values: ``inputs``, ``outputs``, ``preparation`` and ``answer`` (sentences, in order),
+        and the same in numbers.
+        """
+        raise self._not_exported()
+
+    def _not_exported(self) -> UsageError:
+        return UsageError(
+            f"The task '{self.name}' does not say how its network leaves medtool.",
+            wanted="a task with the methods exported, answered_by and model_card",
+            how="its models answer with PyTorch, from their checkpoints.",
+        )
 
     # --- other programs -------------------------------------------------------------------
     @classmethod

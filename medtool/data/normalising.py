@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Deviations and ranges under this are those of an image of one value: it becomes 0.
-_SMALLEST_SCALE = 1e-8
-_RGB_MOST = 255.0
+SMALLEST_SCALE = 1e-8
+RGB_MOST = 255.0
 
 
 def normalise(
@@ -48,12 +48,12 @@ def normalise(
         _shift_and_scale(channel, low, high - low)
     elif scheme == "rgb-0-1":
         _check_rgb(channel)
-        channel /= np.float32(_RGB_MOST)
+        channel /= np.float32(RGB_MOST)
 
 
 def _shift_and_scale(values: NDArray[np.float32], shift: float, scale: float) -> None:
     values -= np.float32(shift)
-    values /= np.float32(max(scale, _SMALLEST_SCALE))
+    values /= np.float32(max(scale, SMALLEST_SCALE))
 
 
 def _to_z_scores(channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> None:
@@ -76,7 +76,7 @@ def _to_z_scores(channel: NDArray[np.float32], inside: NDArray[np.bool_] | None)
 
 def _check_rgb(channel: NDArray[np.float32]) -> None:
     low, high = float(channel.min()), float(channel.max())
-    if low < 0 or high > _RGB_MOST:
+    if low < 0 or high > RGB_MOST:
         raise InputError(
             "A channel is said to hold colours, but its values are none.",
             met=f"{low:g} to {high:g}",

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
+from medtool.nets.exporting import is_exporting
+
 # Slope of the leaky rectifier for negative values, and what instance norm adds to a variance:
 # nnU-Net's own values.
 LEAK = 0.01
@@ -47,9 +49,11 @@ class InstanceNorm(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (n, features, ...) to maps of the same shape."""
+        if is_exporting() or torch.is_grad_enabled() or len(maps) > 1:
+            return self._plain(maps)
         rows = maps[0].movedim(0, -1)
-        if len(maps) > 1 or torch.is_grad_enabled() or not rows.is_contiguous():
-            return F.instance_norm(maps, weight=self.weight, bias=self.bias, eps=self.epsilon)
+        if not rows.is_contiguous():
+            return self._plain(maps)
         if maps.dtype not in (torch.float32, torch.float64):
             return F.batch_norm(
                 maps, None, None, self.weight, self.bias, training=True, eps=self.epsilon
@@ -60,6 +64,9 @@ class InstanceNorm(nn.Module):
         shape = (1, -1, *(1,) * (maps.ndim - 2))
         scale, shift = (part.to(maps.dtype).reshape(shape) for part in (scale, shift))
         return torch.addcmul(shift, maps, scale)
+
+    def _plain(self, maps: Tensor) -> Tensor:
+        return F.instance_norm(maps, weight=self.weight, bias=self.bias, eps=self.epsilon)
 
     def extra_repr(self) -> str:
         """What print shows of it."""

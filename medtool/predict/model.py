@@ -12,14 +12,19 @@ import torch
 
 from medtool.config import changed_task, task_from_document
 from medtool.core.checkpoint import CheckpointHeader, find_checkpoint, read_header
+from medtool.core.deployed import find_deployed
 from medtool.core.ensemble import member_header, members_of
+from medtool.core.errors import UsageError
 from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
+from medtool.predict.engines.contract import AUTO_ENGINE, PYTORCH
+from medtool.predict.engines.presence import require_engine
 
 if TYPE_CHECKING:
     from torch import nn
 
     from medtool.core.task import Task
+    from medtool.predict.engines.contract import Engine
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Model:
     name: str = ""
     # Other models that ``Task.predict`` asks, by the names of ``Task.companions``.
     companions: Mapping[str, Model] = field(default_factory=dict)
+    # What computes where it is not PyTorch: ``network`` then hands everything on to it.
+    engine: Engine | None = None
 
     @property
     def document(self) -> Mapping[str, Any]:
@@ -81,17 +88,28 @@ def load_model(
     device: str = "auto",
     precision: str = "auto",
     assignments: Sequence[str] = (),
+    engine: str = "",
+    threads: int | None = None,
 ) -> Model:
-    """The model in ``path``: a checkpoint file, or a run's folder (its selected best).
+    """The model in ``path``: a checkpoint file, a run's folder (its selected best), or an
+    optimised model (its folder, or a file in it).
 
     ``assignments`` (``infer.step=1.0``) change how it answers, in place of what it was trained
-    with, and not the models that it asks in its turn.
+    with, and not the models that it asks in its turn. ``engine`` and ``threads`` are for optimised
+    models: by default the one that the file is for.
 
     Raises CheckpointError (no usable checkpoint), UnknownNameError (its task is not installed),
     UsageError (several models that its task does not let answer together), MachineError (no such
     device).
     """
     file, found = find_checkpoint(path)
+    deployed = find_deployed(file)
+    if deployed is not None:
+        from medtool.predict.deployed_model import load_deployed
+
+        model = load_deployed(deployed, engine=engine, threads=threads, assignments=assignments)
+        return with_companions(model, device=device, precision=precision)
+    _require_pytorch(engine, file)
     header = read_header(file)
     chosen = choose_device(device)
     kind = choose_precision(precision, chosen)
@@ -111,6 +129,17 @@ def load_model(
             name="",
         )
     return with_companions(model, device=device, precision=precision)
+
+
+def _require_pytorch(engine: str, file: Path) -> None:
+    if engine not in ("", AUTO_ENGINE, PYTORCH):
+        require_engine(engine)
+        raise UsageError(
+            "A checkpoint is answered by PyTorch; other engines have files of their own.",
+            where=str(file),
+            met=f"--engine {engine}",
+            how=f"'medtool optimize {file} -o FOLDER' makes them.",
+        )
 
 
 def with_companions(model: Model, *, device: str, precision: str) -> Model:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medtool.core.progress import Reporter
+    from medtool.nets.scaling import ChannelScale
     from medtool.tasks.planar_examples import SliceExamples
 
 
@@ -182,6 +183,18 @@ class PlanarTask(SegmentationTask):
             outputs=("logits",),
             inside=("encoder", "decoder"),
         )
+
+    def input_scale(self) -> ChannelScale:
+        """The part of the scale that the exported file does itself: none for percentiles."""
+        from medtool.tasks.planar_learning import planar_scale
+
+        return planar_scale(self.settings)
+
+    def window_shape(self) -> tuple[int, ...]:
+        """One slice as the network sees it: (1, channels, rows, columns)."""
+        from medtool.tasks.planar_learning import planar_probe_shape
+
+        return planar_probe_shape(self.settings)
 
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
         """What was settled by the data, each decision with its reason."""

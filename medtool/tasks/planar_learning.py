@@ -13,6 +13,7 @@ from medtool.core.errors import UsageError
 from medtool.core.records import Batch
 from medtool.nets.classic_unet import classic_plan
 from medtool.nets.convolutions import CLASSIC_STYLE
+from medtool.nets.scaling import ChannelScale
 from medtool.nets.segmentation_losses import (
     OverlapSettings,
     SegmentationLoss,
@@ -20,6 +21,7 @@ from medtool.nets.segmentation_losses import (
 )
 from medtool.nets.timm_encoder import build_timm_unet
 from medtool.nets.unet import UNet, build_unet
+from medtool.tasks.planar_preparation import FULL_8_BIT
 from medtool.tasks.segmentation_labels import output_count
 from medtool.tasks.segmentation_learning import (
     Counts,
@@ -78,6 +80,18 @@ def planar_probe_shape(settings: PlanarSettings) -> tuple[int, ...]:
     """Shape of one input of the network: (1, channels, rows, columns)."""
     rows, columns = settings.data.preparation.size_px
     return (1, settings.model.input_channels, rows, columns)
+
+
+def planar_scale(settings: PlanarSettings) -> ChannelScale:
+    """From pixels, or HU, to the 0 to 1 of the network; percentiles are an image's own."""
+    preparation, channels = settings.data.preparation, settings.model.input_channels
+    low, width = 0.0, 1.0
+    if preparation.intensity == "8-bit":
+        width = FULL_8_BIT
+    elif preparation.intensity == "window":
+        width = preparation.window_width_hu
+        low = preparation.window_level_hu - width / 2
+    return ChannelScale([low] * channels, [width] * channels, unit_range=True)
 
 
 def logit_cut(settings: PlanarSettings) -> float:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from medtool.core.foreign import ForeignFolder, ForeignModel
     from medtool.core.plan import Plan
     from medtool.core.progress import Reporter
+    from medtool.nets.scaling import ChannelScale
+    from medtool.predict.engines.contract import Engine
 
 # name -> (type, unit, meaning); the volumes of the single labels stand behind these.
 SEGMENTATION_COLUMNS: Mapping[str, tuple[str, str, str]] = {
@@ -280,6 +282,48 @@ class SegmentationTask(Task):
             outputs=("logits",),
             inside=("encoder", "decoder"),
         )
+
+    # --- other engines --------------------------------------------------------------------
+    def exported(self, network: nn.Module) -> nn.Module:
+        """From resampled images, in units where training fixed the scale, to probabilities."""
+        from medtool.tasks.segmentation_exported import ExportedSegmentation
+
+        return ExportedSegmentation(network, self.input_scale(), regions=self.has_regions)
+
+    def exported_deployment(self) -> DeploymentSpec:
+        """Windows in; logits and probabilities out."""
+        from medtool.tasks.segmentation_exported import segmentation_deployment
+
+        return segmentation_deployment(self.window_shape(), self.input_scale())
+
+    def joined(self, networks: Sequence[nn.Module]) -> nn.Module:
+        """The mean of their logits."""
+        from medtool.predict.together import MeanNetwork
+
+        return MeanNetwork(networks)
+
+    def answered_by(self, engine: Engine) -> nn.Module:
+        """Logits of windows, by another engine."""
+        from medtool.tasks.segmentation_exported import AnsweredSegmentation
+
+        return AnsweredSegmentation(engine, self.input_scale())
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether labels overlap, each with a sigmoid of its own."""
+        from medtool.tasks.segmentation_labels import has_regions
+
+        return has_regions(self.settings.data)
+
+    def input_scale(self) -> ChannelScale:
+        """The part of the normalisation that the exported file does itself."""
+        from medtool.tasks.segmentation_exported import fixed_scale
+
+        return fixed_scale(self.settings.data.preparation)
+
+    def window_shape(self) -> tuple[int, ...]:
+        """One image as the network sees it in use: (1, channels, ...)."""
+        return (1, len(self.settings.data.channels), *self.settings.model.patch_size_vox)
 
     # --- other programs -------------------------------------------------------------------
     @classmethod

@@ -1,0 +1,81 @@
+"""The folder of an optimised model, begun: the float file, the document with a probe, the card.
+
+What is quantised, measured and judged afterwards is added to the document by those who do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medtool import __version__
+from medtool.core.checkpoint import RawTensor, write_checkpoint
+from medtool.core.deployed import DOCUMENT_FILE, FLOAT_FILE, write_deployed
+from medtool.optimize.export import LARGEST_FILE_BYTES, OPSET, export_onnx
+from medtool.train.probe import make_probe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medtool.core.task import Task
+    from medtool.predict.model import Model
+
+# Under this key the document says which checkpoint it was made of.
+OPTIMISED_FROM = "optimised_from"
+
+
+def write_exported(
+    model: Model,
+    folder: Path,
+    *,
+    opset: int = OPSET,
+    largest_bytes: int = LARGEST_FILE_BYTES,
+) -> dict[str, Any]:
+    """Export ``model`` into ``folder``, which exists; gives its optimize.json as written.
+
+    Several members become one file. Raises as ``export_onnx``, and UsageError where members cannot
+    be one file.
+    """
+    task, network = whole_network(model)
+    exported = export_onnx(
+        task, network, folder / FLOAT_FILE, opset=opset, largest_bytes=largest_bytes
+    )
+    source = source_of(model)
+    document = {**model.document, OPTIMISED_FROM: source}
+    write_checkpoint(folder / DOCUMENT_FILE, document, _probe(task, network))
+    return write_deployed(
+        folder,
+        {
+            "created_by": f"medtool {__version__}",
+            "task": task.name,
+            "source": source,
+            "default": FLOAT_FILE,
+            "files": {FLOAT_FILE: exported.entry()},
+        },
+    )
+
+
+def whole_network(model: Model) -> tuple[Task, nn.Module]:
+    """The task and the network that are exported: of several members all as one."""
+    if not model.members:
+        return model.task, model.network
+    first = model.members[0].task
+    return first, first.joined([member.network for member in model.members])
+
+
+def source_of(model: Model) -> dict[str, str]:
+    """Which checkpoint it was; paths are nobody's business."""
+    return {"file": model.path.name, "hash": _model_hash(model.document)}
+
+
+def _model_hash(document: Mapping[str, Any]) -> str:
+    return str((document.get("hashes") or {}).get("model", ""))
+
+
+def _probe(task: Task, network: nn.Module) -> Iterator[RawTensor]:
+    """The probe of the exported whole, as PyTorch answers it in float32."""
+    with torch.no_grad():
+        yield from make_probe(task.exported(network).eval(), task.exported_deployment())

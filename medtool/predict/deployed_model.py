@@ -1,0 +1,58 @@
+"""An optimised model, ready to answer through the same steps as its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from medtool.config import changed_task, task_from_document
+from medtool.core.checkpoint import read_header
+from medtool.core.deployed import Deployed, verify_deployed
+from medtool.core.ensemble import members_of
+from medtool.predict.engines import open_engine
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
+    from medtool.predict.model import Model
+
+
+def load_deployed(
+    deployed: Deployed,
+    *,
+    engine: str = "",
+    threads: int | None = None,
+    precision: str = "32",
+    assignments: Sequence[str] = (),
+) -> Model:
+    """The model in ``deployed.file``, whose network is an engine; on the processor.
+
+    Raises as ``open_engine``, and CheckpointError where a file is not the one that was made.
+    """
+    from medtool.predict.model import Model
+
+    verify_deployed(deployed)
+    header = read_header(deployed.head)
+    task = changed_task(deployed_task(deployed), assignments)
+    opened = open_engine(
+        deployed.file, engine=engine or deployed.engine, threads=threads, precision=precision
+    )
+    return Model(
+        task=task,
+        network=task.answered_by(opened).eval(),
+        device=torch.device("cpu"),
+        autocast_type=None,
+        header=header,
+        path=deployed.file,
+        found=deployed.said,
+        engine=opened,
+    )
+
+
+def deployed_task(deployed: Deployed) -> Task:
+    """The task of an optimised model; of several members in one file that of the first."""
+    header = read_header(deployed.head)
+    members = members_of(header)
+    document = members[0].document if members else header.document
+    return task_from_document(str(document["task"]), document["preset"])

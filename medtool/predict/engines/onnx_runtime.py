@@ -1,0 +1,73 @@
+"""ONNX files by ONNX Runtime: the engine that runs everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medtool.predict.engines.contract import ONNX_RUNTIME
+from medtool.predict.engines.refusals import cannot_run, lacking_operator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# What numbers a graph's input takes.
+TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+# Of its log only errors: what it warns of concerns those who write graphs.
+ERRORS_ONLY = 3
+
+
+class OnnxRuntimeEngine:
+    """A session of ONNX Runtime. Raises CheckpointError for a file that it cannot run."""
+
+    name = ONNX_RUNTIME
+
+    def __init__(
+        self, file: Path, *, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = ERRORS_ONLY
+        self.threads = threads
+        self.arithmetic = "float32"
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(file), options, providers=list(providers)
+            )
+        except Exception as error:  # its errors have no common kind of their own
+            text = str(error)
+            raise lacking_operator(file, ONNX_RUNTIME, text) or cannot_run(
+                file, ONNX_RUNTIME, text
+            ) from error
+        self._types = {one.name: TYPES[one.type] for one in self._session.get_inputs()}
+        self.input_names = tuple(self._types)
+        self.output_names = tuple(one.name for one in self._session.get_outputs())
+        # Else what nobody asked for is computed too.
+        self._only_asked = onnxruntime.RunOptions()
+        self._only_asked.only_execute_path_to_fetches = True
+        self._only_asked.log_severity_level = ERRORS_ONLY
+
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Outputs by name, all or those asked for, of inputs by name."""
+        asked = list(self.output_names if outputs is None else outputs)
+        fed = {
+            name: np.ascontiguousarray(inputs[name], dtype=self._types[name])
+            for name in self.input_names
+        }
+        found = self._session.run(asked, fed, self._only_asked)
+        return dict(zip(asked, found, strict=True))

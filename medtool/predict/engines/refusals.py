@@ -1,0 +1,64 @@
+"""Refusals of engines: not installed, a file that one cannot run, an operator that one lacks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from medtool.core.errors import CheckpointError
+
+# How each engine names an operator that it lacks, and where it says so the node.
+PATTERNS = (
+    # ONNX Runtime: an operator without an implementation here, one that nobody registered.
+    re.compile(
+        r"implementation for (?P<operator>[\w.]+\(\d+\))(?: node with name '(?P<node>[^']*)')"
+    ),
+    re.compile(r"No Op registered for (?P<operator>[\w.]+)"),
+    re.compile(r"\((?P<node>[^()]*)\) Op \((?P<operator>[\w.]+)\)"),
+    re.compile(r"(?P<operator>[\w.:]+) is not a registered function/op"),
+    # OpenVINO.
+    re.compile(r"not support the following ONNX operations: (?P<operator>[\w.]+)"),
+    re.compile(r"Cannot create (?P<operator>[\w.]+) layer (?P<node>\S+)"),
+)
+LONGEST_MESSAGE = 300
+
+
+def lacking_operator(file: Path, engine: str, message: str) -> CheckpointError | None:
+    """The refusal of a file with an operator that the engine lacks; None for other messages."""
+    for pattern in PATTERNS:
+        found = pattern.search(message)
+        if found is None:
+            continue
+        parts = found.groupdict()
+        node = parts.get("node") or _layer_of(file, parts["operator"])
+        return CheckpointError(
+            f"The engine '{engine}' cannot run an operator of this model.",
+            where=str(file),
+            met=f"operator {parts['operator']}" + (f" of the layer {node}" if node else ""),
+            how="name another engine with --engine; 'medtool doctor' lists those that are here.",
+        )
+    return None
+
+
+def _layer_of(file: Path, operator: str) -> str:
+    """The first node of an ONNX file with that operator, where the package onnx is there."""
+    if file.suffix != ".onnx":
+        return ""
+    try:
+        import onnx
+    except ImportError:
+        return ""
+    wanted = operator.rpartition(".")[2].rpartition(":")[2].partition("(")[0]
+    graph = onnx.load(file, load_external_data=False).graph
+    return next((str(node.name) for node in graph.node if node.op_type == wanted), "")
+
+
+def cannot_run(file: Path, engine: str, message: str) -> CheckpointError:
+    """The refusal of a file that an engine cannot read or run."""
+    told = " ".join(message.split())
+    return CheckpointError(
+        f"The engine '{engine}' cannot run this file.",
+        where=str(file),
+        met=told[:LONGEST_MESSAGE] + ("..." if len(told) > LONGEST_MESSAGE else ""),
+        wanted="a model file that 'medtool optimize' wrote",
+    )

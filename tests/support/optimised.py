@@ -1,0 +1,55 @@
+"""Checkpoints with random weights and their optimised folders, made in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from medtool_heart import Heart
+
+from medtool.config import resolve
+from medtool.core.checkpoint import write_checkpoint
+from medtool.core.task import Task
+from medtool.nets.state import raw_tensor
+from medtool.optimize.folder import write_exported
+from medtool.predict.model import Model, load_model
+
+SMALL_HEART = (
+    "data.label_ids={background=[0], heart=[1]}",
+    'data.channels=["grey"]',
+    "data.preparation.size_px=[16, 24]",
+    "data.preparation.intensity=8-bit",
+    "model.input_channels=1",
+    "model.first_features=4",
+    "model.levels=3",
+)
+
+
+def write_untrained(path: Path, task: Task, *, synthetic: bool = False) -> Path:
+    """A checkpoint of ``task`` with random weights."""
+    torch.manual_seed(1)
+    weights = task.network().state_dict()
+    for name, value in weights.items():
+        # Statistics as if something had been learned.
+        if name.endswith("running_mean"):
+            value.normal_(0, 0.2)
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 2)
+    tensors = [raw_tensor(f"model.{name}", value) for name, value in weights.items()]
+    document = {"task": task.name, "preset": task.settings.as_dict(), "synthetic": synthetic}
+    write_checkpoint(path, document, tensors)
+    return path
+
+
+def write_heart(path: Path, *settings: str) -> Path:
+    """A checkpoint of the task heart with random weights, on slices of 16 x 24 pixels."""
+    chosen = resolve(Heart, None, folder=path.parent, assignments=(*SMALL_HEART, *settings))
+    return write_untrained(path, Heart(chosen.settings))
+
+
+def optimised(checkpoint: Path, folder: Path) -> Model:
+    """The model of ``checkpoint``, exported into ``folder``."""
+    model = load_model(checkpoint)
+    folder.mkdir()
+    write_exported(model, folder)
+    return model
