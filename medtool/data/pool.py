@@ -101,6 +101,16 @@ class WorkerPool:
                 how="--workers 0 works in one process.",
             ) from error
 
+    def warm(self, processes: int) -> None:
+        """Start some processes before there is work: they import while the caller does."""
+        for lane in self._lanes[:processes]:
+            lane.open(self._threads, self._pickled)
+
+    def close(self) -> None:
+        """End all processes, whatever they do."""
+        for lane in self._lanes:
+            lane.kill()
+
     def run(
         self,
         cases: Sequence[Case],
@@ -131,8 +141,7 @@ class WorkerPool:
                     self._end_idle()
                 yield case, answers.pop(wanted)
         finally:
-            for lane in self._lanes:
-                lane.kill()
+            self.close()
 
     def _end_idle(self) -> None:
         """End the processes for which there is no work left: their memory is the consumer's."""

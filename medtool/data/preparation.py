@@ -202,6 +202,13 @@ class _Collected:
         )
 
 
+def preparing_pool(
+    task: Task, cache: Cache, *, workers: int, case_timeout_s: float = DEFAULT_CASE_TIMEOUT_S
+) -> WorkerPool:
+    """Workers that prepare cases into ``cache``, none of them started yet."""
+    return WorkerPool(task, cache, prepare_in_worker, workers=workers, timeout_s=case_timeout_s)
+
+
 def prepare_stream(
     task: Task,
     cases: Sequence[Case],
@@ -212,18 +219,21 @@ def prepare_stream(
     reporter: Reporter | None = None,
     stop: Stop | None = None,
     ahead: int | None = None,
+    pool: WorkerPool | None = None,
 ) -> Generator[CaseDone, None, None]:
     """What became of each case, in their order, while workers prepare those that follow.
 
     At most ``ahead`` cases beyond the one that is wanted are begun (two a worker by default), so
-    that disk and memory stay flat. Closing the iterator ends the workers. Raises MachineError.
+    that disk and memory stay flat. Closing the iterator ends the workers. ``pool`` has them where
+    they were started before (``preparing_pool``). Raises MachineError.
     """
     reporter = reporter or Silent()
     cache.open()
     if workers == 0:
         answers = _in_this_process(task, cases, cache, stop)
     else:
-        pool = WorkerPool(task, cache, prepare_in_worker, workers=workers, timeout_s=case_timeout_s)
+        if pool is None:
+            pool = preparing_pool(task, cache, workers=workers, case_timeout_s=case_timeout_s)
         limit = ahead if ahead is not None else AHEAD_OF_STREAM * workers
         answers = pool.run(
             cases, ahead=limit, stop=stop, present=lambda case: _present(cache, case)

@@ -20,6 +20,7 @@ from medtool.predict.unlike import unlike_training
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
+    from medtool.data.pool import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,15 @@ def predict_cases(
     reporter: Reporter | None = None,
     keep_prepared: bool = True,
     stop: Callable[[], bool] | None = None,
+    pool: WorkerPool | None = None,
 ) -> Iterator[CaseOutcome]:
     """Outcomes in the order of ``cases``, one as soon as it is there.
 
     A case that cannot be read, prepared or predicted is an outcome, never the end; only what
     concerns the machine raises (MachineError). With
     ``keep_prepared`` False each file of the cache is removed once it was used, so that disk and
-    memory stay flat over any number of cases.
+    memory stay flat over any number of cases. ``pool`` has the workers of a model of one
+    preparation, where they were started before.
     """
     preparations = _preparations(model, cache)
     streams = [
@@ -66,6 +69,7 @@ def predict_cases(
             case_timeout_s=case_timeout_s,
             reporter=reporter or Silent(),
             stop=stop,
+            pool=pool,
         )
         for own, kept in preparations.values()
     ]

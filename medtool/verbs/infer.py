@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtool.config import changed_task, task_from_document
-from medtool.core.checkpoint import read_header
+from medtool.core.checkpoint import CheckpointHeader, read_header
+from medtool.core.ensemble import members_of
 from medtool.core.errors import (
     CaseRefused,
     ExitStatus,
@@ -32,12 +34,16 @@ from medtool.verbs.infer_said import ANSWERS_SAID, say_study, say_warnings
 from medtool.verbs.options import RunOptions
 
 if TYPE_CHECKING:
+    from medtool.core.task import Task
+    from medtool.data.pool import WorkerPool
     from medtool.predict.cases import CaseOutcome
     from medtool.predict.model import Model
 
 
 # Of a preset, the keys that say how a trained model answers.
 ANSWERING_KEYS = "infer."
+# Of the scratch folder, where no other cache is named.
+CACHE = "cache"
 
 
 @dataclass(frozen=True)
@@ -110,16 +116,46 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
     place = OutputPlace.of(options.output)
     # The header reads without torch: a wrong name is refused, and a right one said, at once.
     file = options.checkpoint
-    task_name = read_header(file).document["task"]
+    header = read_header(file)
     whole = whole_rows(place, file) if options.resume and not options.force else None
     if whole is not None:
         reporter.say(f"{place.table} is whole already: nothing to do.")
-        task = task_from_document(task_name, read_header(file).document["preset"])
-        columns = changed_task(task, options.assignments).columns
-        return _result(typed_rows(whole, columns), place, place.table)
+        return _result(typed_rows(whole, _task_of(header, options).columns), place, place.table)
     guard(place, force=options.force, resume=options.resume)
-    reporter.say(f"Model: {found}; task {task_name}.")
+    reporter.say(f"Model: {found}; task {header.task}.")
+    sources, refused = _unpacked(options.sources, scratch.path)
+    cohort = _find(_task_of(header, options), sources, options)
+    refused += cohort.refused
+    if not cohort.cases and not refused:
+        raise _nothing_found(options.sources, cohort)
+    with _early_workers(header, cohort.cases, scratch.path, options) as pool:
+        model = _model(options, reporter)
+        _demo_gate(model, cohort.cases, allowed=options.allow_demo)
+        maker = RowMaker(model, options, place)
+        if maker.new_key:
+            reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
+        maker.check_pooling()
+        maker.check_dicom()
+        startup_s = time.perf_counter() - started
+        with alone(place.folder):
+            if options.force:
+                clear(place)
+            output = Output(place, maker.identity())
+            run = _Run(model, options, maker, output, scratch.path, startup_s, pool)
+            try:
+                return _answer_all(run, cohort, refused, reporter)
+            finally:
+                output.close()
 
+
+def _task_of(header: CheckpointHeader, options: InferOptions) -> Task:
+    """The task that finds and prepares cases, without torch; of several models the first's."""
+    members = members_of(header)
+    preset = (members[0].document if members else header.document)["preset"]
+    return changed_task(task_from_document(header.task, preset), options.assignments)
+
+
+def _model(options: InferOptions, reporter: Reporter) -> Model:
     from medtool.nets.device import warn_of_precision
     from medtool.predict.model import load_model
 
@@ -131,28 +167,38 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
         assignments=options.assignments,
     )
     warn_of_precision(precision, model.device, reporter)
-    reporter.say(f"Looking for studies; answering on {model.device}.")
-    sources, refused = _unpacked(options.sources, scratch.path)
-    cohort = _find(model, sources, options)
-    refused += cohort.refused
-    if not cohort.cases and not refused:
-        raise _nothing_found(options.sources, cohort)
-    _demo_gate(model, cohort.cases, allowed=options.allow_demo)
-    maker = RowMaker(model, options, place)
-    if maker.new_key:
-        reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
-    maker.check_pooling()
-    maker.check_dicom()
-    startup_s = time.perf_counter() - started
-    with alone(place.folder):
-        if options.force:
-            clear(place)
-        output = Output(place, maker.identity())
-        run = _Run(model, options, maker, output, scratch.path, startup_s)
-        try:
-            return _answer_all(run, cohort, refused, reporter)
-        finally:
-            output.close()
+    reporter.say(f"Answering on {model.device}.")
+    return model
+
+
+@contextmanager
+def _early_workers(
+    header: CheckpointHeader, cases: Sequence[Case], scratch: Path, options: InferOptions
+) -> Iterator[WorkerPool | None]:
+    """Processes that import what preparing needs while this one imports torch.
+
+    None where that is not known to help: several models may prepare in several ways, a kept cache
+    may hold everything.
+    """
+    from medtool.data.cache import Cache
+    from medtool.data.preparation import preparing_pool, workers_for
+
+    count = workers_for(cases, options.run.workers)
+    if count == 0 or options.run.cache is not None or members_of(header):
+        yield None
+        return
+    task = _task_of(header, options)
+    pool = preparing_pool(
+        task,
+        Cache(scratch / CACHE, task),
+        workers=count,
+        case_timeout_s=options.case_timeout_s or task.settings.infer.case_timeout_s,
+    )
+    pool.warm(len(cases))
+    try:
+        yield pool
+    finally:
+        pool.close()
 
 
 @dataclass(frozen=True)
@@ -163,6 +209,7 @@ class _Run:
     output: Output
     scratch: Path
     startup_s: float
+    pool: WorkerPool | None
 
 
 def _check_sources(sources: Sequence[Path]) -> None:
@@ -207,13 +254,13 @@ def _unpacked(
     return tuple(folders), tuple(refused)
 
 
-def _find(model: Model, sources: tuple[Path, ...], options: InferOptions) -> Cohort:
+def _find(task: Task, sources: tuple[Path, ...], options: InferOptions) -> Cohort:
     if not sources:
         return Cohort(cases=(), intake={"series": [], "skipped": []})
     from medtool.data.series_table import recorded_overrulings, source_of
 
     source = source_of(sources, series=options.series)
-    cohort = recorded_overrulings(model.task.find(source), source)
+    cohort = recorded_overrulings(task.find(source), source)
     kept = tuple(c for c in cohort.cases if c.patient_id not in options.without_patients)
     return replace(cohort, cases=kept)
 
@@ -283,25 +330,22 @@ def _answer_all(
 
 def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[CaseOutcome]:
     from medtool.data.cache import Cache
-    from medtool.data.estimate import case_weight
-    from medtool.data.machine import sensible_workers
+    from medtool.data.preparation import workers_for
     from medtool.predict.cases import predict_cases
 
     options = run.options
     kept = options.run.cache
-    cache = Cache(kept or run.scratch / "cache", run.model.task)
+    cache = Cache(kept or run.scratch / CACHE, run.model.task)
     settings = run.model.task.settings.infer
-    workers = options.run.workers
-    if workers is None:
-        workers = sensible_workers(max((case_weight(c).memory_bytes for c in cases), default=0))
     return predict_cases(
         run.model,
         cases,
         cache=cache,
-        workers=workers,
+        workers=workers_for(cases, options.run.workers),
         case_timeout_s=options.case_timeout_s or settings.case_timeout_s,
         reporter=reporter,
         keep_prepared=kept is not None,
+        pool=run.pool,
     )
 
 

@@ -21,7 +21,7 @@ from medtool.core.records import Case, Source
 from medtool.data.cache import Cache
 from medtool.data.estimate import case_weight, estimate
 from medtool.data.machine import require_disk
-from medtool.data.preparation import prepare_cases, prepare_stream
+from medtool.data.preparation import prepare_cases, prepare_stream, preparing_pool
 
 
 class Notes:
@@ -166,6 +166,30 @@ def test_a_stream_keeps_the_order_and_does_not_run_ahead(tmp_path: Path) -> None
     time.sleep(0.3)
     assert sum(cache.has(case) for case in cases) <= 5
     assert [done.case.case_id for done in stream] == names[:12]
+
+
+def test_workers_that_were_started_before_do_the_work(tmp_path: Path) -> None:
+    task, cases, cache = _faulty(tmp_path, "a", "b")
+    before = _children()
+    pool = preparing_pool(task, cache, workers=1)
+    pool.warm(len(cases))
+    started = _children() - before
+    assert len(started) == 1
+    stream = prepare_stream(task, cases, cache, workers=1, pool=pool)
+    assert next(stream).status == "ok"
+    assert _children() - before == started
+    assert [done.status for done in stream] == ["ok"]
+    assert _children() <= before
+
+
+def test_workers_without_any_work_end_when_they_are_told(tmp_path: Path) -> None:
+    task, _, cache = _faulty(tmp_path, "a")
+    before = _children()
+    pool = preparing_pool(task, cache, workers=2)
+    pool.warm(2)
+    assert len(_children() - before) == 2
+    pool.close()
+    assert _children() <= before
 
 
 def test_a_closed_stream_leaves_no_process(tmp_path: Path) -> None:
