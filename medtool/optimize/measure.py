@@ -1,0 +1,146 @@
+"""What a model costs: time, memory, multiply-adds, parameters; each as it is measured or counted.
+
+Times are those of whole calls, after some that are not counted, in the median: the machine does
+other things as well, and a mean would show them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from medtool.core.randomness import generator
+from medtool.nets.freezing import parameter_count
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from medtool.core.records import DeploymentSpec
+    from medtool.predict.engines.contract import Engine
+
+# Calls that are counted, and those before them: caches, thread pools and memory come up there.
+RUNS = 50
+WARM_UP = 5
+# Threads of an engine go on looking for work for a moment after a call: the next one waits for it.
+SETTLING_S = 0.2
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a call takes: median and quartiles of ``runs`` calls, in seconds.
+
+    ``batch`` images are answered by one call, with ``threads`` threads.
+    """
+
+    batch: int
+    threads: int
+    runs: int
+    median_s: float
+    low_s: float
+    high_s: float
+
+    @property
+    def per_second(self) -> float:
+        """Images answered in a second."""
+        return self.batch / self.median_s
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, times in milliseconds."""
+        return {
+            "batch": self.batch,
+            "threads": self.threads,
+            "runs": self.runs,
+            "median_ms": round(self.median_s * 1e3, 3),
+            "quartiles_ms": [round(self.low_s * 1e3, 3), round(self.high_s * 1e3, 3)],
+            "per_second": round(self.per_second, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters, and multiply-adds of one answer: what a processor has to do at least."""
+
+    parameters: int
+    multiply_adds: int
+
+    def as_dict(self) -> dict[str, int]:
+        """Plain values."""
+        return {"parameters": self.parameters, "multiply_adds": self.multiply_adds}
+
+
+def time_calls(
+    call: Callable[[], object],
+    *,
+    batch: int,
+    threads: int,
+    runs: int = RUNS,
+    warm_up: int = WARM_UP,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Latency:
+    """The time of ``call``, which answers ``batch`` images with ``threads`` threads."""
+    for _ in range(warm_up):
+        call()
+    seconds = []
+    for _ in range(runs):
+        began = clock()
+        call()
+        seconds.append(clock() - began)
+    low, median, high = np.quantile(np.asarray(seconds), (0.25, 0.5, 0.75))
+    return Latency(batch, threads, runs, float(median), float(low), float(high))
+
+
+def time_engine(
+    engine: Engine,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    batch: int,
+    runs: int = RUNS,
+    warm_up: int = WARM_UP,
+) -> Latency:
+    """The time of one call of ``engine``."""
+    time.sleep(SETTLING_S)
+    return time_calls(
+        lambda: engine.run(inputs), batch=batch, threads=engine.threads, runs=runs, warm_up=warm_up
+    )
+
+
+def example_inputs(spec: DeploymentSpec, batch: int = 1) -> dict[str, NDArray[np.float32]]:
+    """Made-up inputs of ``batch`` images in the shapes of ``spec``, the same everywhere."""
+    return {
+        name: generator("measure", name, batch).standard_normal(
+            (batch, *shape[1:]), dtype=np.float32
+        )
+        for name, shape in spec.inputs.items()
+    }
+
+
+def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:
+    """Parameters of ``module`` and multiply-adds of its answer to ``inputs``.
+
+    Those of convolutions and of products of matrices, which is nearly all; a multiply-add is two
+    operations of torch's counter.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*inputs)
+    return Counts(parameter_count(module), counter.get_total_flops() // 2)
+
+
+def count_onnx(file: Path, inputs: Mapping[str, tuple[int, ...]]) -> Counts:
+    """Parameters in an ONNX file and multiply-adds of its answer to inputs of these shapes.
+
+    Counted from the graph: convolutions, transposed ones, and products of matrices, whatever the
+    arithmetic. Scales and offsets of a quantised graph are no parameters.
+    """
+    from medtool.optimize.onnx_counts import counts
+
+    parameters, multiply_adds = counts(file, inputs)
+    return Counts(parameters, multiply_adds)

@@ -1,0 +1,143 @@
+"""What a model costs, counted by hand where it can be."""
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from medtool.core.errors import CheckpointError
+from medtool.core.records import DeploymentSpec
+from medtool.nets.classic_unet import classic_plan
+from medtool.nets.convolutions import CLASSIC_STYLE
+from medtool.nets.unet import build_unet
+from medtool.optimize.measure import (
+    Latency,
+    count_module,
+    count_onnx,
+    example_inputs,
+    time_calls,
+)
+
+
+def test_times_are_the_median_and_the_quartiles_of_the_calls_after_the_first() -> None:
+    # Two calls that are not counted; then calls of 1, 2, 3, 4 and 100 seconds.
+    ends = list(chain.from_iterable((0.0, float(s)) for s in (3, 1, 100, 2, 4)))
+    calls: list[int] = []
+    latency = time_calls(
+        lambda: calls.append(0),
+        batch=8,
+        threads=2,
+        runs=5,
+        warm_up=2,
+        clock=iter(ends).__next__,
+    )
+    assert len(calls) == 7
+    assert (latency.low_s, latency.median_s, latency.high_s) == (2.0, 3.0, 4.0)
+    assert latency.per_second == pytest.approx(8 / 3)
+    assert latency.as_dict() == {
+        "batch": 8,
+        "threads": 2,
+        "runs": 5,
+        "median_ms": 3000.0,
+        "quartiles_ms": [2000.0, 4000.0],
+        "per_second": 2.667,
+    }
+
+
+def test_example_inputs_are_the_same_in_the_shape_of_the_batch() -> None:
+    spec = DeploymentSpec(inputs={"image": (1, 3, 4, 4), "age": (1, 2)}, outputs=("logits",))
+    inputs = example_inputs(spec, 8)
+    assert {name: array.shape for name, array in inputs.items()} == {
+        "image": (8, 3, 4, 4),
+        "age": (8, 2),
+    }
+    assert np.array_equal(inputs["image"], example_inputs(spec, 8)["image"])
+
+
+def small() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.ConvTranspose2d(4, 3, 2, 2),
+        nn.Flatten(),
+        nn.Linear(192, 5),
+    )
+
+
+# On images of 4 x 4: 16 places x 4 x 2 x 9; 16 places x 4 x 3 x 4; 192 x 5.
+SMALL_MULTIPLY_ADDS = 1152 + 768 + 960
+SMALL_PARAMETERS = (72 + 4) + (48 + 3) + (960 + 5)
+
+
+def test_multiply_adds_of_a_module_are_those_of_its_layers() -> None:
+    found = count_module(small(), [torch.zeros(1, 2, 4, 4)])
+    assert (found.parameters, found.multiply_adds) == (SMALL_PARAMETERS, SMALL_MULTIPLY_ADDS)
+    assert count_module(small(), [torch.zeros(2, 2, 4, 4)]).multiply_adds == 2 * SMALL_MULTIPLY_ADDS
+
+
+def test_the_fast_way_of_a_u_net_costs_what_the_plain_way_costs() -> None:
+    """Without gradients a decoder convolves in two parts: as much work, and all of it counted."""
+    network = build_unet(classic_plan(4, 2), 1, 1, style=CLASSIC_STYLE).eval()
+    images = torch.zeros(1, 1, 8, 8)
+    # 64 places: 1 x 4 + 4 x 4; 16 places: 4 x 8 + 8 x 8; up: 16 places x 8 x 4 x 4;
+    # 64 places: 8 x 4 + 4 x 4; all with kernels of 9; the head: 64 x 4.
+    wanted = 64 * 9 * (4 + 16) + 16 * 9 * (32 + 64) + 16 * 128 + 64 * 9 * (32 + 16) + 256
+    assert count_module(network, [images]).multiply_adds == wanted
+
+
+def conv_file(path: Path, *, quantised: bool) -> Path:
+    """A convolution and a product of matrices as ONNX, for any number of images."""
+    weight = np.ones((4, 2, 3, 3), np.float32)
+    matrix = np.ones((64, 5), np.float32)
+    nodes, initialisers = [], [numpy_helper.from_array(matrix, "m")]
+    if quantised:
+        initialisers += [
+            numpy_helper.from_array(weight.astype(np.int8), "w8"),
+            numpy_helper.from_array(np.full(4, 0.1, np.float32), "scale"),
+            numpy_helper.from_array(np.zeros(4, np.int8), "zero"),
+        ]
+        nodes.append(helper.make_node("DequantizeLinear", ["w8", "scale", "zero"], ["w"], axis=0))
+    else:
+        initialisers.append(numpy_helper.from_array(weight, "w"))
+    nodes += [
+        helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("Flatten", ["y"], ["f"]),
+        helper.make_node("MatMul", ["f", "m"], ["z"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 4, 4])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", 5])],
+        initialisers,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), str(path))
+    return path
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_an_onnx_file_is_counted_alike_in_float_and_in_int8(
+    tmp_path: Path, quantised: bool
+) -> None:
+    file = conv_file(tmp_path / "m.onnx", quantised=quantised)
+    found = count_onnx(file, {"x": (8, 2, 4, 4)})
+    assert found.parameters == 72 + 320
+    assert found.multiply_adds == 8 * (16 * 72 + 64 * 5)
+
+
+def test_sizes_that_do_not_follow_are_refused(tmp_path: Path) -> None:
+    file = conv_file(tmp_path / "m.onnx", quantised=False)
+    model = onnx.load(str(file))
+    model.graph.node[0].domain = "elsewhere"
+    model.opset_import.append(helper.make_opsetid("elsewhere", 1))
+    onnx.save(model, str(file))
+    with pytest.raises(CheckpointError, match="do not follow"):
+        count_onnx(file, {"x": (8, 2, 4, 4)})
+
+
+def test_a_faster_model_answers_more_in_a_second() -> None:
+    assert Latency(8, 1, 50, 0.5, 0.4, 0.6).per_second == 16
