@@ -3,9 +3,10 @@
     python benchmarks/nnunet_models.py [--peers DIR]
 
 nnU-Net plans and trains small networks for some steps on generated data sets: plain in 3D, residual
-in 3D at a low resolution, residual in 2D with two channels, regions and an ignore label; two folds
-each. They are imported, both sides answer for the same files, and what is exported from the import
-answers through nnUNetv2_predict. ``--peers`` is a virtual environment with nnunetv2
+in 3D at a low resolution, residual in 2D with two channels, regions and an ignore label, plain in
+3D on oblique images that its reader turns first (as TotalSegmentator's does); two folds each. They
+are imported, both sides answer for the same files, and what is exported from the import answers
+through nnUNetv2_predict. ``--peers`` is a virtual environment with nnunetv2
 (benchmarks/requirements.txt; benchmarks/.venv-peers is taken when it is there).
 """
 
@@ -18,7 +19,7 @@ import json
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ class Model:
     channels: tuple[str, ...]
     labels: dict[str, Any]
     regions_order: tuple[int, ...] = ()
+    reader: str = "SimpleITKIO"
+    # Of the images: columns in LPS, row by row.
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 PLAIN_LABELS = {"background": 0, "organ": 1, "nodule": 2}
@@ -70,6 +74,17 @@ MODELS = (
         {"background": 0, "whole": [1, 2], "nodule": [2], "ignore": 3},
         (1, 2),
     ),
+    Model(
+        "plain in 3D, turned by its reader",
+        "ExperimentPlanner",
+        "3d_fullres",
+        0.25,
+        ("MR",),
+        PLAIN_LABELS,
+        reader="NibabelIOWithReorient",
+        # x runs to the Anterior, y to the Left, z to the Inferior, tilted by 37 degrees (3-4-5).
+        direction=(0.0, 1.0, 0.0, -0.8, 0.0, 0.6, -0.6, 0.0, -0.8),
+    ),
 )
 
 
@@ -83,7 +98,8 @@ def write_raw(folder: Path, number: int, model: Model) -> Path:
     for name in ("imagesTr", "labelsTr", "imagesTs"):
         (place / name).mkdir(parents=True)
     for case in range(CASES + TEST_CASES):
-        image, mask, grid = draw_case(number, case)
+        image, mask, straight = draw_case(number, case)
+        grid = replace(straight, direction=model.direction)
         images = place / ("imagesTr" if case < CASES else "imagesTs")
         for channel in range(len(model.channels)):
             values = image if channel == 0 else np.sqrt(np.abs(image))
@@ -98,6 +114,7 @@ def write_raw(folder: Path, number: int, model: Model) -> Path:
         "numTraining": CASES,
         "file_ending": ".nii.gz",
         "synthetic": True,
+        "overwrite_image_reader_writer": model.reader,
         **({"regions_class_order": list(model.regions_order)} if model.regions_order else {}),
     }
     (place / "dataset.json").write_text(json.dumps(document), encoding="utf-8")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+Orientation = Literal["stored", "ras"]
 # What becomes of a channel's values: see methods of nnU-Net (Isensee 2021) and docs of planning.
 Normalisation = Literal["ct", "z-score", "rescale-0-1", "rgb-0-1", "none"]
 
@@ -84,7 +85,11 @@ class ChannelIntensities:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that was planned for a data set; ``axes_forward[k]`` is the array axis that becomes k."""
+    """All that was planned for a data set; ``axes_forward[k]`` is the array axis that becomes k.
+
+    ``orientation`` says of which arrays: ``stored`` as files have them, or ``ras`` of those turned
+    so that their axes (z, y, x) run to the Superior, the Anterior and the Right.
+    """
 
     planner: str
     axes_forward: tuple[int, int, int]
@@ -93,6 +98,7 @@ class Plan:
     intensities: tuple[ChannelIntensities, ...]
     configurations: Mapping[str, Configuration] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
+    orientation: Orientation = "stored"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; ``plan_from_dict`` takes them back."""
@@ -113,6 +119,7 @@ def plan_from_dict(document: Mapping[str, Any]) -> Plan:
         intensities=tuple(ChannelIntensities(**entry) for entry in document["intensities"]),
         configurations=configurations,
         decisions=tuple(Decision(**entry) for entry in document["decisions"]),
+        orientation=document.get("orientation", "stored"),
     )
 
 

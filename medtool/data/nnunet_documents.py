@@ -44,7 +44,9 @@ def plans_document(
         "plans_name": name,
         "original_median_spacing_after_transp": list(configuration.spacing_mm),
         "original_median_shape_after_transp": list(configuration.median_size_vox),
-        "image_reader_writer": READERS[0],
+        "image_reader_writer": next(
+            reader for reader, orientation in READERS.items() if orientation == plan.orientation
+        ),
         "transpose_forward": list(plan.axes_forward),
         "transpose_backward": backward,
         "configurations": {configuration.name: _configuration_document(configuration)},

@@ -20,6 +20,7 @@ from medtool.core.plan import (
     Configuration,
     NetworkPlan,
     Normalisation,
+    Orientation,
     Plan,
 )
 from medtool.data.dataset_record import LabelScheme
@@ -56,8 +57,15 @@ INTENSITY_KEYS = (
     "foreground_intensity_properties_per_channel",
     "foreground_intensity_properties_by_modality",
 )
-# Readers that give an array as it lies in the file. What turns images first is refused.
-READERS = ("SimpleITKIO", "NibabelIO", "NaturalImage2DIO", "Tiff3DIO")
+# Readers, and which way the axes of their arrays run.
+READERS: Mapping[str, Orientation] = {
+    "SimpleITKIO": "stored",
+    "NibabelIO": "stored",
+    "NibabelIOWithReorient": "ras",
+    "NaturalImage2DIO": "stored",
+    "Tiff3DIO": "stored",
+}
+USUAL_READER = "SimpleITKIO"
 RESAMPLER = "resample_data_or_seg_to_shape"
 PREPROCESSOR = "DefaultPreprocessor"
 LABEL_MANAGER = "LabelManager"
@@ -190,6 +198,7 @@ def _as_ours(
         original_median_size_vox=(),
         intensities=_intensities(document, channel_count),
         configurations={name: configuration},
+        orientation=READERS[str(document.get("image_reader_writer", USUAL_READER))],
     )
     return plan, configuration
 
@@ -250,9 +259,9 @@ def _old_architecture(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plan_faults(document: Mapping[str, Any]) -> Iterator[str]:
-    reader = document.get("image_reader_writer", READERS[0])
+    reader = document.get("image_reader_writer", USUAL_READER)
     if reader not in READERS:
-        yield f"images read by {reader}, not {' or '.join(READERS[:2])}"
+        yield f"images read by {reader}, not by one of {', '.join(READERS)}"
     manager = document.get("label_manager", LABEL_MANAGER)
     if manager != LABEL_MANAGER:
         yield f"labels decided by {manager}, not {LABEL_MANAGER}"

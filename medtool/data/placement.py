@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from medtool.data.orientation import Turn
+
 
 @dataclass(frozen=True)
 class Placement:
-    """``axes_forward[k]`` is the input's axis that became k; ``box`` is (start, stop) an axis."""
+    """``axes_forward[k]`` is the input's axis that became k; ``box`` is (start, stop) an axis.
+
+    Axes of ``flipped`` were reversed as well; none where nothing says so.
+    """
 
     axes_forward: tuple[int, ...]
     input_size_vox: tuple[int, ...]
@@ -22,6 +27,12 @@ class Placement:
     box: tuple[tuple[int, int], ...]
     prepared_spacing_mm: tuple[float, ...]
     prepared_size_vox: tuple[int, ...]
+    flipped: tuple[bool, ...] = (False, False, False)
+
+    @property
+    def turn(self) -> Turn:
+        """How the axes of the input were turned."""
+        return Turn(self.axes_forward, self.flipped)
 
     @property
     def cropped_size_vox(self) -> tuple[int, ...]:
@@ -42,4 +53,5 @@ def placement_from_facts(facts: Mapping[str, Any]) -> Placement:
         box=tuple((start, stop) for start, stop in facts["box"]),
         prepared_spacing_mm=tuple(facts["prepared_spacing_mm"]),
         prepared_size_vox=tuple(facts["prepared_size_vox"]),
+        flipped=tuple(facts["flipped"]),
     )

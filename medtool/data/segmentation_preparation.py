@@ -18,6 +18,7 @@ from medtool.core.plan import Configuration, Plan
 from medtool.core.randomness import generator
 from medtool.data.cropping import nonzero_box, nonzero_mask
 from medtool.data.normalising import normalise
+from medtool.data.orientation import Turn, turn_to
 from medtool.data.placement import Placement
 from medtool.data.planning import resampled_size
 from medtool.data.resampling import resample, separate_axis
@@ -56,12 +57,12 @@ def prepare_image(
     InputError where image, label and grid do not have one size.
     """
     _check_sizes(image, label, grid)
-    axes = plan.axes_forward
-    turned = image.transpose(0, *(axis + 1 for axis in axes))
+    turn = turn_to(plan.orientation, grid).then(plan.axes_forward)
+    turned = turn.there(image)
     box = nonzero_box(turned)
-    placement = _placement(turned[0][box].shape, box, grid, plan, configuration)
+    placement = _placement(turned[0][box].shape, box, grid, turn, configuration)
     channels = turned[(slice(None), *box)]
-    seen = None if label is None else _small_type(label.transpose(axes)[box])
+    seen = None if label is None else _small_type(turn.there(label)[box])
     outside = _outside(channels, seen) if any(configuration.mask_for_normalisation) else None
     arrays: dict[str, NDArray[Any]] = {
         IMAGE: _prepared_channels(channels, outside, plan, configuration, placement)
@@ -96,21 +97,22 @@ def _placement(
     cropped_vox: tuple[int, ...],
     box: tuple[slice, ...],
     grid: Grid,
-    plan: Plan,
+    turn: Turn,
     configuration: Configuration,
 ) -> Placement:
-    spacing = tuple(grid.spacing_mm[::-1][axis] for axis in plan.axes_forward)
+    spacing = tuple(grid.spacing_mm[::-1][axis] for axis in turn.axes)
     target = configuration.spacing_mm
     if configuration.network.dimensions == 2:
         # Slices stay where they are.
         target = (spacing[0], *target[1:])
     return Placement(
-        axes_forward=plan.axes_forward,
+        axes_forward=turn.axes,
         input_size_vox=grid.size[::-1],
         spacing_mm=spacing,
         box=tuple((part.start, part.stop) for part in box),
         prepared_spacing_mm=target,
         prepared_size_vox=resampled_size(cropped_vox, spacing, target),
+        flipped=turn.flipped,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtool.data.orientation import Turn
 from medtool.data.resampling import separate_axis
 from medtool.predict.planes import Planes, planes_of, resized_planes
 from medtool.predict.stored_chances import StoredChances
@@ -52,7 +53,8 @@ class Placement:
     """How the prepared volume came out of the image: what leads back.
 
     ``image_size_vox`` are the axes of the image's own array; ``axes_forward[k]`` is the one that
-    became axis k; ``crop`` are slices along the axes after that. ``nearest_axis`` (of those) is
+    became axis k, reversed where ``flipped[k]``; ``crop`` are slices along the axes after that.
+    ``nearest_axis`` (of those) is
     resampled on its own, by the nearest plane. ``depth_vox`` is the prepared volume's first axis.
     """
 
@@ -61,6 +63,12 @@ class Placement:
     crop: tuple[slice, slice, slice]
     depth_vox: int
     nearest_axis: int | None = None
+    flipped: tuple[bool, ...] = (False, False, False)
+
+    @property
+    def turn(self) -> Turn:
+        """How the axes of the image were turned."""
+        return Turn(self.axes_forward, self.flipped)
 
     @property
     def crop_size_vox(self) -> Size:
@@ -80,6 +88,7 @@ def way_back(place: preparation.Placement) -> Placement:
         crop=(along_z, along_y, along_x),
         depth_vox=place.prepared_size_vox[0],
         nearest_axis=separate_axis(place.prepared_spacing_mm, place.spacing_mm),
+        flipped=place.flipped,
     )
 
 
@@ -118,7 +127,7 @@ def decide_planes(
     """As ``decide``, from planes that have the image's size already."""
     mask = np.zeros(placement.image_size_vox, dtype=rule.dtype)
     crop_z, *crop_plane = placement.crop
-    labels_there = mask.transpose(placement.axes_forward)[crop_z]
+    labels_there = placement.turn.there(mask)[crop_z]
     stored = StoredChances(placement, _surely_nothing(rule)) if probabilities else None
     with stored or nullcontext():
         for row, logits in enumerate(planes):

@@ -29,10 +29,10 @@ class StoredChances(AbstractContextManager["StoredChances"]):
 
     def __init__(self, placement: Placement, outside: NDArray[np.float32]) -> None:
         """``outside`` (channels) stands where nothing was looked at."""
-        self._axes = placement.axes_forward
+        self._turn = placement.turn
         self._crop = placement.crop
         self._outside = outside.astype(np.float32)[:, None, None]
-        self._size = tuple(placement.image_size_vox[axis] for axis in self._axes)
+        self._size = tuple(placement.image_size_vox[axis] for axis in self._turn.axes)
         folder = scratch_root()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._place = folder
@@ -59,8 +59,7 @@ class StoredChances(AbstractContextManager["StoredChances"]):
         stored = np.memmap(
             self._file, np.float32, "r", shape=(depth, len(self._outside), *plane)
         ).transpose(1, 0, 2, 3)
-        back = np.argsort(self._axes) + 1
-        return stored.transpose(0, *(int(axis) for axis in back))
+        return self._turn.back(stored)
 
     def _plane(self) -> NDArray[np.float32]:
         return np.broadcast_to(self._outside, (len(self._outside), *self._size[1:])).copy()

@@ -109,7 +109,7 @@ def middle_of_largest(marked: NDArray[np.bool_]) -> tuple[int, ...] | None:
 
 def _prepared_voxel(voxel: Sequence[int], placement: Placement) -> tuple[int, ...]:
     """Where a voxel of the input lies in the prepared image."""
-    turned = [voxel[axis] for axis in placement.axes_forward]
+    turned = placement.turn.voxel(voxel, placement.input_size_vox)
     found = []
     for place, (start, stop), size in zip(
         turned, placement.box, placement.prepared_size_vox, strict=True

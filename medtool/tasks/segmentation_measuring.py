@@ -22,6 +22,7 @@ from medtool.data.cache import case_stem
 from medtool.data.case_file import DamagedFile, read_case_file, to_bytes
 from medtool.data.estimate import case_weight
 from medtool.data.fingerprint import CaseFingerprint, ForegroundValues, case_fingerprint
+from medtool.data.orientation import turn_to
 from medtool.data.pool import WorkerPool
 from medtool.data.preparation import DEFAULT_CASE_TIMEOUT_S, workers_for
 from medtool.data.worker import Answer, unforeseen
@@ -75,9 +76,9 @@ def _measured(
     workers: int | None,
 ) -> Iterator[tuple[Case, Path]]:
     """Each case once its file is there, if it can be."""
-    # The same files measured as other channels are another fingerprint.
-    channels = hashlib.blake2b(json.dumps(data.channels).encode(), digest_size=HASH_BYTES)
-    place = folder / channels.hexdigest()
+    # The same files measured as other channels, or turned, are another fingerprint.
+    asked = json.dumps([data.channels, data.preparation.orientation])
+    place = folder / hashlib.blake2b(asked.encode(), digest_size=HASH_BYTES).hexdigest()
     paths = {case.case_id: place / f"{case_stem(case)}.b2" for case in cases}
     missing = [case for case in cases if _kept(paths[case.case_id]) is None]
     work = sum(case_weight(case).work for case in missing)
@@ -106,7 +107,9 @@ def measure(data: SegmentationDataSection, folder: Path, case: Case) -> Answer:
         read = read_case(case, data)
         if read.label is None:
             return Answer("refused", "mask-missing", "The case has no mask.")
-        found = case_fingerprint(read.image, read.label, read.grid.spacing_mm[::-1])
+        turn = turn_to(data.preparation.orientation, read.grid)
+        spacing_mm = [read.grid.spacing_mm[::-1][axis] for axis in turn.axes]
+        found = case_fingerprint(turn.there(read.image), turn.there(read.label), spacing_mm)
     except CaseRefused as refusal:
         return Answer("refused", refusal.code, refusal.what)
     except MachineError:

@@ -160,6 +160,7 @@ def _preset(
             "ignore_id": labels.ignore_id,
             "preparation": {
                 "configuration": _base_name(configuration),
+                "orientation": plan.orientation,
                 "axes_forward": list(plan.axes_forward),
                 "spacing_mm": list(configuration.spacing_mm),
                 "normalisation": list(configuration.normalisation),

@@ -47,5 +47,6 @@ def plan_of(settings: SegmentationSettings) -> tuple[Plan, Configuration]:
         original_median_size_vox=(),
         intensities=tuple(ChannelIntensities(**dict(one)) for one in preparation.intensities),
         configurations={configuration.name: configuration},
+        orientation=preparation.orientation,
     )
     return plan, configuration

@@ -70,7 +70,7 @@ def region_of(
 
 def _cropped(mask: NDArray[np.bool_], place: Placement) -> NDArray[np.bool_]:
     """The part of a mask on the input's grid that was prepared, its axes turned alike."""
-    turned = mask.transpose(place.axes_forward)
+    turned = place.turn.there(mask)
     return turned[tuple(slice(start, stop) for start, stop in place.box)]
 
 

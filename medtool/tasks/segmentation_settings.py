@@ -50,6 +50,9 @@ class SegmentationPreparationSection(Section):
 
     configuration: Literal["auto", "2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"] = "auto"
     """Which network is planned; auto: 3d_fullres, and 2d where images are slices."""
+    orientation: Literal["stored", "ras"] = "stored"
+    """Axes as files have them, or turned first so that they run to the Superior, the Anterior and
+    the Right, as models of nnU-Net's NibabelIOWithReorient want it."""
     axes_forward: list[int] = []
     """Order of the array axes, the coarsest first; [] is planned."""
     spacing_mm: list[Positive] = []

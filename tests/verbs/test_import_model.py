@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -93,6 +94,35 @@ def test_one_fold_and_several_answer_as_their_networks_do(tmp_path: Path, folds:
     found = mask_of(checkpoint, tmp_path / "imagesTs", tmp_path / "out")
     assert len(np.unique(wanted)) == 3
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("forward", [[0, 1, 2], [2, 0, 1]])
+def test_images_are_turned_first_where_the_models_reader_did_so(
+    tmp_path: Path, forward: list[int]
+) -> None:
+    """The reader of TotalSegmentator's models: arrays run to the Superior, Anterior and Right."""
+    plans = plans_document(patch=(16, 16, 16))
+    plans |= {"image_reader_writer": "NibabelIOWithReorient", "transpose_forward": forward}
+    plans["configurations"]["3d_fullres"]["spacing"] = [[1.5, 1.0, 1.0][axis] for axis in forward]
+    network = random_network()
+    checkpoint = imported(
+        write_model_folder(tmp_path / "model", {"fold_0": network}, plans=plans), tmp_path
+    )
+    (tmp_path / "imagesTs").mkdir()
+    values = np.random.default_rng(8).normal(100, 20, (16, 16, 16)).astype(np.float32)
+    # Of the file: x runs to the Anterior, y to the Left, z to the Inferior (columns, in LPS).
+    directions = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+    grid = Grid((16, 16, 16), (1.0, 1.0, 1.5), (5.0, 6.0, 7.0), directions)
+    write_nifti(tmp_path / "imagesTs" / "a_0000.nii.gz", values, grid)
+    # By nibabel: z from below, then what runs to the Anterior, then to the Right.
+    image = nibabel.load(tmp_path / "imagesTs" / "a_0000.nii.gz")
+    turned = np.asarray(nibabel.as_closest_canonical(image).dataobj).transpose(2, 1, 0)
+    np.testing.assert_array_equal(turned, values[::-1, ::-1].transpose(0, 2, 1))
+    logits = logits_of([network], [turned.transpose(forward)])
+    wanted = logits.argmax(0).numpy().transpose(np.argsort(forward))
+    assert len(np.unique(wanted)) == 3
+    found = mask_of(checkpoint, tmp_path / "imagesTs", tmp_path / "out")
+    np.testing.assert_array_equal(found, wanted.transpose(0, 2, 1)[::-1, ::-1])
 
 
 def test_regions_channels_and_slices_of_a_residual_network(tmp_path: Path) -> None:
