@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 BOX_WIDTH, SIDE_WIDTH, GAP, SIDE_GAP = 300, 330, 34, 60
 LINE_HEIGHT, PADDING = 17, 11
-# Longer reasons are cut: the whole ones stand in the table below the picture.
-LONGEST_LINE = 46
+# Of a letter of the font, bold ones included, a little more than the mean: longer lines are broken.
+LETTER_WIDTH = 6.9
 MOST_REASONS = 8
 
 
@@ -34,7 +35,7 @@ def flow_svg(steps: Sequence[FlowStep], parts: Sequence[FlowStep]) -> Markup:
     for step in steps:
         if previous >= 0:
             pieces.append(_arrow(4 + BOX_WIDTH // 2, previous, 4 + BOX_WIDTH // 2, y))
-        height = _height(step.lines)
+        height = _height(step.title, step.lines, BOX_WIDTH)
         pieces.append(_box(4, y, BOX_WIDTH, step.title, step.lines, "#f3f7fb"))
         bottom = y + height
         if step.left:
@@ -42,7 +43,8 @@ def flow_svg(steps: Sequence[FlowStep], parts: Sequence[FlowStep]) -> Markup:
         previous = y + height
         y = bottom + GAP
     pieces.extend(_parts(parts, previous, y, width))
-    total = y + max((_height(part.lines) for part in parts), default=-GAP) + 4
+    each = _part_width(parts, width)
+    total = y + max((_height(p.title, p.lines, each) for p in parts), default=-GAP) + 4
     head = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" '
         'font-family="Arial, Helvetica, sans-serif" font-size="13" fill="#1d2733">'
@@ -58,7 +60,7 @@ def _exclusion(pieces: list[Markup], step: FlowStep, bottom: int) -> int:
     top = bottom + GAP // 2
     title = f"{step.left_title}: {step.left}"
     x = 4 + BOX_WIDTH + SIDE_GAP
-    height = _height(shown)
+    height = _height(title, shown, SIDE_WIDTH)
     middle = top + height // 2
     pieces.append(_arrow(4 + BOX_WIDTH // 2, middle, x, middle))
     pieces.append(_box(x, top, SIDE_WIDTH, title, shown, "#fdf4ea"))
@@ -69,7 +71,7 @@ def _parts(parts: Sequence[FlowStep], previous: int, y: int, width: int) -> list
     if not parts:
         return []
     pieces = []
-    each = (width - 8 - 16 * (len(parts) - 1)) // len(parts)
+    each = _part_width(parts, width)
     branch = y - GAP // 2
     start = 4 + BOX_WIDTH // 2
     middles = [4 + number * (each + 16) + each // 2 for number in range(len(parts))]
@@ -81,33 +83,36 @@ def _parts(parts: Sequence[FlowStep], previous: int, y: int, width: int) -> list
     return pieces
 
 
-def _height(lines: Sequence[str]) -> int:
-    return 2 * PADDING + LINE_HEIGHT * (1 + len(lines)) - 3
+def _part_width(parts: Sequence[FlowStep], width: int) -> int:
+    return (width - 8 - 16 * (len(parts) - 1)) // max(1, len(parts))
+
+
+def _height(title: str, lines: Sequence[str], width: int) -> int:
+    rows = sum(len(_broken(text, width)) for text in (title, *lines))
+    return 2 * PADDING + LINE_HEIGHT * rows - 3
 
 
 def _box(x: int, y: int, width: int, title: str, lines: Sequence[str], fill: str) -> Markup:
-    height = _height(lines)
+    height = _height(title, lines, width)
+    bold, plain = Markup(' font-weight="600"'), Markup(' fill="#4a5663"')
+    shown = [(text, bold) for text in _broken(title, width)]
+    shown += [(text, plain) for line in lines for text in _broken(line, width)]
     rows = [
-        Markup('<text x="{}" y="{}" font-weight="600">{}</text>').format(
-            x + 12, y + PADDING + 11, _cut(title)
+        Markup('<text x="{}" y="{}"{}>{}</text>').format(
+            x + 12, y + PADDING + 11 + number * LINE_HEIGHT, style, text
         )
+        for number, (text, style) in enumerate(shown)
     ]
-    for number, line in enumerate(lines, start=1):
-        rows.append(
-            Markup('<text x="{}" y="{}" fill="#4a5663">{}</text>').format(
-                x + 12, y + PADDING + 11 + number * LINE_HEIGHT, _cut(line)
-            )
-        )
     box = Markup(
         '<rect x="{}" y="{}" width="{}" height="{}" rx="6" fill="{}" stroke="#b9c5d1"/>'
     ).format(x, y, width, height, fill)
     return box + Markup("").join(rows)
 
 
-def _cut(text: str) -> str:
-    return escape(
-        text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    )
+def _broken(text: str, width: int) -> list[str]:
+    """The lines of a text in a box of this width; what goes on is moved to the right."""
+    letters = int((width - 24) / LETTER_WIDTH)
+    return wrap(text, letters, subsequent_indent="\N{NO-BREAK SPACE}" * 3) or [""]
 
 
 def _line(x1: int, y1: int, x2: int, y2: int) -> Markup:
