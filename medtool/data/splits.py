@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from medtool.config.sections import DataSection, TrainSection
 from medtool.core.errors import LabelsError, UsageError
-from medtool.core.names import nearest_name
+from medtool.core.names import counted, nearest_name
 from medtool.core.records import Case, Finding, Part
 from medtool.data.cohort import require_patients
 from medtool.data.fold_files import Fold, fold_numbered, nnunet_folds, read_folds
@@ -26,6 +26,8 @@ from medtool.data.matching import CLASS_FACT, shown
 
 Scheme = Literal["folds", "three-part", "two-part", "nnunet", "file"]
 PARTS: tuple[Part, ...] = get_args(Part)
+# Without them nothing is learned and no epoch is chosen.
+NEEDED_PARTS: tuple[Part, ...] = ("train", "selection")
 
 # From this many patients on, one test part says enough and folds cost more than they give.
 FEW_PATIENTS = 500
@@ -107,9 +109,23 @@ def make_split(
     else:
         number = None
         places = _share_parts(strata, train, three=scheme == "three-part")
+    _require_parts(places, scheme)
     parts = {case.case_id: places[case.patient_id] for case in cases}
     findings = _require_both_classes(cases, parts, train, scheme) + _without_event(cases, parts)
     return Split(parts, scheme, number, tuple(findings), optimistic=scheme == "two-part")
+
+
+def _require_parts(places: Mapping[str, Part], scheme: Scheme) -> None:
+    """Raises UsageError where a part that is needed got no patient."""
+    needed = [part for part in PARTS if part in NEEDED_PARTS or scheme != "two-part"]
+    empty = [part for part in needed if part not in places.values()]
+    if empty:
+        raise UsageError(
+            "There are too few patients to train.",
+            met=f"{counted(len(places), 'patient')}: none is left for the part {empty[0]}",
+            wanted="patients to learn from, others to choose the epoch by, and others to score",
+            how="'medtool check' says of every study why it cannot be used; add patients.",
+        )
 
 
 def _strata(cases: Sequence[Case]) -> dict[str, str]:

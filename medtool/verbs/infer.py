@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from medtool.core.errors import (
     UsageError,
 )
 from medtool.core.files import nearest_path
+from medtool.core.names import counted
 from medtool.core.progress import Reporter, Silent
 from medtool.core.records import Case, Cohort, RefusedStudy
 from medtool.data.archive import is_archive, unpack
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 # Of a preset, the keys that say how a trained model answers.
 ANSWERING_KEYS = "infer."
+# Devices that need not be looked for.
+ALWAYS_THERE = ("auto", "cpu")
 # Of the scratch folder, where no other cache is named.
 CACHE = "cache"
 
@@ -123,6 +127,7 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
         return _result(typed_rows(whole, _task_of(header, options).columns), place, place.table)
     guard(place, force=options.force, resume=options.resume)
     reporter.say(f"Model: {found}; task {header.task}.")
+    _require_machine(options.run)
     sources, refused = _unpacked(options.sources, scratch.path)
     cohort = _find(_task_of(header, options), sources, options)
     refused += cohort.refused
@@ -153,6 +158,15 @@ def _task_of(header: CheckpointHeader, options: InferOptions) -> Task:
     members = members_of(header)
     preset = (members[0].document if members else header.document)["preset"]
     return changed_task(task_from_document(header.task, preset), options.assignments)
+
+
+def _require_machine(asked: RunOptions) -> None:
+    """Refuse what this machine does not have before looking for studies, which may take long."""
+    if asked.device in ALWAYS_THERE and asked.precision is None:
+        return
+    from medtool.nets.device import choose_device, choose_precision
+
+    choose_precision(asked.precision or "auto", choose_device(asked.device))
 
 
 def _model(options: InferOptions, reporter: Reporter) -> Model:
@@ -267,11 +281,12 @@ def _find(task: Task, sources: tuple[Path, ...], options: InferOptions) -> Cohor
 
 def _nothing_found(sources: Sequence[Path], cohort: Cohort) -> InputError:
     skipped = cohort.intake.get("skipped", [])
-    seen = ", ".join(sorted({str(item["code"]) for item in skipped}))
+    whys = Counter(f"{item['code']}: {item['why']}" for item in skipped)
+    seen = "; ".join(f"{counted(number, 'file')}, {why}" for why, number in whys.items())
     return InputError(
         "There is no study here that can be read.",
         where=", ".join(str(source) for source in sources),
-        met=f"{len(skipped)} files, none of them an image ({seen})" if skipped else "no files",
+        met=seen or "no files",
         wanted="DICOM series, NIfTI files or a zip archive of them",
         how="'medtool check TASK FOLDER' says of every file what it is.",
     )
@@ -283,7 +298,8 @@ def _demo_gate(model: Model, cases: Sequence[Case], *, allowed: bool) -> None:
         raise GateError(
             "This model learned from synthetic scans and knows nothing of patients.",
             where=str(model.path),
-            met=f"{len(patients)} studies that are not synthetic, {patients[0].case_id} first",
+            met=f"not synthetic: {counted(len(patients), 'study', 'studies')}, "
+            f"{patients[0].case_id} first",
             wanted="a model trained on patients' scans",
             how="--allow-demo lets it answer all the same; its answers mean nothing.",
         )

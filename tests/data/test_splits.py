@@ -137,6 +137,8 @@ def test_auto_depends_on_patients_and_on_what_was_asked() -> None:
         (_cohort(2, 1), TrainSection(), 0, "fewer patients than folds"),
         (_cohort(5, 5), TrainSection(), 5, "no fold 5"),
         ([], TrainSection(), None, "no cases"),
+        ([_case("p0", label=None)], TrainSection(), None, "too few patients"),
+        (_cohort(1, 1), TrainSection(folds=2), 0, "too few patients"),
         (_cohort(1, 20), TrainSection(), None, "would have no case of class 1"),
         (_cohort(9, 9), TrainSection(test_share=0.5, selection_share=0.5), None, "left to train"),
     ],
