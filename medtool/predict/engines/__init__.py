@@ -54,6 +54,10 @@ def open_engine(
         from medtool.predict.engines.onnx_runtime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(file, threads=count)
+    if name == LITERT:
+        from medtool.predict.engines.litert_runtime import LitertEngine
+
+        return LitertEngine(file, threads=count)
     from medtool.predict.engines.openvino_runtime import OpenVinoEngine
 
     return OpenVinoEngine(file, threads=count, precision=precision)

@@ -46,7 +46,7 @@ KNOWN: Mapping[str, _Known] = {
     LITERT: _Known(
         "ai_edge_litert",
         ("ai-edge-litert",),
-        "pip install ai-edge-litert",
+        'pip install "medtool[tflite]"',
         "for phones and tablets",
     ),
     PYTORCH: _Known("torch", ("torch",), "pip install medtool", "answers from checkpoints"),

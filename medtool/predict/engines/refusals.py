@@ -19,18 +19,26 @@ PATTERNS = (
     # OpenVINO.
     re.compile(r"not support the following ONNX operations: (?P<operator>[\w.]+)"),
     re.compile(r"Cannot create (?P<operator>[\w.]+) layer (?P<node>\S+)"),
+    # LiteRT.
+    re.compile(r"unresolved custom op: (?P<operator>[\w.:]+\w)"),
+    re.compile(r"Didn't find op for builtin opcode '(?P<operator>\w+)'"),
 )
 LONGEST_MESSAGE = 300
 
 
-def lacking_operator(file: Path, engine: str, message: str) -> CheckpointError | None:
-    """The refusal of a file with an operator that the engine lacks; None for other messages."""
+def lacking_operator(
+    file: Path, engine: str, message: str, layer: str = ""
+) -> CheckpointError | None:
+    """The refusal of a file with an operator that the engine lacks; None for other messages.
+
+    ``layer`` is the one, where the caller knows it.
+    """
     for pattern in PATTERNS:
         found = pattern.search(message)
         if found is None:
             continue
         parts = found.groupdict()
-        node = parts.get("node") or _layer_of(file, parts["operator"])
+        node = layer or parts.get("node") or _layer_of(file, parts["operator"])
         return CheckpointError(
             f"The engine '{engine}' cannot run an operator of this model.",
             where=str(file),
