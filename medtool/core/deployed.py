@@ -24,6 +24,7 @@ DEPLOYED_FORMAT = 1
 # The model as ``optimize`` exports it first: whole, in float32.
 FLOAT_FILE = "model.onnx"
 
+CHECKPOINT_ENDING = ".safetensors"
 COPY_AGAIN = "copy the whole folder again from where it came from."
 
 
@@ -83,7 +84,8 @@ def find_deployed(path: Path) -> Deployed | None:
     document = _read(folder / OPTIMIZE_FILE)
     whole = path.is_dir() or path.name in (OPTIMIZE_FILE, DOCUMENT_FILE, MODEL_CARD)
     name = str(document["default"]) if whole else path.name
-    if name not in document["files"]:
+    if name not in document["files"] or name.endswith(CHECKPOINT_ENDING):
+        # A pruned checkpoint beside its files is a checkpoint like any other.
         return None
     return Deployed(folder, document, folder / name, str(document["files"][name]["engine"]))
 

@@ -6,15 +6,14 @@ lost in what surrounds it. Masks give weights only: no gradient of the class run
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medtool.core.plan import NetworkPlan
+from medtool.nets.area_pool import averaged_onto
 from medtool.nets.convolutions import NNUNET_STYLE, ConvolutionStyle, initialise
 from medtool.nets.decoders import Decoder
 from medtool.nets.dropout import KeyedDropout
@@ -24,7 +23,6 @@ Pooling = Literal["average", "mask", "both"]
 
 # Under this sum of a mask, in places of the pooled maps, the next mask is taken.
 LEAST_MASS = 0.01
-_POOLS: Mapping[int, Any] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
 def average_pool(maps: Tensor) -> Tensor:
@@ -41,14 +39,13 @@ def mask_pool(maps: Tensor, masks: Tensor, *, least_mass: float = LEAST_MASS) ->
     """
     # Sums of many small shares are lost in 16 bits.
     maps = maps if maps.dtype == torch.float64 else maps.float()
-    pool = _POOLS[maps.ndim - 2]
-    weights = pool(masks.detach().to(maps.dtype), maps.shape[2:]).flatten(2)
+    weights = averaged_onto(masks.detach().to(maps.dtype), maps.shape[2:]).flatten(2)
     weights = torch.cat((weights, torch.ones_like(weights[:, :1])), dim=1)
     mass = weights.sum(dim=2)
     # The first that says enough; the last, of ones, always does.
-    chosen = (mass >= least_mass).int().argmax(dim=1)
-    row = torch.arange(len(maps), device=maps.device)
-    weight = weights[row, chosen] / mass[row, chosen, None]
+    chosen = (mass >= least_mass).int().argmax(dim=1, keepdim=True)
+    wide = chosen[..., None].expand(-1, -1, weights.shape[2])
+    weight = weights.gather(1, wide)[:, 0] / mass.gather(1, chosen)
     return torch.einsum("nfv,nv->nf", maps.flatten(2), weight)
 
 

@@ -65,6 +65,10 @@ class KeyedDropout(nn.Module):
             return rows
         return rows * self.kept(keys, rows.shape[1]).to(rows.dtype) / (1 - self.share)
 
+    def factors(self, keys: Tensor, features: int) -> Tensor:
+        """What rows with ``keys`` (n) are multiplied by (n, features): 0, or 1 / (1 - share)."""
+        return self.kept(keys, features).float() / (1 - self.share)
+
     def kept(self, keys: Tensor | None, features: int) -> Tensor:
         """Which features (n, features) of the rows with ``keys`` are kept."""
         if keys is None:

@@ -7,7 +7,7 @@ levels what their convolutions make of the encoder's maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -61,18 +61,20 @@ class SharedPass:
     """What all passes over the same images have in common: the maps up to the first dropout.
 
     ``skips`` are the encoder's maps, the bottleneck last, for other heads of the network. To be
-    made and used within ``dropout_at_work``; raises ValueError where the encoder drops something,
-    so that nothing is shared, or where the decoder drops nothing, so that nothing differs.
+    made and used within ``dropout_at_work``, or with ``drops`` that says which dropouts count;
+    raises ValueError where the encoder drops something, so that nothing is shared, or where the
+    decoder drops nothing, so that nothing differs.
     """
 
-    def __init__(self, network: EncoderDecoder, images: Tensor) -> None:
-        if any(map(_drops, network.encoder.dropouts)):
-            raise ValueError("the encoder drops maps: its part of the passes cannot be shared")
+    def __init__(
+        self,
+        network: EncoderDecoder,
+        images: Tensor,
+        *,
+        drops: Callable[[nn.Module], bool] | None = None,
+    ) -> None:
+        self.first = first_dropping(network, drops or _drops)
         self.decoder = network.decoder
-        at_work = [level for level, drop in enumerate(self.decoder.dropouts) if _drops(drop)]
-        if not at_work:
-            raise ValueError("no dropout of the decoder is at work: every pass would be the same")
-        self.first = at_work[0]
         self.skips: list[Tensor] = network.encoder(images)
         maps = self.skips[-1]
         for level in range(self.first + 1):
@@ -91,6 +93,24 @@ class SharedPass:
         maps = self.decoder.dropouts[self.first](self.maps, keys)
         for level in range(self.first + 1, len(self.decoder.stages)):
             maps = self.decoder.dropouts[level](self._rise(level, maps), keys)
+        return self._last(maps)
+
+    def logits_of_all(self, masks: Tensor) -> Tensor:
+        """Logits (n * passes, outputs, ...), all passes of an image behind one another.
+
+        ``masks`` (passes, features) are factors on the maps of the first dropout, the same for all
+        images of a pass; nothing else of the decoder may drop.
+        """
+        passes = masks.shape[0]
+        shape = (1, *masks.shape, *(1,) * (self.maps.ndim - 2))
+        maps = (self.maps[:, None] * masks.reshape(shape)).flatten(0, 1)
+        self.skips = [spread(skip, passes) for skip in self.skips]
+        self.of_skips = {level: spread(part, passes) for level, part in self.of_skips.items()}
+        for level in range(self.first + 1, len(self.decoder.stages)):
+            maps = self._rise(level, maps)
+        return self._last(maps)
+
+    def _last(self, maps: Tensor) -> Tensor:
         logits: Tensor = self.decoder.seg_layers[str(len(self.decoder.stages) - 1)](maps)
         return logits
 
@@ -117,5 +137,29 @@ class SharedPass:
         return [unit for unit in units if isinstance(unit, ConvolutionUnit)]
 
 
+def first_dropping(network: EncoderDecoder, drops: Callable[[nn.Module], bool]) -> int:
+    """The first level of the decoder that drops something.
+
+    Raises ValueError where the encoder does, so that nothing is shared by passes, or where the
+    decoder does not, so that nothing differs.
+    """
+    if any(map(drops, network.encoder.dropouts)):
+        raise ValueError("the encoder drops maps: its part of the passes cannot be shared")
+    at_work = [level for level, drop in enumerate(network.decoder.dropouts) if drops(drop)]
+    if not at_work:
+        raise ValueError("no dropout of the decoder is at work: every pass would be the same")
+    return at_work[0]
+
+
+def spread(values: Tensor, passes: int) -> Tensor:
+    """Each image of (n, ...) for every pass, those of one behind one another: (n * passes, ...)."""
+    return values[:, None].expand(-1, passes, *values.shape[1:]).flatten(0, 1)
+
+
+def may_drop(module: nn.Module) -> bool:
+    """Whether a dropout would drop something in training."""
+    return isinstance(module, KeyedDropout) and module.share > 0
+
+
 def _drops(module: nn.Module) -> bool:
-    return isinstance(module, KeyedDropout) and module.training and module.share > 0
+    return may_drop(module) and module.training

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from medtool.core.errors import UnknownNameError
 from medtool.core.names import nearest_name
+from medtool.nets.exporting import is_exporting
 
 # ceil(r K) must not become one more because r K is not exact in binary (0.1 * 30).
 _ROUNDING_SLACK = 1e-9
@@ -65,10 +66,18 @@ def top_k_pool(logits: Tensor, mask: Tensor, *, share: float) -> Tensor:
     """P is the mean of the max(1, ceil(share K)) largest p, K without padding."""
     counts = torch.ceil(mask.sum(dim=1).double() * share - _ROUNDING_SLACK).clamp(min=1)
     # Padding sorts to the end; its -inf is replaced so that no gradient is undefined.
-    order = _only(logits, mask).argsort(dim=1, descending=True, stable=True)
+    order = _falling_order(_only(logits, mask))
     ranked = logits.gather(1, order)
     rank = torch.arange(logits.shape[1], device=logits.device)[None, :]
     return mean_pool(ranked, rank < counts[:, None])
+
+
+def _falling_order(values: Tensor) -> Tensor:
+    """Where the largest, the next, ... of each row (bags, K) stand; of equal ones the first."""
+    if is_exporting():
+        # The operator of other engines keeps no order among equal values, which are one value here.
+        return values.topk(values.shape[1], dim=1).indices
+    return values.argsort(dim=1, descending=True, stable=True)
 
 
 def lse_pool(logits: Tensor, mask: Tensor, *, sharpness: float) -> Tensor:

@@ -8,13 +8,14 @@ gradient: the outlines learn from masks alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medtool.nets.area_pool import averaged_onto
 from medtool.nets.dropout import KeyedDropout
 
 Pooling = Literal["global", "lesion", "both"]
@@ -77,7 +78,7 @@ class SurvivalHead(nn.Module):
         if self.pooling == "global":
             return everywhere
         chances = chances.detach().to(maps.dtype)
-        coarse = F.interpolate(chances, maps.shape[2:], mode="area")
+        coarse = averaged_onto(chances, maps.shape[2:])
         amounts = torch.cat([chances, chances * uptake], dim=1).mean(axes)
         lesion = torch.cat([(maps * coarse).mean(axes), amounts], dim=1)
         return lesion if self.pooling == "lesion" else torch.cat([everywhere, lesion], dim=1)
@@ -99,9 +100,21 @@ class SurvivalHead(nn.Module):
         """Risks (n) of embeddings (n, embedded + covariates); ``keys`` (n) are needed where
         dropout is at work.
         """
+        return self._risks(embeddings, lambda number, rows: self.dropouts[number](rows, keys))
+
+    def with_masks(self, embeddings: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        """As ``forward``; ``masks`` (n, width) of each layer are factors on what goes into it."""
+        return self._risks(embeddings, lambda number, rows: rows * masks[number])
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers that go into each layer."""
+        return tuple(int(layer.in_features) for layer in self.layers)  # type: ignore[arg-type]
+
+    def _risks(self, embeddings: Tensor, drop: Callable[[int, Tensor], Tensor]) -> Tensor:
         values = embeddings
-        for number, (drop, layer) in enumerate(zip(self.dropouts, self.layers, strict=True)):
-            values = layer(drop(values, keys))
+        for number, layer in enumerate(self.layers):
+            values = layer(drop(number, values))
             if number + 1 < len(self.layers):
                 values = F.relu(values)
         if self.short is not None:

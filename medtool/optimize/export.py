@@ -8,6 +8,7 @@ network; paths of this machine, which the exporter notes at each node, are left 
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ def export_onnx(
                 dynamo=True,
                 input_names=list(spec.inputs),
                 output_names=list(spec.outputs),
-                dynamic_shapes=_free_axes(spec),
+                dynamic_shapes=_free_axes(module, spec),
                 opset_version=opset,
                 verbose=False,
             )
@@ -129,13 +130,17 @@ def _example(spec: DeploymentSpec, name: str) -> torch.Tensor:
     return torch.from_numpy(generator("export", name).standard_normal(shape, dtype="float32"))
 
 
-def _free_axes(spec: DeploymentSpec) -> tuple[dict[int, Any], ...]:
+def _free_axes(module: nn.Module, spec: DeploymentSpec) -> tuple[Any, ...]:
+    """The free axes of each input; what ``forward`` takes as ``*others`` is one group."""
     names = {axis for axes in spec.free_axes.values() for axis in axes.values()}
     sizes = {name: torch.export.Dim(name) for name in sorted(names)}
-    return tuple(
+    each = [
         {axis: sizes[own] for axis, own in spec.free_axes.get(name, {}).items()}
         for name in spec.inputs
-    )
+    ]
+    parameters = inspect.signature(module.forward).parameters.values()
+    own = sum(one.kind is not one.VAR_POSITIONAL for one in parameters)
+    return (*each[:own], tuple(each[own:])) if len(each) > own else tuple(each)
 
 
 def exported_inputs(spec: DeploymentSpec) -> dict[str, tuple[int | str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from medtool.predict.engines import open_engine
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
+    from medtool.predict.engines.contract import Engine
     from medtool.predict.model import Model
 
 
@@ -47,6 +49,23 @@ def load_deployed(
         path=deployed.file,
         found=deployed.said,
         engine=opened,
+    )
+
+
+def engine_model(model: Model, engine: Engine) -> Model:
+    """``model``, answered by ``engine``, which runs what was exported of it.
+
+    Of several members one file answers for all: their task is that of the first.
+    """
+    task = model.members[0].task if model.members else model.task
+    return replace(
+        model,
+        task=task,
+        network=task.answered_by(engine).eval(),
+        device=torch.device("cpu"),
+        autocast_type=None,
+        members=(),
+        engine=engine,
     )
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from medtool.predict.engines.contract import Engine
     from medtool.tasks.bag_examples import BagExamples
 
 # name -> (type, unit, meaning); the common columns of predictions.csv stand before these.
@@ -258,6 +259,35 @@ class BagTask(Task):
             outputs=("slice_logits",),
             inside=("backbone", "head"),
         )
+
+    def exported(self, network: nn.Module) -> nn.Module:
+        """The slices of a study to its probability."""
+        from medtool.tasks.bag_exported import ExportedBag
+
+        return ExportedBag(network, self.normalisation())  # type: ignore[arg-type]
+
+    def exported_deployment(self) -> DeploymentSpec:
+        """Slices of a study in; logits of each and of the study out."""
+        from medtool.tasks.bag_exported import bag_deployment
+
+        return bag_deployment(self)
+
+    def joined(self, networks: Sequence[nn.Module]) -> nn.Module:
+        """None: a study is answered by one model."""
+        self.require_together([self] * len(networks))
+        raise NotImplementedError
+
+    def answered_by(self, engine: Engine) -> nn.Module:
+        """The slices of a study, some at a time, by another engine."""
+        from medtool.tasks.bag_exported import AnsweredBag
+
+        return AnsweredBag(engine, self)
+
+    def normalisation(self) -> nn.Module | None:
+        """``normalise`` as a layer: slices and masks (n, rows, columns), masks 0 or 1, to the
+        network's input. None where there is none; then the exported file takes normalised slices.
+        """
+        return None
 
     def input_size_px(self) -> int:
         """Rows and columns of a prepared slice."""

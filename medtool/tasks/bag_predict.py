@@ -12,8 +12,12 @@ import torch
 from medtool.core.errors import CaseRefused
 from medtool.core.records import Case, Prediction, Prepared
 from medtool.nets.pooling import create_pooling
+from medtool.tasks.bag_exported import AnsweredBag
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
     from medtool.tasks.bag import BagTask
     from medtool.tasks.bag_settings import BagModelSection
 
@@ -29,16 +33,12 @@ def predict_bag(task: BagTask, model: Any, prepared: Prepared, case: Case) -> Pr
     images = prepared.arrays["slices"]
     if not len(images):
         raise CaseRefused("no-slices", "No slice of this study can be shown to the network.")
-    chunk = task.settings.model.chunk_slices
     masks = prepared.arrays.get("mask")
-    features = []
     with model.autocast():
-        for start in range(0, len(images), chunk):
-            part = slice(start, start + chunk)
-            inputs = task.normalise(images[part], None if masks is None else masks[part])
-            tensor = torch.from_numpy(np.ascontiguousarray(inputs)).to(model.device)
-            features.append(model.network.features(tensor))
-        found = model.network.answer(torch.cat(features), torch.tensor([len(images)]))
+        if isinstance(model.network, AnsweredBag):
+            found = model.network.study(images, masks)
+        else:
+            found = _study(task, model, images, masks)
     values = {name: tensor.float().cpu().tolist() for name, tensor in found.items()}
     if not all(map(math.isfinite, [*values["logits"], *values["slice_logits"]])):
         # NaN is less than every threshold: it would read as "negative".
@@ -57,6 +57,22 @@ def predict_bag(task: BagTask, model: Any, prepared: Prepared, case: Case) -> Pr
         scalars=bag_scalars(logit, model.threshold, rows),
         elements=rows,
     )
+
+
+def _study(
+    task: BagTask, model: Any, images: NDArray[Any], masks: NDArray[np.bool_] | None
+) -> dict[str, Tensor]:
+    """What the network says of the slices of a study, which are one bag."""
+    chunk, features = task.settings.model.chunk_slices, []
+    for start in range(0, len(images), chunk):
+        part = slice(start, start + chunk)
+        inputs = task.normalise(images[part], None if masks is None else masks[part])
+        tensor = torch.from_numpy(np.ascontiguousarray(inputs)).to(model.device)
+        features.append(model.network.features(tensor))
+    found: dict[str, Tensor] = model.network.answer(
+        torch.cat(features), torch.tensor([len(images)])
+    )
+    return found
 
 
 def clipped(logit: float) -> float:

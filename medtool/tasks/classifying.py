@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from medtool.core.errors import UsageError
-from medtool.core.records import Batch, Case, Cohort, Prediction, Prepared, Scores, Truth
+from medtool.core.records import (
+    Batch,
+    Case,
+    Cohort,
+    DeploymentSpec,
+    Prediction,
+    Prepared,
+    Scores,
+    Truth,
+)
 from medtool.core.task import Task
 from medtool.tasks.classifying_classes import (
     decisions,
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from medtool.core.progress import Reporter
+    from medtool.predict.engines.contract import Engine
 
 
 class ClassifyingSegmentationTask(SegmentationTask):
@@ -183,6 +193,38 @@ class ClassifyingSegmentationTask(SegmentationTask):
         return with_class(
             answer, [(*one, seen) for one, seen in zip(members, prepared, strict=True)]
         )
+
+    def exported(self, network: nn.Module) -> nn.Module:
+        """As of a segmentation, with the classes of what each image shows."""
+        if not self.has_head:
+            return super().exported(network)
+        from medtool.tasks.classifying_exported import ExportedClassifying
+
+        return ExportedClassifying(network, self.input_scale(), regions=self.has_regions)
+
+    def exported_deployment(self) -> DeploymentSpec:
+        """Windows in; logits and probabilities of labels and of classes out."""
+        if not self.has_head:
+            return super().exported_deployment()
+        from medtool.tasks.classifying_exported import classifying_deployment
+
+        return classifying_deployment(super().exported_deployment())
+
+    def joined(self, networks: Sequence[nn.Module]) -> nn.Module:
+        """The mean of the logits of labels, and of the probabilities of classes."""
+        if not self.has_head:
+            return super().joined(networks)
+        from medtool.tasks.classifying_exported import MeanClassifying
+
+        return MeanClassifying(networks)
+
+    def answered_by(self, engine: Engine) -> nn.Module:
+        """Logits of windows and of classes, by another engine."""
+        if not self.has_head:
+            return super().answered_by(engine)
+        from medtool.tasks.classifying_exported import AnsweredClassifying
+
+        return AnsweredClassifying(engine, self.input_scale())
 
     def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
         """The mask as NIfTI; volumes, class and probabilities."""

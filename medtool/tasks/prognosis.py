@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from medtool.core.progress import Reporter
     from medtool.data.matching import Labelled
+    from medtool.predict.engines.contract import Engine
 
 
 class PrognosisTask(SegmentationTask):
@@ -266,6 +267,24 @@ class PrognosisTask(SegmentationTask):
         from medtool.tasks.prognosis_network import prognosis_deployment
 
         return prognosis_deployment(self.settings)
+
+    def exported(self, network: nn.Module) -> nn.Module:
+        """The images of a patient to outlines and a risk, with the masks of passes as inputs."""
+        from medtool.tasks.prognosis_exported import exported_prognosis
+
+        return exported_prognosis(self.settings, network)
+
+    def exported_deployment(self) -> DeploymentSpec:
+        """Images of a patient in; logits, probabilities and the patient's risk out."""
+        from medtool.tasks.prognosis_exported import exported_deployment
+
+        return exported_deployment(self.settings)
+
+    def answered_by(self, engine: Engine) -> nn.Module:
+        """The passes over a patient, by another engine."""
+        from medtool.tasks.prognosis_answered import AnsweredPrognosis
+
+        return AnsweredPrognosis(engine, self.settings)
 
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
         """Nothing is planned from images."""

@@ -20,8 +20,10 @@ from torch import Tensor
 from medtool.core.records import Case, Prepared
 from medtool.nets.monte_carlo import SharedPass, dropout_at_work, pass_keys
 from medtool.predict.sliding_window import Windows, require_finite, sliding_window
+from medtool.tasks.prognosis_answered import AnsweredPrognosis, EnginePasses
 from medtool.tasks.prognosis_examples import HEAD, covariate_rows, cut_image, field_ml
 from medtool.tasks.prognosis_network import PrognosisNetwork
+from medtool.tasks.prognosis_pass_maps import TUMOUR, chances_of
 from medtool.tasks.prognosis_places import tiles
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
 
     from medtool.predict.model import Model
     from medtool.tasks.prognosis_settings import PrognosisSettings
-
-# Probability over which a pass takes a voxel for tumour, for its volume.
-TUMOUR = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,18 @@ class Looked:
 def look_at(settings: PrognosisSettings, model: Model, prepared: Prepared, case: Case) -> Looked:
     """Every slice or patch of a case, with as many passes as the preset says."""
     network: Any = model.network
-    passes = _Passes(settings, network, case.case_id, model.device)
+    keys = _keys(settings, case.case_id)
+    volume_ml, covariates = field_ml(prepared), covariate_rows(settings.model, [case])
+    passes: _Passes | EnginePasses
+    if isinstance(network, AnsweredPrognosis):
+        passes = network.passes(settings, keys, volume_ml, covariates)
+    else:
+        passes = _Passes(settings, network, keys, volume_ml, covariates, model.device)
     at_work = dropout_at_work(network) if settings.infer.passes else nullcontext()
     with at_work:
         sums = _sums(settings, model, prepared, passes)
-        volume_ml = field_ml(prepared)
         with model.autocast():
-            risks = passes.risks(volume_ml, covariate_rows(settings.model, [case]))
+            risks = passes.risks()
     return Looked(
         probability=sums[:-2],
         tumour_square=sums[-2],
@@ -69,8 +73,18 @@ def look_at(settings: PrognosisSettings, model: Model, prepared: Prepared, case:
     )
 
 
+def _keys(settings: PrognosisSettings, case_id: str) -> tuple[Tensor, Tensor] | None:
+    """Of every pass the key of the decoder and of the head; None where nothing is dropped."""
+    seed, count = settings.train.seed, settings.infer.passes
+    if not count:
+        return None
+    pairs = torch.stack([pass_keys(seed, case_id, [0, HEAD], number) for number in range(count)])
+    decoder, head = pairs.T
+    return decoder, head
+
+
 def _sums(
-    settings: PrognosisSettings, model: Model, prepared: Prepared, passes: _Passes
+    settings: PrognosisSettings, model: Model, prepared: Prepared, passes: _Passes | EnginePasses
 ) -> NDArray[np.float32]:
     """What ``_Passes`` says of each voxel (channels, z, y, x)."""
     image = prepared.arrays["image"]
@@ -110,18 +124,17 @@ class _Passes:
         self,
         settings: PrognosisSettings,
         network: PrognosisNetwork,
-        case_id: str,
+        keys: tuple[Tensor, Tensor] | None,
+        volume_ml: float,
+        covariates: Tensor,
         device: torch.device,
     ) -> None:
-        seed, count = settings.train.seed, settings.infer.passes
         self.network = network
         self.suv_scale = settings.model.suv_scale
-        self.count = max(1, count)
-        self.keys: Tensor | None = None
-        self.head_keys: Tensor | None = None
-        if count:
-            pairs = torch.stack([pass_keys(seed, case_id, [0, HEAD], n) for n in range(count)])
-            self.keys, self.head_keys = pairs.to(device).T
+        self.count = 1 if keys is None else len(keys[0])
+        self.keys = None if keys is None else keys[0].to(device)
+        self.head_keys = None if keys is None else keys[1].to(device)
+        self.volume_ml, self.covariates = volume_ml, covariates.to(device)
         self.rows: list[Tensor] = []
         self.tumour = torch.zeros(self.count, dtype=torch.int64, device=device)
         self.images = self.voxels = 0
@@ -157,11 +170,11 @@ class _Passes:
         for key in self.keys:
             yield shared.logits(key.expand(len(images))), shared.skips[-1]
 
-    def risks(self, volume_ml: float, covariates: Tensor) -> NDArray[np.float64]:
+    def risks(self) -> NDArray[np.float64]:
         """(passes,) risks of the case, whose images have been looked at."""
         rows = torch.stack(self.rows) / self.images
-        field = torch.full((self.count,), volume_ml, device=rows.device)
-        known = covariates.to(rows.device).expand(self.count, -1)
+        field = torch.full((self.count,), self.volume_ml, device=rows.device)
+        known = self.covariates.expand(self.count, -1)
         embedded = self.network.embedding(rows, field, known)
         risks: Tensor = self.network.head(embedded, self.head_keys)
         return np.asarray(risks.double().cpu())
@@ -169,20 +182,6 @@ class _Passes:
     def tumour_shares(self) -> NDArray[np.float64]:
         """(passes,) share of the looked-at voxels that a pass takes for tumour."""
         return self.tumour.cpu().numpy() / max(1, self.voxels)
-
-
-def chances_of(logits: Tensor, *, exclusive: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Probabilities (n, outputs, ...), of any tumour, and the entropy in nats, both (n, 1, ...)."""
-    if exclusive:
-        logs = logits.log_softmax(1)
-        chances = logs.exp()
-        return chances, 1 - chances[:, :1], -(chances * logs).sum(1, keepdim=True)
-    chances = logits.sigmoid()
-    # Each structure is a yes or no; of several the least sure one counts.
-    entropy = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits, chances, reduction="none"
-    )
-    return chances, chances.amax(1, keepdim=True), entropy.amax(1, keepdim=True)
 
 
 def mean_of(several: Sequence[Looked], centres: Sequence[float]) -> Looked:

@@ -15,6 +15,7 @@ from medtool_brainmet.settings import BrainmetSettings
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from medtool.data.run_folder import RunFolder
 
@@ -59,6 +60,13 @@ class Brainmet(BagTask):
         scaled = normalise_slices(slices, inside, self.settings.model.normalisation)
         channels = self.settings.model.channels
         return np.repeat(scaled[:, None], channels, axis=1) if channels > 1 else scaled[:, None]
+
+    def normalisation(self) -> nn.Module:
+        """Stage 6 as a layer."""
+        from medtool_brainmet.normalisation_layer import SliceNormalisation
+
+        model = self.settings.model
+        return SliceNormalisation(model.normalisation, model.channels)
 
     def draw_augmentation(
         self, rng: np.random.Generator, label: float | None

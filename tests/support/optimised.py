@@ -25,16 +25,20 @@ SMALL_HEART = (
 )
 
 
-def write_untrained(path: Path, task: Task, *, synthetic: bool = False) -> Path:
-    """A checkpoint of ``task`` with random weights."""
-    torch.manual_seed(1)
-    weights = task.network().state_dict()
+def learned_somewhat(weights: dict[str, torch.Tensor]) -> None:
+    """Give batch norms statistics as if something had been learned."""
     for name, value in weights.items():
-        # Statistics as if something had been learned.
         if name.endswith("running_mean"):
             value.normal_(0, 0.2)
         elif name.endswith("running_var"):
             value.uniform_(0.5, 2)
+
+
+def write_untrained(path: Path, task: Task, *, synthetic: bool = False) -> Path:
+    """A checkpoint of ``task`` with random weights."""
+    torch.manual_seed(1)
+    weights = task.network().state_dict()
+    learned_somewhat(weights)
     tensors = [raw_tensor(f"model.{name}", value) for name, value in weights.items()]
     document = {"task": task.name, "preset": task.settings.as_dict(), "synthetic": synthetic}
     write_checkpoint(path, document, tensors)
