@@ -54,6 +54,11 @@ def _lines(diagnosis: Any) -> list[str]:
         f"  {device.name:8} {device.description}; precision {', '.join(device.precisions)}"
         for device in diagnosis.devices
     ] or ["  none: torch cannot be imported"]
+    lines += ["", "Engines for optimised models"]
+    for engine in diagnosis.engines:
+        state = engine.version or f"not installed ({engine.install_line})"
+        lines.append(f"  {engine.name:12} {state:16} {engine.note}")
+    lines.append(f"  fastest here, usually: {diagnosis.fastest}")
     lines += ["", "Packages"]
     for package in diagnosis.packages:
         state = package.found or f"MISSING ({package.install_line})"
@@ -62,10 +67,15 @@ def _lines(diagnosis: Any) -> list[str]:
     unreadable = [codec for codec in diagnosis.codecs if not codec.readable]
     lines += ["", f"DICOM     {len(diagnosis.codecs) - len(unreadable)} transfer syntaxes readable"]
     lines += [f"  cannot read {codec.name}: {codec.why}" for codec in unreadable]
-    for proof in diagnosis.proofs:
-        verdict = "reproduced" if proof.passed else "NOT REPRODUCED"
-        lines.append(
-            f"Probe     {verdict} on {proof.device} in {proof.precision}: difference "
-            f"{proof.share:.1e} of the output's range (allowed {proof.tolerance:.0e})"
-        )
+    lines += [_proof_line(proof, diagnosis.proofs) for proof in diagnosis.proofs]
     return lines
+
+
+def _proof_line(proof: Any, every: Any) -> str:
+    verdict = "reproduced" if proof.passed else "NOT REPRODUCED"
+    timed = f", {proof.milliseconds:.1f} ms" if proof.milliseconds else ""
+    file = f" ({proof.checkpoint.name})" if len({one.checkpoint for one in every}) > 1 else ""
+    return (
+        f"Probe     {verdict} on {proof.device} in {proof.precision}{file}: difference "
+        f"{proof.share:.1e} of the output's range (allowed {proof.tolerance:.0e}){timed}"
+    )

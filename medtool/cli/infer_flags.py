@@ -15,7 +15,8 @@ Checkpoints = Annotated[
         "--checkpoint",
         "-c",
         metavar="FILE|RUN",
-        help="A checkpoint, or a run: its best one, or all its folds. Several answer together.",
+        help="A checkpoint, or a run: its best one, or all its folds. Several answer together."
+        " Or an optimised model: its folder, or a file in it.",
     ),
 ]
 By = Annotated[
@@ -28,6 +29,15 @@ Overlays = Annotated[
 DicomSeg = Annotated[
     bool,
     typer.Option("--dicom-seg", help="Also write masks as DICOM SEG, on the slices of the series."),
+]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME|auto",
+        help="What computes an optimised model: onnxruntime, openvino, litert; auto measures them.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 Probabilities = Annotated[
     bool, typer.Option("--probabilities", help="Also write the probability of each label.")

@@ -52,7 +52,9 @@ def command(
         raise CheckpointError(
             "This checkpoint is damaged.",
             where=str(inspection.path),
-            met=f"{len(inspection.damaged)} tensors differ from what was written",
+            met=", ".join(inspection.damaged[:5]) + " differ from what was written"
+            if inspection.optimised is not None
+            else f"{len(inspection.damaged)} tensors differ from what was written",
             how="copy it again from where it came from.",
         )
     if slim is not None:

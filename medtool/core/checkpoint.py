@@ -262,6 +262,14 @@ def rewrite_checkpoint(
     write_checkpoint(target, {**header.document, **changes}, tensors)
 
 
+def tensor_of(header: CheckpointHeader, name: str) -> RawTensor:
+    """One tensor of a file, with its bytes."""
+    entry = header.tensors[name]
+    with header.path.open("rb") as file:
+        file.seek(entry.begin)
+        return RawTensor(name, entry.dtype, entry.shape, file.read(entry.size_bytes))
+
+
 def verify_tensors(header: CheckpointHeader) -> list[str]:
     """Names of the tensors whose bytes are not those that were written; [] when all are."""
     wanted = header.document.get("hashes", {}).get("tensors", {})

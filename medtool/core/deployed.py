@@ -56,7 +56,11 @@ class Deployed:
     @property
     def said(self) -> str:
         """Which file answers and how, in a few words."""
-        return f"{self.file} ({self.arithmetic}, {self.engine})"
+        return self.said_by(self.engine)
+
+    def said_by(self, engine: str) -> str:
+        """The same, where ``engine`` runs the file."""
+        return f"{self.file} ({self.arithmetic}, by {engine})"
 
     def beside(self, name: str) -> Deployed:
         """Another model file of the folder. Raises UnknownNameError."""
@@ -128,31 +132,34 @@ def _damaged(file: Path, met: str) -> CheckpointError:
     )
 
 
-def verify_deployed(deployed: Deployed) -> None:
-    """Raises CheckpointError, which names the file, where the bytes are not those that were made.
-
-    Looked at are the model file, what lies outside it, and the document.
+def damaged_files(deployed: Deployed) -> dict[str, str]:
+    """Of the model file, what lies outside it and the document those that are not as they were
+    made: name -> what was met; {} when all are.
     """
     wanted: dict[str, str] = {
         deployed.file.name: str(deployed.entry.get("sha256", "")),
         **{str(name): str(value) for name, value in (deployed.entry.get("external") or {}).items()},
         DOCUMENT_FILE: str(deployed.document.get("document_sha256", "")),
     }
+    found = {}
     for name, sha256 in wanted.items():
         file = deployed.folder / name
-        if not file.is_file():
-            raise CheckpointError(
-                "A file of this optimised model is missing.", where=str(file), how=COPY_AGAIN
-            )
-        found = file_sha256(file)
-        if found != sha256:
-            raise CheckpointError(
-                "A file of this optimised model is not the one that was made.",
-                where=str(file),
-                met=f"SHA-256 {found[:16]}...",
-                wanted=f"{sha256[:16]}..., as {OPTIMIZE_FILE} says",
-                how=COPY_AGAIN,
-            )
+        met = file_sha256(file) if file.is_file() else ""
+        if met != sha256:
+            found[name] = f"SHA-256 {met[:16]}..., not {sha256[:16]}..." if met else "no such file"
+    return found
+
+
+def verify_deployed(deployed: Deployed) -> None:
+    """Raises CheckpointError that names the file whose bytes are not those that were made."""
+    for name, met in damaged_files(deployed).items():
+        raise CheckpointError(
+            "A file of this optimised model is not the one that was made.",
+            where=str(deployed.folder / name),
+            met=met,
+            wanted=f"the file whose SHA-256 stands in {OPTIMIZE_FILE}",
+            how=COPY_AGAIN,
+        )
 
 
 def write_deployed(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:

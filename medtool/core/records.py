@@ -6,7 +6,7 @@ Rows, labels and errors are per case (one study); splits, bootstrap and leakage 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -226,6 +226,8 @@ class DeploymentSpec:
     """How a network leaves medtool: example inputs, named outputs, what is inside the file.
 
     ``free_axes`` names, by input, the axes that may have any size: {"image": {0: "images"}}.
+    ``typical`` has, by input, means and deviations (of each channel, or one for all) of values that
+    are like real ones; (0, 1) where nothing is said.
     """
 
     inputs: Mapping[str, tuple[int, ...]]
@@ -233,6 +235,7 @@ class DeploymentSpec:
     inside: tuple[str, ...] = ()
     stochastic_from: str = ""
     free_axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    typical: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from medtool.core.environment import recorded_environment
 from medtool.data.machine import describe_machine
 
 # What decides the numbers, besides medtool and Python.
-RECORDED_PACKAGES = ("torch", "timm", "numpy", "lightning-fabric", "safetensors", "pydicom")
+RECORDED_PACKAGES = (
+    *("torch", "timm", "numpy", "lightning-fabric", "safetensors", "pydicom"),
+    *("onnxruntime", "openvino"),
+)
 
 
 def run_record(verb: str, command: str, started: datetime) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class ChannelScale(nn.Module):
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32))
         self.register_buffer("width", torch.tensor(width, dtype=torch.float32))
         self.unit_range = unit_range
+        # Means and deviations of what becomes 0 and 1.
+        self.typical = (tuple(map(float, shift)), tuple(map(float, width)))
         # Whether any value is changed at all.
         self.changes = any(shift) or any(one != 1 for one in width)
 

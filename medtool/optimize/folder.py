@@ -9,13 +9,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from medtool import __version__
-from medtool.core.checkpoint import RawTensor, write_checkpoint
-from medtool.core.deployed import DOCUMENT_FILE, FLOAT_FILE, write_deployed
+from medtool.core.checkpoint import RawTensor, read_header, tensor_of, write_checkpoint
+from medtool.core.deployed import (
+    DOCUMENT_FILE,
+    FLOAT_FILE,
+    Deployed,
+    find_deployed,
+    write_deployed,
+)
+from medtool.core.errors import CheckpointError
 from medtool.optimize.export import LARGEST_FILE_BYTES, OPSET, export_onnx
-from medtool.train.probe import make_probe
+from medtool.optimize.model_card import write_card
+from medtool.predict.deployed_probe import (
+    input_tensors,
+    output_tensors,
+    stored_inputs,
+    typical_inputs,
+    without_probes,
+)
+from medtool.predict.engines import open_engine
+from medtool.predict.engines.pytorch import PyTorchEngine
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +60,7 @@ def write_exported(
     source = source_of(model)
     document = {**model.document, OPTIMISED_FROM: source}
     write_checkpoint(folder / DOCUMENT_FILE, document, _probe(task, network))
+    write_card(task, document, exported, folder)
     return write_deployed(
         folder,
         {
@@ -53,6 +68,8 @@ def write_exported(
             "task": task.name,
             "source": source,
             "default": FLOAT_FILE,
+            "inputs": exported.entry()["inputs"],
+            "outputs": list(exported.outputs),
             "files": {FLOAT_FILE: exported.entry()},
         },
     )
@@ -77,5 +94,28 @@ def _model_hash(document: Mapping[str, Any]) -> str:
 
 def _probe(task: Task, network: nn.Module) -> Iterator[RawTensor]:
     """The probe of the exported whole, as PyTorch answers it in float32."""
-    with torch.no_grad():
-        yield from make_probe(task.exported(network).eval(), task.exported_deployment())
+    spec = task.exported_deployment()
+    yield from input_tensors(spec)
+    engine = PyTorchEngine(task.exported(network).eval(), spec)
+    yield from output_tensors(engine.run(typical_inputs(spec)))
+
+
+def record_probe(folder: Path, name: str) -> dict[str, Any]:
+    """Keep in ``folder`` what its model file ``name`` says to the probe; gives optimize.json anew.
+
+    For files that do not compute as PyTorch does: another machine or engine has to give the same.
+    """
+    deployed = _require(folder).beside(name)
+    engine = open_engine(deployed.file, engine=deployed.engine)
+    found = engine.run(stored_inputs(deployed))
+    head = read_header(deployed.head)
+    kept = [tensor_of(head, one) for one in without_probes(head.tensors, name)]
+    write_checkpoint(deployed.head, head.document, [*kept, *output_tensors(found, name)])
+    return write_deployed(folder, deployed.document)
+
+
+def _require(folder: Path) -> Deployed:
+    deployed = find_deployed(folder)
+    if deployed is None:
+        raise CheckpointError("This is no optimised model.", where=str(folder))
+    return deployed

@@ -12,7 +12,9 @@ from medtool.config import changed_task, task_from_document
 from medtool.core.checkpoint import read_header
 from medtool.core.deployed import Deployed, verify_deployed
 from medtool.core.ensemble import members_of
-from medtool.predict.engines import open_engine
+from medtool.predict.deployed_probe import stored_inputs
+from medtool.predict.engines.choose import choose_engine
+from medtool.predict.engines.contract import AUTO_ENGINE
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -25,30 +27,31 @@ def load_deployed(
     *,
     engine: str = "",
     threads: int | None = None,
-    precision: str = "32",
     assignments: Sequence[str] = (),
 ) -> Model:
-    """The model in ``deployed.file``, whose network is an engine; on the processor.
+    """The model in ``deployed``, whose network is an engine; on the processor.
 
-    Raises as ``open_engine``, and CheckpointError where a file is not the one that was made.
+    Raises as ``choose_engine``, and CheckpointError where a file is not the one that was made.
     """
     from medtool.predict.model import Model
 
     verify_deployed(deployed)
     header = read_header(deployed.head)
     task = changed_task(deployed_task(deployed), assignments)
-    opened = open_engine(
-        deployed.file, engine=engine or deployed.engine, threads=threads, precision=precision
-    )
+    inputs = stored_inputs(deployed) if engine == AUTO_ENGINE else None
+    chosen = choose_engine(deployed, engine, threads=threads, inputs=inputs)
+    if chosen.deployed.file != deployed.file:
+        verify_deployed(chosen.deployed)
     return Model(
         task=task,
-        network=task.answered_by(opened).eval(),
+        network=task.answered_by(chosen.engine).eval(),
         device=torch.device("cpu"),
         autocast_type=None,
         header=header,
         path=deployed.file,
-        found=deployed.said,
-        engine=opened,
+        found=chosen.said,
+        engine=chosen.engine,
+        arithmetic=chosen.deployed.arithmetic,
     )
 
 

@@ -49,11 +49,23 @@ class Model:
     companions: Mapping[str, Model] = field(default_factory=dict)
     # What computes where it is not PyTorch: ``network`` then hands everything on to it.
     engine: Engine | None = None
+    # What that engine's file computes in: float32, int8, ...
+    arithmetic: str = ""
 
     @property
     def document(self) -> Mapping[str, Any]:
         """The checkpoint's JSON document."""
         return self.header.document
+
+    @property
+    def engine_name(self) -> str:
+        """What computes."""
+        return PYTORCH if self.engine is None else self.engine.name
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic, for records."""
+        return self.arithmetic or str(self.autocast_type or "32").removeprefix("torch.")
 
     @property
     def threshold(self) -> float:

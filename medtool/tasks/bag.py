@@ -283,6 +283,17 @@ class BagTask(Task):
 
         return AnsweredBag(engine, self)
 
+    def model_card(self) -> Mapping[str, Any]:
+        """Slices, pooling and classes; a subclass adds how a study becomes slices."""
+        from medtool.tasks.model_cards import bag_card
+
+        return bag_card(
+            self.settings.model,
+            "the threshold",
+            self.input_size_px(),
+            normalised=self.normalisation() is not None,
+        )
+
     def normalisation(self) -> nn.Module | None:
         """``normalise`` as a layer: slices and masks (n, rows, columns), masks 0 or 1, to the
         network's input. None where there is none; then the exported file takes normalised slices.

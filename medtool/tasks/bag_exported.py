@@ -51,7 +51,14 @@ def bag_deployment(task: BagTask) -> DeploymentSpec:
     if model.pooling == "attention":
         inputs[BEFORE] = (1, _features(model, size) + _BESIDE)
         outputs = (*outputs, SCORES, AFTER)
-    return DeploymentSpec(inputs=inputs, outputs=outputs, inside=inside, free_axes=free)
+    return DeploymentSpec(
+        inputs=inputs,
+        outputs=outputs,
+        inside=inside,
+        free_axes=free,
+        # Masks of ones; before the first call there is nothing.
+        typical={MASK: ((1.0,), (0.0,)), BEFORE: ((0.0,), (0.0,))},
+    )
 
 
 def _features(model: BagModelSection, size_px: int) -> int:

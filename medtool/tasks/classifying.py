@@ -226,6 +226,14 @@ class ClassifyingSegmentationTask(SegmentationTask):
 
         return AnsweredClassifying(engine, self.input_scale())
 
+    def model_card(self) -> Mapping[str, Any]:
+        """As of a segmentation, with the classes."""
+        if not self.has_head:
+            return super().model_card()
+        from medtool.tasks.model_cards import classifying_card
+
+        return classifying_card(self.settings)
+
     def write(self, prediction: Prediction, case: Case, folder: Path) -> dict[str, Any]:
         """The mask as NIfTI; volumes, class and probabilities."""
         return {**super().write(prediction, case, folder), **prediction.scalars}

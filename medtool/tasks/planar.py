@@ -184,6 +184,12 @@ class PlanarTask(SegmentationTask):
             inside=("encoder", "decoder"),
         )
 
+    def model_card(self) -> Mapping[str, Any]:
+        """Size, scale and labels."""
+        from medtool.tasks.model_cards import planar_card
+
+        return planar_card(self.settings)
+
     def input_scale(self) -> ChannelScale:
         """The part of the scale that the exported file does itself: none for percentiles."""
         from medtool.tasks.planar_learning import planar_scale

@@ -286,6 +286,12 @@ class PrognosisTask(SegmentationTask):
 
         return AnsweredPrognosis(engine, self.settings)
 
+    def model_card(self) -> Mapping[str, Any]:
+        """Grid, SUV, window, passes and labels."""
+        from medtool.tasks.model_cards import prognosis_card
+
+        return prognosis_card(self.settings)
+
     def audit(self, cases: Sequence[Case], prepared: Mapping[str, Path]) -> dict[str, Any]:
         """Nothing is planned from images."""
         return {}

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 FIELD, COVARIATES, BEFORE, AFTER, RISKS = "field_ml", "covariates", "before", "after", "risks"
 MASKS, HEAD_MASKS = "masks", "head_masks"
 PASSES = "passes"
+# Of inputs that are no images, what they usually are: means and deviations.
+TYPICAL_FIELD_ML = 20_000.0
+NOTHING_BEFORE: tuple[Sequence[float], Sequence[float]] = ((0.0,), (0.0,))
+NOTHING_DROPPED: tuple[Sequence[float], Sequence[float]] = ((1.0,), (0.0,))
 
 
 def skeleton(settings: PrognosisSettings) -> PrognosisNetwork:
@@ -81,6 +85,12 @@ def exported_deployment(settings: PrognosisSettings) -> DeploymentSpec:
         inside=("normalisation", "encoder", "decoder", "activation", "survival head"),
         stochastic_from=MASKS if settings.infer.passes else "",
         free_axes=free,
+        typical={
+            IMAGE: suv_scale(settings).typical,
+            FIELD: ((TYPICAL_FIELD_ML,), (0.0,)),
+            BEFORE: NOTHING_BEFORE,
+            **dict.fromkeys({MASKS, HEAD_MASKS} & set(inputs), NOTHING_DROPPED),
+        },
     )
 
 

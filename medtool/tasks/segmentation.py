@@ -308,6 +308,12 @@ class SegmentationTask(Task):
 
         return AnsweredSegmentation(engine, self.input_scale())
 
+    def model_card(self) -> Mapping[str, Any]:
+        """Grid, scale, windows and labels."""
+        from medtool.tasks.model_cards import segmentation_card
+
+        return segmentation_card(self.settings)
+
     @property
     def has_regions(self) -> bool:
         """Whether labels overlap, each with a sigmoid of its own."""

@@ -47,6 +47,7 @@ def segmentation_deployment(shape: tuple[int, ...], scale: ChannelScale) -> Depl
         outputs=(LOGITS, CHANCES),
         inside=(*(("normalisation",) if scale.changes else ()), "encoder", "decoder", "activation"),
         free_axes={IMAGE: {0: IMAGES}},
+        typical={IMAGE: scale.typical},
     )
 
 

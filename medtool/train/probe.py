@@ -5,9 +5,7 @@ With it another machine, device or engine proves that it computes the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,12 @@ from torch import Tensor, nn
 
 from medtool.core.checkpoint import RawTensor
 from medtool.core.ensemble import member_prefix
+from medtool.core.probe_result import (
+    TOLERANCE_FLOAT32,
+    TOLERANCE_REDUCED,
+    ProbeResult,
+    output_range,
+)
 from medtool.core.randomness import generator
 from medtool.core.records import DeploymentSpec
 from medtool.nets.state import raw_tensor, read_tensors
@@ -23,28 +27,6 @@ from medtool.nets.state import raw_tensor, read_tensors
 PROBE_PREFIX = "probe."
 INPUT_PREFIX = PROBE_PREFIX + "input."
 OUTPUT_PREFIX = PROBE_PREFIX + "output."
-# Largest difference allowed, as a share of the range of the output.
-TOLERANCE_FLOAT32 = 1e-4
-TOLERANCE_REDUCED = 1e-2
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """How far an answer is from the one that was stored."""
-
-    largest_difference: float
-    output_range: float
-    tolerance: float
-
-    @property
-    def share(self) -> float:
-        """The difference as a share of the output's range."""
-        return self.largest_difference / self.output_range
-
-    @property
-    def passed(self) -> bool:
-        """Whether the answer is the stored one, within the tolerance."""
-        return math.isfinite(self.share) and self.share <= self.tolerance
 
 
 def probe_inputs(spec: DeploymentSpec) -> dict[str, Tensor]:
@@ -112,6 +94,5 @@ def check_probe(
     difference = max(float((found[n] - wanted[n]).abs().max()) for n in wanted)
     lowest = min(float(tensor.min()) for tensor in wanted.values())
     highest = max(float(tensor.max()) for tensor in wanted.values())
-    # A single number has no range of its own; its size, or that of a logit, stands for it.
-    size = max(highest - lowest, abs(highest), abs(lowest), 1.0)
+    size = output_range(lowest, highest)
     return ProbeResult(difference, size, TOLERANCE_REDUCED if reduced else TOLERANCE_FLOAT32)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool.config.sections import MetricsSection
 from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
+from medtool.core.deployed import find_deployed
 from medtool.core.errors import CheckpointError, LeakageError, UnknownNameError, UsageError
 from medtool.core.files import file_sha256
 from medtool.core.names import counted
@@ -100,8 +101,8 @@ def is_run(path: Path) -> bool:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether ``path`` looks like a checkpoint file."""
-    return path.suffix == SUFFIX
+    """Whether ``path`` looks like a checkpoint file, or an optimised model."""
+    return path.suffix == SUFFIX or find_deployed(path) is not None
 
 
 def run_subject(path: Path) -> Subject:

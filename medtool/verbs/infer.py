@@ -72,6 +72,8 @@ class InferOptions:
     force: bool = False
     series: Path | None = None
     case_timeout_s: float | None = None
+    # What computes: for optimised models one of their engines, or auto.
+    engine: str = ""
     # Patients that are not answered for: evaluate leaves out those seen in training.
     without_patients: frozenset[str] = frozenset()
     run: RunOptions = field(default_factory=RunOptions)
@@ -179,7 +181,10 @@ def _model(options: InferOptions, reporter: Reporter) -> Model:
         device=options.run.device,
         precision=precision,
         assignments=options.assignments,
+        engine=options.engine,
     )
+    if model.engine is not None:
+        reporter.say(f"Engine: {model.found}.")
     warn_of_precision(precision, model.device, reporter)
     reporter.say(f"Answering on {model.device}.")
     return model

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medtool.core.checkpoint import CHECKPOINTS_FOLDER, find_checkpoint, read_header
+from medtool.core.deployed import find_deployed
 from medtool.core.ensemble import write_ensemble
 from medtool.core.errors import UsageError
 
@@ -26,6 +27,8 @@ def answering_file(paths: Sequence[Path], scratch: Path) -> tuple[Path, str]:
     places = [place for path in paths for place in _folds_of(path)]
     if len(places) == 1:
         return find_checkpoint(places[0])
+    for place in places:
+        _require_weights(place)
     found = [find_checkpoint(place) for place in places]
     files = [file for file, _ in found]
     models = [read_header(file).document["hashes"]["model"] for file in files]
@@ -43,6 +46,16 @@ def answering_file(paths: Sequence[Path], scratch: Path) -> tuple[Path, str]:
     write_ensemble(target, dict(zip(names, files, strict=True)))
     told = "; ".join(f"{name} is {text}" for name, (_, text) in zip(names, found, strict=True))
     return target, f"{len(places)} together, by the mean of what they say: {told}"
+
+
+def _require_weights(place: Path) -> None:
+    if find_deployed(place) is not None:
+        raise UsageError(
+            "An optimised model answers alone.",
+            met=str(place),
+            wanted="checkpoints, or one optimised model",
+            how="'medtool optimize RUN' makes one file of all folds of a run.",
+        )
 
 
 def _folds_of(path: Path) -> list[Path]:

@@ -71,6 +71,7 @@ class RowMaker:
             "changed": list(self._options.assignments),
             "companions": self._companions(),
             "device": self._model.device.type,
+            "engine": self._model.engine_name,
             "version": __version__,
         }
 
@@ -253,8 +254,8 @@ class RowMaker:
                 **_members(self._model.document),
             },
             "device": str(self._model.device),
-            "precision": str(self._model.autocast_type or "32").removeprefix("torch."),
-            "engine": "pytorch",
+            "precision": self._model.precision,
+            "engine": self._model.engine_name,
             "by": "patient" if self._by_patient else "case",
             "pseudonymised": hidden,
             "ended_utc": now_utc(),

@@ -19,7 +19,8 @@ from medtool.core.checkpoint import (
     rewrite_checkpoint,
     verify_tensors,
 )
-from medtool.core.errors import CheckpointError, OutputExistsError
+from medtool.core.deployed import Deployed, damaged_files, find_deployed
+from medtool.core.errors import CheckpointError, OutputExistsError, UsageError
 from medtool.core.nested import flat_values
 
 
@@ -46,6 +47,8 @@ class Inspection:
     milestones: tuple[Milestone, ...] = ()
     differences: tuple[Difference, ...] = field(default=())
     other: Path | None = None
+    # An optimised model: what its optimize.json says.
+    optimised: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -60,6 +63,8 @@ class Inspection:
                 for name, entry in self.header.tensors.items()
             },
         }
+        if self.optimised is not None:
+            document["optimised"] = dict(self.optimised)
         if self.damaged is not None:
             document["verified"] = {"intact": not self.damaged, "damaged": list(self.damaged)}
         if self.milestones:
@@ -92,22 +97,39 @@ def inspect_checkpoint(
     if other is not None:
         other, _ = find_checkpoint(other)
         differences = tuple(compare(header, read_header(other)))
+    deployed = find_deployed(file)
     return Inspection(
         path=file,
         found=found,
         header=header,
-        damaged=tuple(verify_tensors(header)) if verify else None,
-        milestones=tuple(milestones(path)) if path.is_dir() else (),
+        damaged=_damaged(header, deployed) if verify else None,
+        milestones=tuple(milestones(path)) if path.is_dir() and deployed is None else (),
+        optimised=None if deployed is None else deployed.document,
         differences=differences,
         other=other,
     )
 
 
+def _damaged(header: CheckpointHeader, deployed: Deployed | None) -> tuple[str, ...]:
+    """Tensors, or files of an optimised model, that are not what was written."""
+    if deployed is None:
+        return tuple(verify_tensors(header))
+    every = (deployed.beside(name) for name in deployed.document["files"])
+    return tuple(dict.fromkeys(name for one in every for name in damaged_files(one)))
+
+
 def write_slim(inspection: Inspection, target: Path, *, force: bool = False) -> None:
     """Write the checkpoint to ``target`` without what only training needs.
 
-    Raises OutputExistsError, MachineError.
+    Raises OutputExistsError, MachineError, UsageError for an optimised model.
     """
+    if inspection.optimised is not None:
+        raise UsageError(
+            "An optimised model holds nothing that only training needs.",
+            where=str(inspection.path),
+            met="--slim",
+            how="copy its folder.",
+        )
     if target.exists() and not force:
         raise OutputExistsError(
             "There is a file of this name.", where=str(target), how="--force overwrites it."

@@ -20,11 +20,13 @@ def inspection_lines(inspection: Inspection, *, all_layers: bool = False) -> Ite
     header = inspection.header
     document = header.document
     yield f"Checkpoint  {inspection.found}"
-    slim = ", slim: it can answer, not learn on" if header.is_slim else ""
-    yield f"  size      {header.size_bytes / MEGABYTE:.1f} MB{slim}"
+    if inspection.optimised is None:
+        slim = ", slim: it can answer, not learn on" if header.is_slim else ""
+        yield f"  size      {header.size_bytes / MEGABYTE:.1f} MB{slim}"
     yield f"  task      {document.get('task')}, preset {document.get('preset_name') or 'not named'}"
     yield from _position_lines(document)
     yield f"  written   {document.get('created_by')} ({_pairs(document.get('versions'))})"
+    yield from _optimised_lines(inspection)
     if document.get("synthetic"):
         yield "  WARNING   trained on synthetic data: not for patients"
     if inspection.other is not None:
@@ -39,6 +41,22 @@ def inspection_lines(inspection: Inspection, *, all_layers: bool = False) -> Ite
     yield from _history_lines(document.get("history") or [])
     yield from _hash_lines(inspection)
     yield from _milestone_lines(inspection)
+
+
+def _optimised_lines(inspection: Inspection) -> Iterator[str]:
+    """Of an optimised model its files, the one that answers by default first."""
+    made = inspection.optimised
+    if made is None:
+        return
+    source, files = made.get("source") or {}, made["files"]
+    yield f"  made of   {source.get('file')} (model {str(source.get('hash'))[:12]})"
+    for name in sorted(files, key=lambda one: one != made["default"]):
+        entry = files[name]
+        default = ", the default" if name == made["default"] else ""
+        yield (
+            f"  file      {name}: {entry['arithmetic']}, for {entry['engine']},"
+            f" {entry.get('bytes', 0) / MEGABYTE:.1f} MB{default}"
+        )
 
 
 def _position_lines(document: Mapping[str, Any]) -> Iterator[str]:

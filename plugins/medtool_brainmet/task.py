@@ -68,6 +68,26 @@ class Brainmet(BagTask):
         model = self.settings.model
         return SliceNormalisation(model.normalisation, model.channels)
 
+    def model_card(self) -> Mapping[str, Any]:
+        """How a study becomes windowed slices with masks of the brain."""
+        preparation = self.settings.data.preparation
+        level, width = preparation.window_level_hu, preparation.window_width_hu
+        low, high, size = level - width / 2, level + width / 2, preparation.size_px
+        field = f"{preparation.field_mm:g} mm around the brain" if preparation.field_mm else "all"
+        return {
+            **super().model_card(),
+            "preparation": [
+                "Make HU of the series and undo the tilt of the gantry.",
+                "Outline the brain by density and three-dimensional morphology.",
+                f"Make {low:g} to {high:g} HU to 0 to 1 and clip what is beyond.",
+                f"Cut out {field} and resize to {size} x {size} pixels, axial, front upwards.",
+                f"Leave out slices with under {preparation.quality.least_brain_share:.0%} brain,"
+                " with noise and with motion.",
+            ],
+            "window_hu": [low, high],
+            "normalisation": self.settings.model.normalisation,
+        }
+
     def draw_augmentation(
         self, rng: np.random.Generator, label: float | None
     ) -> Mapping[str, float]:

@@ -16,7 +16,7 @@ from medtool.predict.model import Model, load_model
 
 SMALL_HEART = (
     "data.label_ids={background=[0], heart=[1]}",
-    'data.channels=["grey"]',
+    'data.channels=["image"]',
     "data.preparation.size_px=[16, 24]",
     "data.preparation.intensity=8-bit",
     "model.input_channels=1",

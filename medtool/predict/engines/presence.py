@@ -77,8 +77,8 @@ def _version(packages: tuple[str, ...]) -> str:
     return "unknown"
 
 
-def require_engine(name: str) -> None:
-    """Raises UnknownNameError for a name that is none, MachineError where it is not installed."""
+def require_known(name: str) -> None:
+    """Raises UnknownNameError for a name that is no engine's."""
     if name not in KNOWN:
         raise UnknownNameError(
             f"There is no engine named '{name}'.",
@@ -86,6 +86,11 @@ def require_engine(name: str) -> None:
             wanted=", ".join(KNOWN),
             nearest=nearest_name(name, KNOWN, SYNONYMS),
         )
+
+
+def require_engine(name: str) -> None:
+    """Raises UnknownNameError for a name that is none, MachineError where it is not installed."""
+    require_known(name)
     engine = _engine(name)
     if not engine.installed:
         raise MachineError(

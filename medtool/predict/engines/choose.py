@@ -1,0 +1,111 @@
+"""Which engine answers for an optimised model: the one that was named, or the fastest here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.deployed import Deployed
+from medtool.core.errors import MedtoolError, UsageError
+from medtool.predict.engines import engines_for, open_engine
+from medtool.predict.engines.contract import AUTO_ENGINE, PYTORCH, Engine
+from medtool.predict.engines.presence import engines_here, require_engine, require_known
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Calls before the clock counts, and those that are timed: enough to tell engines apart.
+WARM_UP, TIMED = 2, 5
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model file, the engine that runs it, and a sentence on the choice."""
+
+    deployed: Deployed
+    engine: Engine
+    said: str
+
+
+def file_for(deployed: Deployed, engine: str) -> Deployed | None:
+    """The file of the same arithmetic that is meant for ``engine``, else one that it reads; None
+    where there is none.
+    """
+    if deployed.engine == engine:
+        return deployed
+    alike = [
+        deployed.beside(name)
+        for name, entry in deployed.document["files"].items()
+        if entry.get("arithmetic") == deployed.arithmetic
+    ]
+    meant = [one for one in alike if one.engine == engine]
+    readable = [one for one in (deployed, *alike) if engine in engines_for(one.file)]
+    return next(iter([*meant, *readable]), None)
+
+
+def choose_engine(
+    deployed: Deployed,
+    name: str = "",
+    *,
+    threads: int | None = None,
+    inputs: Mapping[str, NDArray[Any]] | None = None,
+) -> Chosen:
+    """The engine ``name``, by default the one that the file is for; ``auto`` measures all.
+
+    ``inputs`` are what is measured with. Raises UnknownNameError, MachineError (not installed),
+    UsageError (no file for it), CheckpointError as ``open_engine``.
+    """
+    if name == AUTO_ENGINE and inputs is not None:
+        return _fastest(deployed, threads, inputs)
+    wanted = deployed.engine if name in ("", AUTO_ENGINE) else name
+    require_known(wanted)
+    own = file_for(deployed, wanted)
+    if own is None:
+        raise UsageError(
+            f"This optimised model has no file for the engine '{wanted}'.",
+            where=str(deployed.folder),
+            met=f"--engine {wanted}",
+            wanted=", ".join(_possible(deployed)),
+            how="answer with the checkpoint that it was made of." if wanted == PYTORCH else "",
+        )
+    require_engine(wanted)
+    return Chosen(own, open_engine(own.file, engine=wanted, threads=threads), own.said_by(wanted))
+
+
+def _possible(deployed: Deployed) -> list[str]:
+    return [one.name for one in engines_here() if file_for(deployed, one.name) is not None]
+
+
+def _fastest(deployed: Deployed, threads: int | None, inputs: Mapping[str, NDArray[Any]]) -> Chosen:
+    found: dict[str, tuple[float, Deployed, Engine]] = {}
+    for one in engines_here():
+        own = file_for(deployed, one.name) if one.installed else None
+        if own is None:
+            continue
+        try:
+            engine = open_engine(own.file, engine=one.name, threads=threads)
+            found[one.name] = (seconds_of(engine, inputs), own, engine)
+        except MedtoolError:
+            # One that cannot run the file is no candidate.
+            continue
+    if not found:
+        return choose_engine(deployed, threads=threads)
+    name = min(found, key=lambda one: found[one][0])
+    _, own, engine = found[name]
+    times = ", ".join(f"{one} {seconds * 1000:.1f} ms" for one, (seconds, *_) in found.items())
+    return Chosen(own, engine, f"{own.said_by(name)}, the fastest here: {times}")
+
+
+def seconds_of(engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> float:
+    """The median of a few calls, after a warm-up."""
+    for _ in range(WARM_UP):
+        engine.run(inputs)
+    times = []
+    for _ in range(TIMED):
+        started = time.perf_counter()
+        engine.run(inputs)
+        times.append(time.perf_counter() - started)
+    return median(times)

@@ -1,0 +1,259 @@
+"""Optimised models through the verbs: the answers, files and records of their checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from optimised import optimised, write_heart
+
+from medtool.core.checkpoint import RawTensor, read_header, tensor_of, write_checkpoint
+from medtool.core.deployed import (
+    DOCUMENT_FILE,
+    MODEL_CARD,
+    OPTIMIZE_FILE,
+    find_deployed,
+    write_deployed,
+)
+from medtool.core.errors import (
+    CheckpointError,
+    ExitStatus,
+    MachineError,
+    UnknownNameError,
+    UsageError,
+)
+from medtool.data.predictions import read_predictions
+from medtool.predict.engines import presence
+from medtool.predict.model import load_model
+from medtool.verbs.doctor import doctor
+from medtool.verbs.evaluate import EvaluateOptions, evaluate
+from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.inspect_checkpoint import inspect_checkpoint, write_slim
+from medtool.verbs.options import RunOptions
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, its optimised folder, and three pictures with masks."""
+    folder = tmp_path_factory.mktemp("deployed")
+    checkpoint = write_heart(folder / "heart.safetensors", "infer.batch_slices=2")
+    optimised(checkpoint, folder / "optimised")
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (folder / "data" / part).mkdir(parents=True)
+    for number in range(3):
+        image = cv2.GaussianBlur(rng.integers(0, 256, (40, 52)).astype(np.uint8), (9, 9), 3)
+        name = f"p{number}.png"
+        assert cv2.imwrite(str(folder / "data" / "images" / name), image)
+        mask = np.where(image > 128, 255, 0).astype(np.uint8)
+        assert cv2.imwrite(str(folder / "data" / "masks" / name), mask)
+    return folder
+
+
+def answers(place: Path, checkpoint: Path, output: Path, **options: Any) -> dict[str, Any]:
+    """Rows, masks and the record of an inference."""
+    infer(
+        InferOptions(
+            sources=(place / "data" / "images",),
+            checkpoint=checkpoint,
+            output=output,
+            run=RunOptions(device="cpu", workers=0),
+            **options,
+        )
+    )
+    masks = {p.name: cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in output.rglob("*.png")}
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    return {"rows": read_predictions(output / "predictions.csv"), "masks": masks, "run": record}
+
+
+@pytest.mark.parametrize("engine", ["", "onnxruntime", "openvino", "auto"])
+def test_infer_writes_what_the_checkpoint_writes(place: Path, tmp_path: Path, engine: str) -> None:
+    wanted = answers(place, place / "heart.safetensors", tmp_path / "a")
+    found = answers(place, place / "optimised", tmp_path / "b", engine=engine)
+    assert found["rows"] == wanted["rows"]
+    assert len(wanted["masks"]) == 3
+    shares = [mask.mean() / 255 for mask in wanted["masks"].values()]
+    assert 0.02 < np.mean(shares) < 0.98
+    for name, mask in wanted["masks"].items():
+        assert (found["masks"][name] == mask).mean() > 0.999
+    assert wanted["run"]["engine"] == "pytorch"
+    assert found["run"]["engine"] in ({engine} if engine in presence.KNOWN else presence.KNOWN)
+    assert found["run"]["precision"] == "float32"
+    assert found["run"]["checkpoint"]["file"] == "model.onnx"
+    if not engine:
+        assert found["run"]["engine"] == "onnxruntime"
+
+
+def test_a_file_in_the_folder_answers_as_the_folder(place: Path, tmp_path: Path) -> None:
+    whole = answers(place, place / "optimised", tmp_path / "a")
+    single = answers(place, place / "optimised" / "model.onnx", tmp_path / "b")
+    assert single["rows"] == whole["rows"]
+
+
+def test_evaluate_takes_an_optimised_model(place: Path) -> None:
+    scores = [
+        evaluate(
+            EvaluateOptions(
+                subjects=(),
+                checkpoints=(model,),
+                data=place / "data",
+                run=RunOptions(device="cpu", workers=0),
+                seen="report",
+            )
+        )
+        for model in (place / "heart.safetensors", place / "optimised")
+    ]
+    first, second = (one.evaluated[0].scores.metrics["dice"].value for one in scores)
+    assert second == pytest.approx(first, abs=1e-3)
+
+
+def test_inspection_names_files_and_origin(place: Path, medtool: Callable[..., Any]) -> None:
+    told = medtool("inspect-checkpoint", place / "optimised").out
+    assert "made of   heart.safetensors" in told
+    assert "model.onnx: float32, for onnxruntime" in told
+    found = json.loads(medtool("inspect-checkpoint", place / "optimised", "--json").out)
+    assert found["task"] == "heart"
+    assert found["optimised"]["files"]["model.onnx"]["opset"] == 18
+    assert inspect_checkpoint(place / "optimised", verify=True).damaged == ()
+    with pytest.raises(UsageError, match="nothing that only training needs"):
+        write_slim(inspect_checkpoint(place / "optimised"), place / "slim.safetensors")
+
+
+def test_doctor_proves_every_engine(place: Path, medtool: Callable[..., Any]) -> None:
+    diagnosis = doctor(place / "optimised")
+    assert {proof.device for proof in diagnosis.proofs} == {"onnxruntime", "openvino"}
+    for proof in diagnosis.proofs:
+        assert proof.passed and 0 < proof.share < 1e-4 and proof.milliseconds > 0
+    told = medtool("doctor", "--checkpoint", place / "optimised").out
+    assert "reproduced on openvino in float32" in told
+    assert "Engines for optimised models" in told
+
+
+def copied(place: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(place / "optimised", folder / "copy"))
+
+
+def test_doctor_says_when_no_engine_keeps_the_promise(place: Path, tmp_path: Path) -> None:
+    """Another answer is stored, as if the file had been made on a machine that computes so."""
+    folder = copied(place, tmp_path)
+    head = read_header(folder / DOCUMENT_FILE)
+    tensors = []
+    for name in head.tensors:
+        tensor = tensor_of(head, name)
+        if name == "probe.output.logits":
+            values = np.frombuffer(tensor.data, np.float32) + np.float32(1)
+            tensor = RawTensor(name, tensor.dtype, tensor.shape, values.tobytes())
+        tensors.append(tensor)
+    write_checkpoint(folder / DOCUMENT_FILE, head.document, tensors)
+    write_deployed(folder, json.loads((folder / OPTIMIZE_FILE).read_text(encoding="utf-8")))
+    diagnosis = doctor(folder)
+    assert not any(proof.passed for proof in diagnosis.proofs)
+    assert not diagnosis.healthy
+
+
+@pytest.mark.parametrize("name", ["model.onnx", DOCUMENT_FILE])
+def test_a_tampered_file_is_refused(
+    place: Path, tmp_path: Path, name: str, medtool: Callable[..., Any]
+) -> None:
+    folder = copied(place, tmp_path)
+    content = bytearray((folder / name).read_bytes())
+    content[-9] ^= 1
+    (folder / name).write_bytes(content)
+    images, output = place / "data" / "images", tmp_path / "out"
+    outcome = medtool("infer", images, "--checkpoint", folder, "-o", output)
+    assert outcome.status == ExitStatus.USAGE
+    assert "is not the one that was made" in outcome.err and name in outcome.err
+    assert not output.exists()
+    assert inspect_checkpoint(folder, verify=True).damaged == (name,)
+    with pytest.raises(CheckpointError):
+        doctor(folder)
+
+
+def test_a_missing_or_foreign_file_is_refused(place: Path, tmp_path: Path) -> None:
+    folder = copied(place, tmp_path)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(CheckpointError, match="no such checkpoint") as refused:
+        load_model(folder)
+    assert refused.value.where.endswith("model.onnx")
+    stranger = tmp_path / "stranger.onnx"
+    stranger.write_bytes(b"\x08\x07" * 50)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_model(stranger)
+
+
+@pytest.mark.parametrize(
+    ("changes", "met"),
+    [
+        ({"format": 99}, "newer medtool"),
+        ({"default": "other.onnx"}, "damaged"),
+        (
+            {"files": {"../model.onnx": {"engine": "onnxruntime"}}, "default": "../model.onnx"},
+            "damaged",
+        ),
+        ({"format": None}, "damaged"),
+    ],
+)
+def test_a_document_that_cannot_be_believed_is_refused(
+    place: Path, tmp_path: Path, changes: dict[str, Any], met: str
+) -> None:
+    folder = copied(place, tmp_path)
+    document = json.loads((folder / OPTIMIZE_FILE).read_text(encoding="utf-8"))
+    (folder / OPTIMIZE_FILE).write_text(json.dumps(document | changes), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=met):
+        find_deployed(folder)
+
+
+def test_engines_that_are_not_there_are_refused_with_a_way_to_get_them(
+    place: Path, monkeypatch: pytest.MonkeyPatch, medtool: Callable[..., Any]
+) -> None:
+    known = replace(presence.KNOWN["openvino"], module="no_such_module")
+    with monkeypatch.context() as patch:
+        patch.setitem(presence.KNOWN, "openvino", known)  # type: ignore[arg-type]
+        with pytest.raises(MachineError) as refused:
+            load_model(place / "optimised", engine="openvino")
+        assert 'pip install "medtool[optimize]"' in refused.value.how
+        told = medtool("doctor").out
+        assert 'openvino     not installed (pip install "medtool[optimize]")' in told
+        # What is not there is not tried.
+        auto = load_model(place / "optimised", engine="auto")
+        assert auto.engine_name == "onnxruntime"
+    with pytest.raises(UsageError, match="no file for the engine 'litert'"):
+        load_model(place / "optimised", engine="litert")
+    with pytest.raises(UnknownNameError) as unknown:
+        load_model(place / "optimised", engine="ort")
+    assert unknown.value.nearest == "onnxruntime"
+    with pytest.raises(UsageError, match="no file for the engine 'pytorch'"):
+        load_model(place / "optimised", engine="pytorch")
+    with pytest.raises(UsageError, match="answered by PyTorch"):
+        load_model(place / "heart.safetensors", engine="openvino")
+
+
+def test_an_optimised_model_answers_alone(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="answers alone"):
+        infer(
+            InferOptions(
+                sources=(place / "data",),
+                checkpoint=place / "optimised",
+                more_checkpoints=(place / "heart.safetensors",),
+                output=tmp_path / "out",
+            )
+        )
+
+
+def test_the_card_says_what_goes_in_and_comes_out(place: Path) -> None:
+    card = json.loads((place / "optimised" / MODEL_CARD).read_text(encoding="utf-8"))
+    image = card["inputs"]["image"]
+    assert image["shape"] == ["images", 1, 16, 24]
+    assert image["becomes_0_and_1"] == [0, 255]
+    assert card["outputs"]["probabilities"]["of"] == ["background", "heart"]
+    assert card["outputs"]["probabilities"]["activation"] == "softmax"
+    assert card["grid"] == {"size_px": [16, 24]}
+    assert "not a medical device" in card["notice"]
+    assert card["labels"]["written"] == [0, 1]
