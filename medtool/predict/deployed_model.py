@@ -26,10 +26,11 @@ def load_deployed(
     deployed: Deployed,
     *,
     engine: str = "",
+    device: str = "auto",
     threads: int | None = None,
     assignments: Sequence[str] = (),
 ) -> Model:
-    """The model in ``deployed``, whose network is an engine; on the processor.
+    """The model in ``deployed``, whose network is an engine; tensors stay on the processor.
 
     Raises as ``choose_engine``, and CheckpointError where a file is not the one that was made.
     """
@@ -39,7 +40,7 @@ def load_deployed(
     header = read_header(deployed.head)
     task = changed_task(deployed_task(deployed), assignments)
     inputs = stored_inputs(deployed) if engine == AUTO_ENGINE else None
-    chosen = choose_engine(deployed, engine, threads=threads, inputs=inputs)
+    chosen = choose_engine(deployed, engine, device=device, threads=threads, inputs=inputs)
     if chosen.deployed.file != deployed.file:
         verify_deployed(chosen.deployed)
     return Model(

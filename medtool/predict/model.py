@@ -18,7 +18,7 @@ from medtool.core.errors import UsageError
 from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
 from medtool.predict.engines.contract import AUTO_ENGINE, PYTORCH
-from medtool.predict.engines.presence import require_engine
+from medtool.predict.engines.presence import require_engine, require_known
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,6 +61,11 @@ class Model:
     def engine_name(self) -> str:
         """What computes."""
         return PYTORCH if self.engine is None else self.engine.name
+
+    @property
+    def computed_on(self) -> str:
+        """The device, for records; engines that are no PyTorch may have one of their own."""
+        return str(getattr(self.engine, "device", self.device))
 
     @property
     def precision(self) -> str:
@@ -114,12 +119,16 @@ def load_model(
     UsageError (several models that its task does not let answer together), MachineError (no such
     device).
     """
+    if engine not in ("", AUTO_ENGINE):
+        require_known(engine)
     file, found = find_checkpoint(path)
     deployed = find_deployed(file)
     if deployed is not None:
         from medtool.predict.deployed_model import load_deployed
 
-        model = load_deployed(deployed, engine=engine, threads=threads, assignments=assignments)
+        model = load_deployed(
+            deployed, engine=engine, device=device, threads=threads, assignments=assignments
+        )
         return with_companions(model, device=device, precision=precision)
     _require_pytorch(engine, file)
     header = read_header(file)

@@ -253,7 +253,7 @@ class RowMaker:
                 "companions": self._companions(),
                 **_members(self._model.document),
             },
-            "device": str(self._model.device),
+            "device": self._model.computed_on,
             "precision": self._model.precision,
             "engine": self._model.engine_name,
             "by": "patient" if self._by_patient else "case",

@@ -10,6 +10,7 @@ from dicom_builder import build_series
 from pet_ct_studies import write_pair
 
 from medtool.core.checkpoint import RawTensor, write_checkpoint
+from medtool.core.deployed import DOCUMENT_FILE, write_deployed
 
 
 def latin_preset(folder: Path) -> None:
@@ -182,6 +183,22 @@ def pickled_checkpoint(folder: Path) -> None:
     (folder / "CTs").mkdir()
     with zipfile.ZipFile(folder / "model.pt", "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02.")
+
+
+def tampered_optimised_model(folder: Path) -> None:
+    """An optimised folder whose model file was changed after it was made."""
+    scans(folder)
+    (folder / "optimised").mkdir()
+    _checkpoint(folder).rename(folder / "optimised" / DOCUMENT_FILE)
+    (folder / "optimised" / "model.onnx").write_bytes(b"changed")
+    entry = {"engine": "onnxruntime", "arithmetic": "float32", "sha256": "0" * 64}
+    document = {"default": "model.onnx", "files": {"model.onnx": entry}}
+    write_deployed(folder / "optimised", document)
+
+
+def checkpoint_and_scans(folder: Path) -> None:
+    _checkpoint(folder)
+    scans(folder)
 
 
 def existing_output(folder: Path) -> None:

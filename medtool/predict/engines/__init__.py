@@ -29,12 +29,18 @@ def engines_for(file: Path) -> tuple[str, ...]:
 
 
 def open_engine(
-    file: Path, *, engine: str = "auto", threads: int | None = None, precision: str = "32"
+    file: Path,
+    *,
+    engine: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str = "32",
 ) -> Engine:
     """The model ``file``, loaded and ready.
 
     ``precision`` (32, bf16, 16) is what the file leaves open, for engines that can choose;
-    ``threads`` by default are all that this process may use. Raises UsageError for a file that the
+    ``threads`` by default are all that this process may use. ``device`` (auto, cpu, cuda) is for
+    ONNX Runtime, which has GPUs where it was built for them. Raises UsageError for a file that the
     engine does not read, MachineError where the engine is not installed, CheckpointError for a
     file that cannot be run or that has an operator that the engine lacks.
     """
@@ -53,7 +59,7 @@ def open_engine(
     if name == ONNX_RUNTIME:
         from medtool.predict.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(file, threads=count)
+        return OnnxRuntimeEngine(file, threads=count, device=device)
     if name == LITERT:
         from medtool.predict.engines.litert_runtime import LitertEngine
 

@@ -50,6 +50,7 @@ def choose_engine(
     deployed: Deployed,
     name: str = "",
     *,
+    device: str = "auto",
     threads: int | None = None,
     inputs: Mapping[str, NDArray[Any]] | None = None,
 ) -> Chosen:
@@ -59,7 +60,7 @@ def choose_engine(
     UsageError (no file for it), CheckpointError as ``open_engine``.
     """
     if name == AUTO_ENGINE and inputs is not None:
-        return _fastest(deployed, threads, inputs)
+        return _fastest(deployed, device, threads, inputs)
     wanted = deployed.engine if name in ("", AUTO_ENGINE) else name
     require_known(wanted)
     own = file_for(deployed, wanted)
@@ -72,27 +73,30 @@ def choose_engine(
             how="answer with the checkpoint that it was made of." if wanted == PYTORCH else "",
         )
     require_engine(wanted)
-    return Chosen(own, open_engine(own.file, engine=wanted, threads=threads), own.said_by(wanted))
+    opened = open_engine(own.file, engine=wanted, device=device, threads=threads)
+    return Chosen(own, opened, own.said_by(wanted))
 
 
 def _possible(deployed: Deployed) -> list[str]:
     return [one.name for one in engines_here() if file_for(deployed, one.name) is not None]
 
 
-def _fastest(deployed: Deployed, threads: int | None, inputs: Mapping[str, NDArray[Any]]) -> Chosen:
+def _fastest(
+    deployed: Deployed, device: str, threads: int | None, inputs: Mapping[str, NDArray[Any]]
+) -> Chosen:
     found: dict[str, tuple[float, Deployed, Engine]] = {}
     for one in engines_here():
         own = file_for(deployed, one.name) if one.installed else None
         if own is None:
             continue
         try:
-            engine = open_engine(own.file, engine=one.name, threads=threads)
+            engine = open_engine(own.file, engine=one.name, device=device, threads=threads)
             found[one.name] = (seconds_of(engine, inputs), own, engine)
         except MedtoolError:
             # One that cannot run the file is no candidate.
             continue
     if not found:
-        return choose_engine(deployed, threads=threads)
+        return choose_engine(deployed, device=device, threads=threads)
     name = min(found, key=lambda one: found[one][0])
     _, own, engine = found[name]
     times = ", ".join(f"{one} {seconds * 1000:.1f} ms" for one, (seconds, *_) in found.items())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtool.core.errors import MachineError
 from medtool.predict.engines.contract import ONNX_RUNTIME
 from medtool.predict.engines.refusals import cannot_run, lacking_operator
 
@@ -27,26 +28,46 @@ TYPES: Mapping[str, type[np.generic]] = {
 ERRORS_ONLY = 3
 
 
+# What computes, as ONNX Runtime calls it; on a GPU the first that is there is asked first.
+CPU = "CPUExecutionProvider"
+GPU = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+
+
+def providers_for(device: str, available: Sequence[str]) -> list[str]:
+    """What is to compute on ``device`` (auto, cpu, cuda), the processor behind all else.
+
+    Raises MachineError where ONNX Runtime was not built for a GPU that was asked for.
+    """
+    of_gpu = [name for name in GPU if name in available]
+    asked = device.partition(":")[0]
+    if asked == "cuda" and not of_gpu:
+        raise MachineError(
+            "This ONNX Runtime was not built for a GPU.",
+            met=f"--device {device}; {', '.join(available)}",
+            wanted=" or ".join(GPU),
+            how="pip install onnxruntime-gpu in place of onnxruntime, or use --device cpu.",
+        )
+    return [*of_gpu, CPU] if asked in ("auto", "cuda") else [CPU]
+
+
 class OnnxRuntimeEngine:
     """A session of ONNX Runtime. Raises CheckpointError for a file that it cannot run."""
 
     name = ONNX_RUNTIME
 
-    def __init__(
-        self, file: Path, *, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
-    ) -> None:
+    def __init__(self, file: Path, *, threads: int, device: str = "cpu") -> None:
         import onnxruntime
 
+        providers = providers_for(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ONLY
         self.threads = threads
         self.arithmetic = "float32"
+        self.device = "cpu" if providers == [CPU] else "cuda"
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(file), options, providers=list(providers)
-            )
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # its errors have no common kind of their own
             text = str(error)
             raise lacking_operator(file, ONNX_RUNTIME, text) or cannot_run(

@@ -9,16 +9,15 @@ from medtool.core.errors import CheckpointError
 
 # How each engine names an operator that it lacks, and where it says so the node.
 PATTERNS = (
-    # ONNX Runtime: an operator without an implementation here, one that nobody registered.
+    # ONNX Runtime: one without an implementation here, one that nobody registered.
     re.compile(
-        r"implementation for (?P<operator>[\w.]+\(\d+\))(?: node with name '(?P<node>[^']*)')"
+        r"implementation for (?P<operator>[\w.]+)\(\d+\)(?: node with name '(?P<node>[^']*)')"
     ),
-    re.compile(r"No Op registered for (?P<operator>[\w.]+)"),
-    re.compile(r"\((?P<node>[^()]*)\) Op \((?P<operator>[\w.]+)\)"),
-    re.compile(r"(?P<operator>[\w.:]+) is not a registered function/op"),
+    re.compile(r'In Node, \("(?P<node>[^"]*)", (?P<operator>[\w.]+),.*No Op registered'),
+    re.compile(r"Fatal error: (?P<operator>[\w.:]+)\(-?\d+\) is not a registered function"),
     # OpenVINO.
+    re.compile(r"No conversion rule found for operations: (?P<operator>[\w.]+)"),
     re.compile(r"not support the following ONNX operations: (?P<operator>[\w.]+)"),
-    re.compile(r"Cannot create (?P<operator>[\w.]+) layer (?P<node>\S+)"),
     # LiteRT.
     re.compile(r"unresolved custom op: (?P<operator>[\w.:]+\w)"),
     re.compile(r"Didn't find op for builtin opcode '(?P<operator>\w+)'"),
@@ -56,7 +55,7 @@ def _layer_of(file: Path, operator: str) -> str:
         import onnx
     except ImportError:
         return ""
-    wanted = operator.rpartition(".")[2].rpartition(":")[2].partition("(")[0]
+    wanted = operator.rpartition(".")[2].rpartition(":")[2]
     graph = onnx.load(file, load_external_data=False).graph
     return next((str(node.name) for node in graph.node if node.op_type == wanted), "")
 
