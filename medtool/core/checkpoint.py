@@ -116,7 +116,8 @@ class CheckpointHeader:
     @property
     def is_slim(self) -> bool:
         """Whether what only training needs was left out."""
-        return not self.names("optimizer.")
+        # A training that has not begun has no state of its optimiser, but one of its generator.
+        return not self.names("optimizer.") and not self.names("rng.")
 
 
 def read_header(path: Path) -> CheckpointHeader:
