@@ -75,6 +75,7 @@ VERBS: tuple[Verb, ...] = (
         LEARN,
         "Write a checkpoint as a model of another program.",
     ),
+    Verb("bench", "bench", LOOK, "Time a model in every engine that is installed here."),
     Verb("demo", "demo", LOOK, "Write a synthetic cohort and run every command on it."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
     Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),

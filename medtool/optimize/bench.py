@@ -1,0 +1,219 @@
+"""Every way in which a model can be computed on this machine, and how fast each is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medtool.core.deployed import Deployed, find_deployed, verify_deployed
+from medtool.core.errors import MedtoolError
+from medtool.nets.device import computes_slowly
+from medtool.optimize.folder import whole_network, write_exported
+from medtool.optimize.measure import RUNS, Latency, example_inputs, time_engine
+from medtool.optimize.memory import PeakMemory, peak_of_checkpoint, peak_of_engine
+from medtool.predict.deployed_model import deployed_task
+from medtool.predict.engines import engines_for, open_engine
+from medtool.predict.engines.contract import PYTORCH
+from medtool.predict.engines.presence import engines_here
+from medtool.predict.engines.pytorch import PyTorchEngine
+from medtool.predict.model import load_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medtool.core.records import DeploymentSpec
+    from medtool.predict.engines.contract import Engine
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+COMPILERS = ("c++", "g++", "clang++", "cl")
+EAGER = "eager"
+COMPILED = "compiled"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute a model; ``answers_from`` is what ``infer`` takes to compute so.
+
+    ``way`` is eager or compiled for PyTorch, and "" for others.
+    """
+
+    engine: str
+    arithmetic: str
+    way: str
+    file: Path
+    size_bytes: int
+    answers_from: Path
+    open: Callable[[int], Engine]
+    memory: Callable[[Arrays, int], PeakMemory] | None = None
+
+    @property
+    def name(self) -> str:
+        """Engine, way and arithmetic in a few words."""
+        return " ".join(filter(None, (self.engine, self.way, self.arithmetic)))
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it: PyTorch as it comes."""
+        return (self.engine, self.arithmetic, self.way) == (PYTORCH, "float32", EAGER)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate at so many threads and images; ``why_not`` where it could not be measured."""
+
+    candidate: Candidate
+    threads: int
+    batch: int
+    latency: Latency | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Benched:
+    """What can be measured of one model: its ways, and what goes into the network."""
+
+    candidates: tuple[Candidate, ...]
+    spec: DeploymentSpec
+
+
+def ways_to_compute(
+    path: Path, scratch: Path, *, engines: Sequence[str] = (), compiled: bool = True
+) -> Benched:
+    """The ways that this machine has for a checkpoint, or for the files of an optimised folder.
+
+    A checkpoint is exported into ``scratch`` in float32. ``engines`` are those that are wanted, all
+    where it is empty. Raises as ``load_model`` and ``export_onnx``.
+    """
+    here = [one.name for one in engines_here() if one.installed]
+    wanted = [name for name in here if not engines or name in engines]
+    deployed = find_deployed(path)
+    if deployed is None:
+        return _of_checkpoint(path, scratch, wanted, compiled=compiled)
+    names = list(deployed.document["files"]) if path.is_dir() else [deployed.file.name]
+    files = [deployed.beside(name) for name in names]
+    found = [one for file in files for one in _of_file(file, wanted)]
+    return Benched(tuple(found), deployed_task(deployed).exported_deployment())
+
+
+def _of_checkpoint(path: Path, scratch: Path, wanted: Sequence[str], *, compiled: bool) -> Benched:
+    model = load_model(path, device="cpu", precision="32")
+    task, network = whole_network(model)
+    spec = task.exported_deployment()
+    found: list[Candidate] = []
+    if PYTORCH in wanted:
+        module, size = task.exported(network).eval(), model.path.stat().st_size
+
+        def pytorch(arithmetic: str, way: str) -> Candidate:
+            def opened(threads: int) -> Engine:
+                torch.set_num_threads(threads)
+                bfloat16 = arithmetic == "bfloat16"
+                return PyTorchEngine(module, spec, bfloat16=bfloat16, compiled=way == COMPILED)
+
+            def memory(inputs: Arrays, threads: int) -> PeakMemory:
+                return peak_of_checkpoint(model.path, inputs, threads=threads)
+
+            plain = (arithmetic, way) == ("float32", EAGER)
+            return Candidate(
+                engine=PYTORCH,
+                arithmetic=arithmetic,
+                way=way,
+                file=model.path,
+                size_bytes=size,
+                answers_from=model.path,
+                open=opened,
+                memory=memory if plain else None,
+            )
+
+        arithmetics = ["float32"]
+        if not computes_slowly(torch.bfloat16, torch.device("cpu")):
+            arithmetics.append("bfloat16")
+        ways = [EAGER, COMPILED] if compiled and has_compiler() else [EAGER]
+        found += [pytorch(arithmetic, way) for way in ways for arithmetic in arithmetics]
+    if set(wanted) - {PYTORCH}:
+        folder = scratch / f"exported_{len(list(scratch.iterdir()))}"
+        folder.mkdir()
+        write_exported(model, folder)
+        deployed = find_deployed(folder)
+        found += _of_file(deployed, wanted) if deployed is not None else []
+    return Benched(tuple(found), spec)
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile finds a compiler of C++ here."""
+    return any(shutil.which(name) for name in COMPILERS)
+
+
+def _of_file(deployed: Deployed, wanted: Sequence[str]) -> list[Candidate]:
+    verify_deployed(deployed)
+    file = deployed.file
+    external = [file.with_name(name) for name in deployed.entry.get("external", {})]
+    return [
+        Candidate(
+            engine=name,
+            arithmetic=deployed.arithmetic,
+            way="",
+            file=file,
+            size_bytes=sum(path.stat().st_size for path in (file, *external)),
+            answers_from=file,
+            open=lambda threads, name=name: open_engine(file, engine=name, threads=threads),
+            memory=lambda inputs, threads, name=name: peak_of_engine(
+                file, name, inputs, threads=threads
+            ),
+        )
+        for name in engines_for(file)
+        if name in wanted
+    ]
+
+
+def measure_all(
+    benched: Benched,
+    *,
+    threads: Sequence[int],
+    batches: Sequence[int],
+    runs: int = RUNS,
+) -> Iterator[Measured]:
+    """Each candidate with each number of threads and images, in that order.
+
+    One that cannot compute so says why; the others are measured.
+    """
+    inputs = {batch: example_inputs(benched.spec, batch) for batch in batches}
+    for candidate in benched.candidates:
+        for count in threads:
+            with torch_threads():
+                yield from _measure_one(candidate, count, inputs, runs)
+
+
+def _measure_one(
+    candidate: Candidate, threads: int, inputs: Mapping[int, Arrays], runs: int
+) -> Iterator[Measured]:
+    try:
+        engine = candidate.open(threads)
+    except MedtoolError as error:
+        yield from (Measured(candidate, threads, batch, why_not=error.what) for batch in inputs)
+        return
+    for batch, arrays in inputs.items():
+        try:
+            latency = time_engine(engine, arrays, batch=batch, runs=runs)
+        except (MedtoolError, RuntimeError) as error:
+            lines = str(error).strip().splitlines()
+            why = lines[0] if lines else type(error).__name__
+            yield Measured(candidate, threads, batch, why_not=why)
+        else:
+            yield Measured(candidate, threads, batch, latency)
+
+
+@contextmanager
+def torch_threads() -> Iterator[None]:
+    """Within it the number of PyTorch's threads may be changed."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

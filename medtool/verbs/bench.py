@@ -1,0 +1,262 @@
+"""``bench``: how fast a model is in every engine of this machine; nothing is judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.errors import CheckpointError, MedtoolError, OutputExistsError, UsageError
+from medtool.core.files import require_writable
+from medtool.core.progress import Reporter, Silent
+from medtool.data.machine import usable_cores
+from medtool.data.run_folder import write_json
+from medtool.data.scratch import Scratch
+
+if TYPE_CHECKING:
+    from medtool.optimize.bench import Benched, Candidate, Measured
+
+RESULT_FILE = "bench.json"
+FIGURE_FILE = "bench.svg"
+BATCHES = (1, 8)
+RUNS = 50
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is asked of ``bench``. ``models`` are checkpoints, runs, or optimised folders.
+
+    ``sources`` are scans that are answered from file to file as well. ``engines`` () are all that
+    are installed, ``threads`` () 1, 2, 4, ... up to those that this process may use.
+    """
+
+    models: tuple[Path, ...]
+    sources: tuple[Path, ...] = ()
+    engines: tuple[str, ...] = ()
+    threads: tuple[int, ...] = ()
+    batches: tuple[int, ...] = BATCHES
+    runs: int = RUNS
+    memory: bool = True
+    compiled: bool = True
+    output: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Rows of the network alone, rows from file to file, and the machine that they belong to."""
+
+    rows: tuple[dict[str, Any], ...]
+    from_files: tuple[dict[str, Any], ...]
+    machine: dict[str, Any]
+    folder: Path | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "machine": self.machine,
+            "network": list(self.rows),
+            "from_files": list(self.from_files),
+        }
+
+
+def bench(options: BenchOptions, reporter: Reporter | None = None) -> BenchResult:
+    """Time every way to compute the models, one after another; see docs/optimisation.md.
+
+    Raises CheckpointError (no usable model), UnknownNameError (no such engine), MachineError (an
+    engine that is asked for is not installed), UsageError (numbers that make no sense).
+    """
+    from medtool.optimize.processor import processor_record
+
+    reporter = reporter or Silent()
+    threads = _checked(options)
+    with Scratch() as scratch:
+        benched = _models(options, scratch.path)
+        rows = _network_rows(benched, threads, options, reporter)
+        from_files = _file_rows(benched, options, scratch.path, reporter)
+    result = BenchResult(tuple(rows), tuple(from_files), processor_record(), options.output)
+    if options.output is not None:
+        _write(result, options.output)
+    return result
+
+
+def _checked(options: BenchOptions) -> tuple[int, ...]:
+    """The numbers of threads; everything that can be refused at once is refused here."""
+    from medtool.predict.engines.presence import require_engine
+
+    for name in options.engines:
+        require_engine(name)
+    for what, numbers in (
+        ("--threads", options.threads),
+        ("--batch", options.batches),
+        ("--runs", (options.runs,)),
+    ):
+        if any(number < 1 for number in numbers):
+            raise UsageError(
+                "Nothing can be measured with less than one.",
+                met=f"{what} {min(numbers)}",
+                wanted="1 or more",
+            )
+    if options.output is not None:
+        made = [options.output / name for name in (RESULT_FILE, FIGURE_FILE)]
+        if not options.force and any(file.exists() for file in made):
+            raise OutputExistsError(
+                "There is a benchmark already.",
+                where=str(options.output),
+                how="--force writes over it; -o OTHER keeps both.",
+            )
+        require_writable(options.output)
+    return options.threads or thread_counts(usable_cores())
+
+
+def thread_counts(most: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and ``most``."""
+    powers = [2**n for n in range(most.bit_length()) if 2**n < most]
+    return (*powers, most)
+
+
+def _models(options: BenchOptions, scratch: Path) -> list[Benched]:
+    from medtool.optimize.bench import ways_to_compute
+
+    found = [
+        ways_to_compute(path, scratch, engines=options.engines, compiled=options.compiled)
+        for path in options.models
+    ]
+    if not any(one.candidates for one in found):
+        raise CheckpointError(
+            "No engine that is asked for can compute this model.",
+            where=", ".join(map(str, options.models)),
+            met=", ".join(options.engines) or "no engine",
+            how="leave --engine out; PyTorch needs the checkpoint, not an optimised folder.",
+        )
+    return found
+
+
+def _network_rows(
+    benched: Sequence[Benched], threads: Sequence[int], options: BenchOptions, reporter: Reporter
+) -> list[dict[str, Any]]:
+    from medtool.optimize.bench import measure_all
+
+    ways = sum(len(one.candidates) for one in benched)
+    rows: list[dict[str, Any]] = []
+    measured: list[Measured] = []
+    total = ways * len(threads) * len(options.batches)
+    with reporter.progress("Measuring", total) as advance:
+        for one in benched:
+            for fact in measure_all(
+                one, threads=threads, batches=options.batches, runs=options.runs
+            ):
+                measured.append(fact)
+                advance(1, fact.candidate.name)
+    peaks = _peaks(benched, max(threads), options, reporter)
+    baseline = {
+        (fact.threads, fact.batch): fact.latency.median_s
+        for fact in measured
+        if fact.candidate.is_baseline and fact.latency is not None
+    }
+    for fact in measured:
+        rows.append(_row(fact, baseline.get((fact.threads, fact.batch)), peaks))
+    return rows
+
+
+def _row(
+    fact: Measured, baseline_s: float | None, peaks: dict[tuple[Path, str], dict[str, int]]
+) -> dict[str, Any]:
+    candidate, latency = fact.candidate, fact.latency
+    row: dict[str, Any] = {
+        "name": candidate.name,
+        "engine": candidate.engine,
+        "arithmetic": candidate.arithmetic,
+        "way": candidate.way,
+        "file": candidate.file.name,
+        "bytes": candidate.size_bytes,
+        "threads": fact.threads,
+        "batch": fact.batch,
+    }
+    if latency is None:
+        return row | {"per_second": None, "why_not": fact.why_not}
+    faster = None if baseline_s is None else round(baseline_s / latency.median_s, 3)
+    plain = candidate.way != "compiled" and candidate.arithmetic != "bfloat16"
+    peak = peaks.get((candidate.file, candidate.engine), {}) if plain else {}
+    return row | latency.as_dict() | {"times_faster": faster, **peak}
+
+
+def _peaks(
+    benched: Sequence[Benched], threads: int, options: BenchOptions, reporter: Reporter
+) -> dict[tuple[Path, str], dict[str, int]]:
+    """Peak memory of each file in each engine, for one image."""
+    from medtool.optimize.measure import example_inputs
+
+    if not options.memory:
+        return {}
+    found = {}
+    ways = [(one, candidate) for one in benched for candidate in one.candidates]
+    with reporter.progress("Measuring memory", len(ways)) as advance:
+        for one, candidate in ways:
+            if candidate.memory is not None:
+                try:
+                    peak = candidate.memory(example_inputs(one.spec, 1), threads)
+                except MedtoolError:
+                    # Why it cannot compute stands in its row already.
+                    continue
+                found[candidate.file, candidate.engine] = peak.as_dict()
+            advance(1, candidate.name)
+    return found
+
+
+def _file_rows(
+    benched: Sequence[Benched], options: BenchOptions, scratch: Path, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """The whole way, from scans to the table, once in each engine with all threads."""
+    if not options.sources:
+        return []
+    ways = [
+        candidate
+        for one in benched
+        for candidate in one.candidates
+        if candidate.way != "compiled" and candidate.arithmetic != "bfloat16"
+    ]
+    rows = []
+    with reporter.progress("From file to file", len(ways)) as advance:
+        for number, candidate in enumerate(ways):
+            rows.append(_answered(candidate, options, scratch / f"answers_{number}"))
+            advance(1, candidate.name)
+    return rows
+
+
+def _answered(candidate: Candidate, options: BenchOptions, output: Path) -> dict[str, Any]:
+    from medtool.verbs.infer import InferOptions, infer
+    from medtool.verbs.options import RunOptions
+
+    began = time.perf_counter()
+    result = infer(
+        InferOptions(
+            sources=options.sources,
+            checkpoint=candidate.answers_from,
+            output=output,
+            allow_demo=True,
+            run=RunOptions(device="cpu", precision="32"),
+        )
+    )
+    seconds = time.perf_counter() - began
+    studies = len(result.rows)
+    return {
+        "name": candidate.name,
+        "engine": candidate.engine,
+        "arithmetic": candidate.arithmetic,
+        "file": candidate.file.name,
+        "studies": studies,
+        "answered": result.ok,
+        "seconds": round(seconds, 3),
+        "seconds_each": round(seconds / max(1, studies), 3),
+    }
+
+
+def _write(result: BenchResult, folder: Path) -> None:
+    from medtool.report.bench_figure import bench_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RESULT_FILE, result.as_dict())
+    bench_figure(result.rows).savefig(folder / FIGURE_FILE, metadata={"Date": None})
