@@ -55,16 +55,15 @@ class Learners:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round left: parameters, and the primary metric on the selection part.
-
-    ``before`` is that metric with batch norms estimated anew and nothing learned yet.
+    """What one round left: parameters, and the primary metric on the selection part after the
+    first epoch and at the best one; None where nothing was learned.
     """
 
     share: float
     parameters: int
-    before: float | None
-    after: float | None
     epochs: int
+    first_value: float | None
+    best_value: float | None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -131,8 +130,8 @@ def prune_in_rounds(
             f"Round {number} of {settings.steps}: {share:.0%} less in each layer, "
             f"{parameter_count(student) / 1e6:.2f} million parameters."
         )
-        before, after = _learn_again(taught, task, student, epochs, settings, learners, reporter)
-        rounds.append(Round(share, parameter_count(student), before, after, epochs))
+        first, best = _learn_again(taught, task, student, epochs, settings, learners, reporter)
+        rounds.append(Round(share, parameter_count(student), epochs, first, best))
     changed = changed_widths(student.cpu(), whole)
     return Pruned(student.eval(), changed, tuple(rounds), parameter_count(whole), kept_whole)
 

@@ -102,9 +102,7 @@ def decided_anew(
     return merged(model, changes, model.task.decide(answers.predictions, answers.truths))
 
 
-def merged(
-    model: Model, changes: Mapping[str, Any], decided: Mapping[str, Any]
-) -> dict[str, Any]:
+def merged(model: Model, changes: Mapping[str, Any], decided: Mapping[str, Any]) -> dict[str, Any]:
     """``changes`` of the document with what was decided; tables are added to, not replaced."""
     known = {**model.document, **changes}
     return {

@@ -77,8 +77,7 @@ def test_each_round_takes_its_part_and_the_network_learns_after_it(tmp_path: Pat
     assert [one.parameters for one in found.rounds] == [
         256 * wide + wide + 2 * wide + wide + 1 for wide in (6, 4)
     ]
-    assert found.rounds[-1].after is not None
-    assert found.rounds[-1].after >= found.rounds[-1].before  # type: ignore[operator]
+    assert found.rounds[-1].best_value >= found.rounds[-1].first_value  # type: ignore[operator]
     assert found.kept_whole == {"head": "reaches an output"}
 
 
@@ -105,7 +104,9 @@ def test_the_same_rounds_give_the_same_weights(tmp_path: Path) -> None:
 
 def test_without_epochs_nothing_is_learned(tmp_path: Path) -> None:
     found = pruned(tmp_path, tiny_task(), epochs=0, last_epochs=0)
-    assert [(one.before, one.after, one.epochs) for one in found.rounds] == [(None, None, 0)] * 2
+    assert [(one.first_value, one.best_value, one.epochs) for one in found.rounds] == [
+        (None, None, 0)
+    ] * 2
 
 
 def test_single_weights_are_for_study_and_make_nothing_smaller(tmp_path: Path) -> None:
