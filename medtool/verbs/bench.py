@@ -63,7 +63,7 @@ class BenchResult:
 
 
 def bench(options: BenchOptions, reporter: Reporter | None = None) -> BenchResult:
-    """Time every way to compute the models, one after another; see docs/optimisation.md.
+    """Time every way to compute the models, one after another; see docs/verbs/bench.md.
 
     Raises CheckpointError (no usable model), UnknownNameError (no such engine), MachineError (an
     engine that is asked for is not installed), UsageError (numbers that make no sense).

@@ -29,8 +29,7 @@ from documented import (
     write_playground,
 )
 from nnunet_folder import write_nnunet_place
-from segmentation_places import CASES as SEGMENTATION_PAGES
-from segmentation_places import write_segmentation_place
+from segmentation_places import PLACES, write_segmentation_place
 
 from medtool.cli.table import VERBS
 from medtool.core.checkpoint import read_header
@@ -240,8 +239,8 @@ def test_commands_run(
     if page.stem in NNUNET_PAGES:
         (folder / "medtool.toml").unlink()
         write_nnunet_place(folder)
-    if page.stem in SEGMENTATION_PAGES:
-        write_segmentation_place(page.stem, folder)
+    if page.stem in PLACES:
+        write_segmentation_place(PLACES[page.stem], folder)
     for command in commands_to_run(page):
         outcome = medtool(*_expanded(command, folder), folder=folder)
         assert outcome.status == command.status, f"$ {command.text}\n{outcome.out}\n{outcome.err}"

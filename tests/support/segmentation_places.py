@@ -64,7 +64,10 @@ passes = 2
 worst_cases = 2
 """
 CASES = {"segment": 8, "pancreas": 12, "heart": 8, "petct": 14}
+# Pages that speak of models of any task, and the one whose place they run in.
+PLACES = {**{task: task for task in CASES}, "optimize": "heart", "optimisation": "heart"}
 TINY = {"heart": TINY_SLICES, "petct": TINY_STUDIES}
+PLACES |= {"bench": "heart", "pruning": "heart"}
 
 
 def write_segmentation_place(task: str, folder: Path) -> None:
