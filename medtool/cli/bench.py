@@ -19,9 +19,7 @@ Models = Annotated[
 ]
 Scans = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--source", metavar="SCANS", help="Also time the whole way from these scans to a table."
-    ),
+    typer.Option("--source", metavar="SCANS", help="Also time the way from scans to a table."),
 ]
 Engines = Annotated[
     list[str] | None,
@@ -81,13 +79,13 @@ def command(
     models: Models,
     source: Scans = None,
     engine: Engines = None,
+    output: Output = None,
+    force: Force = False,
     threads: Threads = None,
     batch: Batches = None,
     runs: Runs = 50,
     memory: Memory = True,
     compiled: Compile = True,
-    output: Output = None,
-    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

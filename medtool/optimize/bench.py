@@ -154,22 +154,18 @@ def _of_file(deployed: Deployed, wanted: Sequence[str]) -> list[Candidate]:
     verify_deployed(deployed)
     file = deployed.file
     external = [file.with_name(name) for name in deployed.entry.get("external", {})]
-    return [
-        Candidate(
-            engine=name,
-            arithmetic=deployed.arithmetic,
-            way="",
-            file=file,
-            size_bytes=sum(path.stat().st_size for path in (file, *external)),
-            answers_from=file,
-            open=lambda threads, name=name: open_engine(file, engine=name, threads=threads),
-            memory=lambda inputs, threads, name=name: peak_of_engine(
-                file, name, inputs, threads=threads
-            ),
-        )
-        for name in engines_for(file)
-        if name in wanted
-    ]
+    size_bytes = sum(path.stat().st_size for path in (file, *external))
+
+    def candidate(engine: str) -> Candidate:
+        def opened(threads: int) -> Engine:
+            return open_engine(file, engine=engine, threads=threads)
+
+        def memory(inputs: Arrays, threads: int) -> PeakMemory:
+            return peak_of_engine(file, engine, inputs, threads=threads)
+
+        return Candidate(engine, deployed.arithmetic, "", file, size_bytes, file, opened, memory)
+
+    return [candidate(name) for name in engines_for(file) if name in wanted]
 
 
 def measure_all(
