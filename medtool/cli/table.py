@@ -75,6 +75,12 @@ VERBS: tuple[Verb, ...] = (
         LEARN,
         "Write a checkpoint as a model of another program.",
     ),
+    Verb(
+        "optimize",
+        "optimize",
+        LEARN,
+        "Make a model smaller and faster, and prove that it is as good.",
+    ),
     Verb("bench", "bench", LOOK, "Time a model in every engine that is installed here."),
     Verb("demo", "demo", LOOK, "Write a synthetic cohort and run every command on it."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),

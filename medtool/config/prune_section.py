@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from medtool.config.sections import Positive, Section
+from medtool.config.section import Positive, Section
 
 
 class PruneSection(Section):

@@ -10,19 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A table of a preset: unknown keys refuse, values never change."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
-    )
+from medtool.config.optimize_section import OptimizeSection
+from medtool.config.section import NotNegative as NotNegative
+from medtool.config.section import Positive as Positive
+from medtool.config.section import Section as Section
+from medtool.config.section import Share as Share
 
 
 class DataSection(Section):
@@ -193,6 +187,8 @@ class TaskSettings(Section):
     """How a trained model answers."""
     report: ReportSection = ReportSection()
     """The report."""
+    optimize: OptimizeSection = OptimizeSection()
+    """How a trained model is made smaller and faster."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, without keys that are None: what a preset file holds."""

@@ -44,7 +44,8 @@ STATUS_MEANINGS: Mapping[ExitStatus, str] = {
     ExitStatus.USAGE: "Wrong usage, preset, labels or checkpoint.",
     ExitStatus.NO_INPUT: "No usable input.",
     ExitStatus.GATE: "A gate refused: leakage between the parts of a split, patients seen in "
-    "training, or a model of synthetic scans that meets patients.",
+    "training, a model of synthetic scans that meets patients, or one that was made smaller and is "
+    "worse than allowed.",
     ExitStatus.MACHINE: "The environment: no such device, disk full, a package missing.",
     ExitStatus.BUG: "A bug of medtool: a short message, and a log with the details.",
     ExitStatus.INTERRUPTED: "Interrupted by the user; what was finished is kept.",

@@ -15,6 +15,8 @@ from medtool.score.segmentation import DISTANCES, OVERLAPS, Row, SegmentationOpt
 
 # The table of scores that has a row of every structure of every case.
 BY_CASE = "structures_by_case"
+# The list of structures that are in no mean over structures, where there are any.
+APART = "structures_apart"
 
 BOTH_EMPTY = "cases with neither mask are not counted"
 EMPTY_OR_ZERO = f"{BOTH_EMPTY}; with one of them, 0"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medtool.core.records import Prediction, Scores, Truth
 from medtool.data.grids import require_same_grid
 from medtool.score.segmentation import SegmentationOptions, score_structures
-from medtool.score.segmentation_columns import BY_CASE, ScoredCase
+from medtool.score.segmentation_columns import APART, BY_CASE, ScoredCase
 from medtool.score.segmentation_summary import OVERALL, summarise_structures
 from medtool.tasks.segmentation_labels import MASK, structures
 
@@ -85,7 +85,11 @@ def summarised(
     return replace(
         scores,
         per_case=tuple(_case_row(case, apart) for case in cases),
-        tables={**scores.tables, BY_CASE: list(scores.per_case)},
+        tables={
+            **scores.tables,
+            BY_CASE: list(scores.per_case),
+            **({APART: sorted(apart)} if apart else {}),
+        },
     )
 
 

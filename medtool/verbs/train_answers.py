@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from medtool.core.lazy import Lazily
 from medtool.core.names import safe_file_stem
-from medtool.core.records import Case, Part, Prediction, Scores, Truth
+from medtool.core.records import Case, Part, Prediction, Scores
 from medtool.data.cache import Cache
 from medtool.data.run_folder import RunFolder
+from medtool.predict.answers import Answers
 from medtool.predict.cases import CaseOutcome, predict_cases
 from medtool.predict.model import Model
 from medtool.score.examples import best_and_median, worst_cases
@@ -23,37 +22,6 @@ from medtool.verbs.train_prepare import Ready
 
 if TYPE_CHECKING:
     from medtool.core.progress import Advance
-    from medtool.core.task import Task
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model said of one part of its run, and where that was written.
-
-    ``cases`` are those with an answer and a reference, ``rows`` theirs in predictions.csv;
-    ``kept`` holds predictions without arrays, which need not be read back.
-    """
-
-    task: Task
-    folder: Path
-    cases: tuple[Case, ...]
-    rows: Mapping[str, Mapping[str, Any]]
-    kept: Mapping[str, Prediction]
-
-    def prediction(self, case: Case) -> Prediction:
-        """The prediction of one of ``cases``."""
-        known = self.kept.get(case.case_id)
-        return known or self.task.restored(self.rows[case.case_id], self.folder)
-
-    @property
-    def predictions(self) -> Sequence[Prediction]:
-        """Those of all ``cases``."""
-        return Lazily(self.prediction, self.cases)
-
-    @property
-    def truths(self) -> Sequence[Truth]:
-        """The references of all ``cases``."""
-        return Lazily(self.task.truth, self.cases)
 
 
 def answer_part(

@@ -95,7 +95,7 @@ def gather(
         )
     train = task.settings.train
     if run is not None and run.cases_file.is_file() and run.exists():
-        cases, split = _parts_of_run(cases, run)
+        cases, split = parts_of_run(cases, run)
     else:
         split = make_split(
             cases, train, task.settings.data, fold=options.run.fold, allow=options.allow_leak
@@ -115,7 +115,7 @@ def gather(
     )
 
 
-def _parts_of_run(cases: Sequence[Case], run: RunFolder) -> tuple[tuple[Case, ...], Split]:
+def parts_of_run(cases: Sequence[Case], run: RunFolder) -> tuple[tuple[Case, ...], Split]:
     """The parts that a run began with: resuming never deals patients anew."""
     rows = {row["case"]: row for row in run.read_cases() if row["part"]}
     missing = sorted(set(rows) - {case.case_id for case in cases})

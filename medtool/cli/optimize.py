@@ -1,0 +1,119 @@
+"""``medtool optimize``: the door to ``medtool.verbs.optimize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtool.cli.console import Console
+from medtool.cli.flags import (
+    SETTINGS,
+    Cache,
+    Data,
+    Device,
+    Force,
+    Json,
+    Labels,
+    Quiet,
+    Seed,
+    Workers,
+)
+from medtool.cli.words import command_line
+
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or a run's folder: its best one."),
+]
+Target = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="The folder of the optimised model.",
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="DIR",
+        help="Scans of other patients to calibrate on; by default the training part.",
+    ),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="int8|openvino|float16|weights8",
+        help="A file to make beside the float one; can be given several times.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        metavar="SHARE",
+        help="By how much a metric may fall; by default Dice and AUROC 0.005.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key of [optimize], as optimize.calibration_inputs=128.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+
+
+def command(
+    checkpoint: Source,
+    output: Target,
+    data: Data = None,
+    labels: Labels = None,
+    calibration: Calibration = None,
+    formats: Formats = None,
+    tolerance: Tolerance = None,
+    assignments: Changes = None,
+    seed: Seed = None,
+    force: Force = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    cache: Cache = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a model smaller and faster; write it only where it is measured to be as good."""
+    from medtool.verbs.optimize import optimize
+    from medtool.verbs.optimize_options import OptimizeOptions
+    from medtool.verbs.options import RunOptions
+
+    console = Console(quiet=quiet)
+    result = optimize(
+        OptimizeOptions(
+            checkpoint=checkpoint,
+            output=output,
+            data=data,
+            labels=labels,
+            calibration=calibration,
+            formats=tuple(formats or ()),
+            tolerance=tolerance,
+            assignments=tuple(assignments or ()),
+            force=force,
+            run=RunOptions(device=device, workers=workers, cache=cache, seed=seed),
+            command=command_line(),
+        ),
+        console,
+    )
+    if as_json:
+        console.json(dict(result.document))
+        return
+    console.result(str(result.folder))
+    console.say(f"Report: {result.report}")
+    console.say(f"Answer with: medtool infer SCANS --checkpoint {result.folder} -o OUT")

@@ -1,0 +1,30 @@
+"""The same eight-bit model in OpenVINO's own files: they open faster, and need no ONNX reader.
+
+OpenVINO runs ONNX Runtime's QDQ files as fast as files of its own quantiser (NNCF): one
+calibration and one choice of layers serve both engines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write_openvino(source: Path, target: Path) -> Path:
+    """Write the ONNX file ``source`` as ``target`` (.xml); gives the file of its weights beside it.
+
+    Weights keep their bits. Raises CheckpointError where OpenVINO lacks an operator.
+    """
+    import openvino
+
+    from medtool.predict.engines.contract import OPENVINO
+    from medtool.predict.engines.refusals import cannot_run, lacking_operator
+
+    try:
+        model = openvino.Core().read_model(source)
+    except RuntimeError as error:
+        text = str(error)
+        raise lacking_operator(source, OPENVINO, text) or cannot_run(
+            source, OPENVINO, text
+        ) from error
+    openvino.save_model(model, target, compress_to_fp16=False)
+    return target.with_suffix(".bin")

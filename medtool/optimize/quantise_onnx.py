@@ -1,0 +1,201 @@
+"""Static INT8 by ONNX Runtime: weights a scale a channel, activations a scale a tensor.
+
+The file keeps QuantizeLinear and DequantizeLinear around each layer (QDQ), so that ONNX Runtime and
+OpenVINO both read it. Weights are symmetric int8, activations uint8, as the kernels of x86 want
+them. Batch norms are folded into the convolutions before them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+    from medtool.optimize.activations import Ranges
+
+# Layers with weights: what costs arithmetic, and what can be left in float by name.
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# What passes eight bits on between layers without arithmetic worth naming.
+BETWEEN = ("Add", "Concat", "MaxPool", "GlobalAveragePool", "Relu", "LeakyRelu", "Clip")
+# Files whose weights would not fit a message of protobuf keep them beside them.
+LARGEST_WHOLE_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer with weights: its node, and the name that people know it by.
+
+    ``last`` are layers whose values are the answer, but for an activation: the heads.
+    """
+
+    node: str
+    name: str
+    kind: str
+    parameters: int
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """A float model made ready: batch norms folded, every shape inferred.
+
+    ``observed`` is the same graph with every tensor that can be quantised as an output.
+    """
+
+    file: Path
+    observed: Path
+    layers: tuple[Layer, ...]
+    tensors: tuple[str, ...]
+    external: bool
+
+
+def ready_graph(source: Path, folder: Path) -> FloatGraph:
+    """``source`` made ready to be quantised, in ``folder``."""
+    import onnx
+    from onnxruntime.quantization import quant_pre_process
+
+    external = _bytes_of(source) > LARGEST_WHOLE_BYTES
+    file = folder / "ready.onnx"
+    with _quiet():
+        quant_pre_process(
+            source,
+            file,
+            skip_symbolic_shape=True,
+            skip_optimization=external,
+            save_as_external_data=external,
+            all_tensors_to_one_file=True,
+        )
+    model = onnx.load(file)
+    tensors, layers = _tensors(model), tuple(_layers(model))
+    observed = folder / "observed.onnx"
+    _observed(model, tensors)
+    onnx.save(model, observed, save_as_external_data=external, location="observed.data")
+    return FloatGraph(file, observed, layers, tensors, external)
+
+
+def quantise(
+    graph: FloatGraph,
+    ranges: Ranges,
+    target: Path,
+    *,
+    floats: Collection[str] = (),
+    only: Collection[str] = (),
+    reduce_range: bool = False,
+) -> None:
+    """Write ``graph`` in eight bits to ``target``.
+
+    ``floats`` names nodes that stay in float; ``only``, where it names any, those that alone do
+    not. ``reduce_range`` keeps weights in seven bits, for processors whose eight-bit products
+    saturate.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
+
+    known: dict[str, Any] = {
+        name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()
+    }
+    kept = target.with_suffix(".ranges.json")
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, known), kept)
+    try:
+        with _quiet():
+            quantize_static(
+                graph.file,
+                target,
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=[*LAYERS, *BETWEEN],
+                per_channel=True,
+                reduce_range=reduce_range,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=sorted(floats),
+                nodes_to_quantize=sorted(only),
+                use_external_data_format=graph.external,
+                calibration_cache_path=kept,
+            )
+    finally:
+        kept.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser logs advice for people who call it by hand."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _bytes_of(source: Path) -> int:
+    """Of a model with the files beside it that begin with its name."""
+    return sum(file.stat().st_size for file in source.parent.glob(source.name + "*"))
+
+
+def _tensors(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Float tensors into and out of nodes that can be quantised, but for weights."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    kinds = {*LAYERS, *BETWEEN}
+    found = dict.fromkeys(
+        name
+        for node in model.graph.node
+        if node.op_type in kinds
+        for name in (*node.input, *node.output)
+        if name and name not in weights
+    )
+    return tuple(found)
+
+
+def _observed(model: onnx.ModelProto, tensors: Collection[str]) -> None:
+    """Let ``tensors`` be outputs of ``model`` beside its own."""
+    import onnx
+
+    known = {value.name for value in (*model.graph.output, *model.graph.input)}
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in tensors
+        if name not in known
+    )
+
+
+def _layers(model: onnx.ModelProto) -> Iterator[Layer]:
+    """Layers with weights in the order of the graph."""
+    heads = _heads(model.graph)
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in LAYERS:
+            continue
+        weights = [name for name in node.input if name in sizes]
+        if not weights:
+            continue
+        # The export names a node by its layer and its operator.
+        name = node.name.rpartition("/")[0] or node.name
+        last = node.name in heads
+        yield Layer(node.name, name, node.op_type, sum(sizes[one] for one in weights), last)
+
+
+def _heads(graph: onnx.GraphProto) -> set[str]:
+    """Nodes with weights from which an output is reached without another layer."""
+    makers = {name: node for node in graph.node for name in node.output}
+    heads: set[str] = set()
+    waiting, seen = [value.name for value in graph.output], set()
+    while waiting:
+        name = waiting.pop()
+        node = makers.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if node.op_type in LAYERS:
+            heads.add(node.name)
+        else:
+            waiting.extend(node.input)
+    return heads

@@ -1,0 +1,333 @@
+"""The page of an optimised model: what was made, how good it is beside the original, how fast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from medtool.core.files import replace_text
+from medtool.core.records import Section
+from medtool.report.page import Badge, page_html
+from medtool.report.templates import (
+    MISSING,
+    heading_html,
+    interval_text,
+    list_html,
+    paragraph_html,
+    preformatted_html,
+    table_html,
+)
+
+REPORT_FILE = "report.html"
+# Layers that the page lists by what they cost.
+LAYERS_SHOWN = 20
+KINDS = {
+    "mask": "Dice between both masks",
+    "map": "rank correlation over voxels",
+    "number": "difference",
+    "word": "share alike",
+}
+
+Document = Mapping[str, Any]
+
+
+def write_optimisation_report(folder: Path, document: Document, *, command: str = "") -> Path:
+    """Write ``report.html`` of an optimize.json into ``folder``. Raises MachineError."""
+    made = (
+        ("What was made", _files_html),
+        ("How good it is", _accuracy_html),
+        ("How alike the answers are", _agreement_html),
+        ("How fast it is", _latency_html),
+        ("How it was quantised", _quantisation_html),
+        ("How it was pruned", _pruning_html),
+        ("How to use it", _use_html),
+        ("What it is not for", _limits_html),
+    )
+    sections = [
+        Section(title, html, 10 * place)
+        for place, (title, make) in enumerate(made)
+        if (html := str(make(document)))
+    ]
+    text = json.dumps(document, indent=2)
+    record = preformatted_html(text, "optimize.json")
+    if command:
+        record = paragraph_html(f"Command: {command}") + record
+    sections.append(Section("Record", str(record), 1000))
+    title = f"{document.get('task', 'Model')}: optimised"
+    page = page_html(title, sections, badges=_badges(document))
+    target = folder / REPORT_FILE
+    replace_text(target, page)
+    return target
+
+
+def _badges(document: Document) -> list[Badge]:
+    badges = []
+    if document.get("synthetic"):
+        badges.append(Badge("Synthetic data: not for patients", "warning"))
+    if why := (document.get("accuracy") or {}).get("optimistic"):
+        badges.append(Badge(str(why), "warning"))
+    badges.append(Badge(f"default: {document.get('default', '')}"))
+    return badges
+
+
+def _files_html(document: Document) -> Markup:
+    files, rows = document["files"], []
+    # The float file holds what the network holds; a checkpoint also what only training needs.
+    first = float(next(iter(files.values()))["bytes"])
+    for name, entry in files.items():
+        mark = " (default)" if name == document.get("default") else ""
+        rows.append(
+            {
+                "file": name + mark,
+                "engine": entry["engine"],
+                "arithmetic": entry["arithmetic"],
+                "mb": entry["bytes"] / 1e6,
+                "times": first / entry["bytes"],
+            }
+        )
+    columns = {
+        "file": "File",
+        "engine": "Engine",
+        "arithmetic": "Arithmetic",
+        "mb": "MB",
+        "times": "Times smaller",
+    }
+    said = []
+    counts = document.get("counts") or {}
+    for key, what in (("parameters", "parameters"), ("multiply_adds", "multiply-adds an input")):
+        if counts.get(key):
+            said.append(f"{int(counts[key]):,} {what}")
+    export = document.get("export") or {}
+    if export:
+        said.append(
+            f"on real cases the exported file differs from PyTorch by at most "
+            f"{export['largest']:.2g}, where the output spans {export['range']:.3g}"
+        )
+    text = "; ".join(said)
+    told = paragraph_html(text[:1].upper() + text[1:] + ".") if text else Markup("")
+    return table_html(rows, columns, digits=2) + told
+
+
+def _accuracy_html(document: Document) -> Markup:
+    accuracy = document.get("accuracy") or {}
+    rows, worst = [], []
+    for name, found in (accuracy.get("files") or {}).items():
+        for fall in found["metrics"]:
+            rows.append(
+                {
+                    "file": name,
+                    "metric": fall["metric"],
+                    "before": fall["before"],
+                    "after": fall["after"],
+                    "change": _minus(fall["fall"]),
+                    "interval": interval_text(_minus(fall["high"]), _minus(fall["low"]), 4),
+                    "tolerance": fall["tolerance"],
+                    "n": fall["n"],
+                    "verdict": "as good" if fall["proved"] else "within tolerance",
+                }
+            )
+        if case := found.get("worst_case"):
+            worst.append(
+                {
+                    "file": name,
+                    "case": case["case"],
+                    "before": case["error_before"],
+                    "after": case["error_after"],
+                    "lost": case["lost"],
+                }
+            )
+    if not rows:
+        return Markup("")
+    columns = {
+        "file": "File",
+        "metric": "Metric",
+        "before": "Before",
+        "after": "After",
+        "change": "Change",
+        "interval": "Paired interval",
+        "tolerance": "May fall by",
+        "n": "Cases",
+        "verdict": "Verdict",
+    }
+    why = accuracy.get("optimistic")
+    text = (
+        f"On the {accuracy['part']}, {accuracy['cases']} cases, the same for both; the interval is "
+        "from the paired bootstrap by patient. “As good”: the whole interval is within what the "
+        "metric may fall; “within tolerance”: the metric is, the interval reaches further, so more "
+        "cases would be needed to prove it."
+    )
+    if why:
+        text += f" These numbers are {why}."
+    html = paragraph_html(text) + table_html(rows, columns, digits=4)
+    if worst:
+        heads = {
+            "file": "File",
+            "case": "Case",
+            "before": "Error before",
+            "after": "Error after",
+            "lost": "Lost",
+        }
+        html += heading_html("The case that lost most") + table_html(worst, heads, digits=4)
+    return html
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _agreement_html(document: Document) -> Markup:
+    rows = [
+        {
+            "file": name,
+            "what": one["name"],
+            "kind": KINDS.get(one["kind"], one["kind"]),
+            "mean": one["mean"],
+            "worst": one["worst"],
+            "case": one["worst_case"],
+            "correlation": one.get("correlation"),
+            "n": one["n"],
+        }
+        for name, found in ((document.get("accuracy") or {}).get("files") or {}).items()
+        for one in found["agreement"]
+    ]
+    if not rows:
+        return Markup("")
+    columns = {
+        "file": "File",
+        "what": "Answer",
+        "kind": "Measured as",
+        "mean": "Mean",
+        "worst": "Worst",
+        "case": "Worst case",
+        "correlation": "Rank correlation",
+        "n": "Cases",
+    }
+    text = "Each answer beside that of the original for the same case, whatever is true."
+    return paragraph_html(text) + table_html(rows, columns, digits=4)
+
+
+def _latency_html(document: Document) -> Markup:
+    rows = []
+    slowest: dict[int, float] = {}
+    for row in document.get("latency") or ():
+        # The first of each batch is PyTorch: what others are compared with.
+        base = slowest.setdefault(int(row["batch"]), float(row["median_ms"]))
+        low, high = row["quartiles_ms"]
+        rows.append(
+            {**row, "quartiles": f"{low:.2f} to {high:.2f}", "times": base / row["median_ms"]}
+        )
+    if not rows:
+        return Markup("")
+    machine = document.get("machine") or {}
+    told = ", ".join(str(one) for one in machine.get("instructions", ())) or MISSING
+    text = (
+        f"{machine.get('processor', 'This processor')}, {rows[0]['threads']} threads; vector "
+        f"instructions: {told}. Medians of {rows[0]['runs']} calls of the network alone."
+    )
+    columns = {
+        "file": "File",
+        "engine": "Engine",
+        "batch": "Images a call",
+        "median_ms": "Median, ms",
+        "quartiles": "Quartiles, ms",
+        "per_second": "Images a second",
+        "times": "Times faster",
+        "memory_mb": "Peak memory, MB",
+    }
+    return paragraph_html(text) + table_html(rows, columns, digits=2)
+
+
+def _quantisation_html(document: Document) -> Markup:
+    found = document.get("quantisation") or {}
+    if not found:
+        return Markup("")
+    calibration = found["calibration"]
+    floats = found["layers_in_float"]
+    items = [
+        f"Ranges by the method {found['method']}, on {calibration['inputs']} inputs of "
+        f"{calibration['cases']} training cases ({calibration['patients']} patients): "
+        f"{calibration['rule']}.",
+        f"Weights: {found['weights']}; activations: {found['activations']}.",
+        f"{found['layers'] - len(floats)} of {found['layers']} layers in eight bits; in float: "
+        + (", ".join(floats) or "none")
+        + ".",
+    ]
+    if found["reduce_range"]:
+        items.append("Weights leave one bit unused, for processors whose sums can overflow.")
+    rows = [_trial_row(one) for one in found["tried"]]
+    html = list_html(items) + heading_html("What was tried on the selection part")
+    html += table_html(
+        rows,
+        {
+            "method": "Ranges",
+            "float": "Layers in float",
+            "error": "Output error",
+            "falls": "Change of the metrics",
+        },
+        digits=4,
+    )
+    costs = [dict(one) for one in found["layer_costs"][:LAYERS_SHOWN]]
+    if costs:
+        html += heading_html("What each layer costs alone") + table_html(
+            costs,
+            {
+                "layer": "Layer",
+                "kind": "Kind",
+                "parameters": "Parameters",
+                "error": "Output error",
+            },
+            digits=4,
+        )
+    return html
+
+
+def _trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    falls = ", ".join(f"{one['metric']} {_change_text(one['fall'])}" for one in trial["selection"])
+    return {
+        "method": trial["method"],
+        "float": len(trial["layers_in_float"]),
+        "error": trial["output_error"],
+        "falls": falls or MISSING,
+    }
+
+
+def _change_text(fall: float | None) -> str:
+    return MISSING if fall is None else f"{-fall:+.4f}"
+
+
+def _pruning_html(document: Document) -> Markup:
+    found: Mapping[str, Any] = document.get("pruning") or {}
+    plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
+    if not plain:
+        return Markup("")
+    rows = [{"what": key.replace("_", " "), "value": value} for key, value in plain.items()]
+    return table_html(rows, {"what": "", "value": "Value"})
+
+
+def _use_html(document: Document) -> Markup:
+    return list_html(
+        [
+            "medtool infer SCANS --checkpoint FOLDER -o OUT answers with the default file; name "
+            "another file of the folder in its place to take that.",
+            "medtool doctor --checkpoint FOLDER proves that a machine computes the same.",
+            "model-card.json says what goes in and what comes out, for use without medtool.",
+        ]
+    )
+
+
+def _limits_html(document: Document) -> Markup:
+    return list_html(_limits(document))
+
+
+def _limits(document: Document) -> Iterator[str]:
+    yield "For research. It is no medical device."
+    yield "Equal on these patients is not equal on others: judge it where it shall be used."
+    if "quantisation" in document:
+        yield (
+            "Eight-bit sums can overflow on processors without instructions for them; "
+            "medtool doctor says so of each."
+        )

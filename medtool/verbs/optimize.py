@@ -1,0 +1,186 @@
+"""``optimize``: a model made smaller and faster, and shipped only when it is measured as good."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtool.config import changed_task, project_paths, task_from_document
+from medtool.core.checkpoint import CHECKPOINTS_FOLDER, CheckpointHeader, read_header
+from medtool.core.deployed import find_deployed
+from medtool.core.ensemble import members_of
+from medtool.core.errors import OutputExistsError, UsageError
+from medtool.core.files import TEMPORARY_PREFIX, cannot_write, require_writable
+from medtool.core.progress import Reporter, Silent
+from medtool.data.run_folder import RunFolder
+from medtool.data.scratch import Scratch
+from medtool.verbs.infer_model import answering_file
+from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
+    from medtool.optimize.sensitivity import Cost
+
+# Keys of a preset that say how a model is made smaller.
+OPTIMIZE_KEYS = "optimize."
+
+
+def optimize(options: OptimizeOptions, reporter: Reporter | None = None) -> OptimizeResult:
+    """Export, quantise, judge and measure a model, and write ``options.output``.
+
+    Nothing is written unless every file is as good as the tolerance asks. Raises UsageError and its
+    kinds for wrong options and checkpoints, InputError (nobody to calibrate or judge on), GateError
+    (worse than allowed, or calibration patients that judge), MachineError (an engine or a package
+    is missing, the disk is full).
+    """
+    reporter = reporter or Silent()
+    _check(options)
+    with Scratch() as scratch:
+        file, found = answering_file((options.checkpoint,), scratch.path)
+        header = read_header(file)
+        task = _task(header, options)
+        _require_engines(options)
+        reporter.say(f"Model: {found}; task {task.name}.")
+        with _stage(options.output) as stage:
+            result = _made(options, task, file, stage, scratch.path, reporter)
+            _finish(stage, options.output)
+    return result
+
+
+def _check(options: OptimizeOptions) -> None:
+    if find_deployed(options.checkpoint) is not None:
+        raise UsageError(
+            "This model is optimised already.",
+            where=str(options.checkpoint),
+            wanted="the checkpoint that it was made of",
+            how="name that, or its run.",
+        )
+    output = options.output
+    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not options.force:
+        raise OutputExistsError(
+            "There is something by this name.",
+            where=str(output),
+            how="--force replaces it; or name another folder with -o.",
+        )
+    if options.force and output.is_dir() and any(output.iterdir()):
+        if find_deployed(output) is None:
+            raise UsageError(
+                "This folder holds no optimised model: it is not replaced.",
+                where=str(output),
+                wanted="a folder that 'medtool optimize' wrote, or none",
+                how="name another folder with -o.",
+            )
+    require_writable(output / "any")
+    for assignment in options.assignments:
+        if not assignment.startswith(OPTIMIZE_KEYS):
+            raise UsageError(
+                "A model that was trained only lets itself be made smaller.",
+                met=f"--set {assignment}",
+                wanted="a key of [optimize], as optimize.calibration_inputs=128",
+                how="other keys belong to 'medtool train'.",
+            )
+
+
+def _require_engines(options: OptimizeOptions) -> None:
+    from medtool.predict.engines.contract import ONNX_RUNTIME, OPENVINO
+    from medtool.predict.engines.presence import require_engine
+
+    require_engine(ONNX_RUNTIME)
+    if "openvino" in options.formats:
+        require_engine(OPENVINO)
+
+
+def _task(header: CheckpointHeader, options: OptimizeOptions) -> Task:
+    """The task with its [optimize] as it is asked for."""
+    members = members_of(header)
+    document = members[0].document if members else header.document
+    task = task_from_document(str(document["task"]), document["preset"])
+    return changed_task(task, options.changes())
+
+
+def _made(
+    options: OptimizeOptions,
+    task: Task,
+    file: Path,
+    stage: Path,
+    scratch: Path,
+    reporter: Reporter,
+) -> OptimizeResult:
+    from medtool.predict.model import load_model
+    from medtool.report.optimisation import write_optimisation_report
+    from medtool.verbs.optimize_data import optimize_data
+    from medtool.verbs.optimize_make import Making
+
+    model = load_model(file, device=options.run.device, precision="32")
+    model = replace(model, task=task.with_document(model.document))
+    run = _run_of(options.checkpoint, file)
+    data = optimize_data(
+        model.task,
+        model.document,
+        run,
+        data=options.data,
+        labels=options.labels,
+        calibration=options.calibration,
+        cache=options.run.cache or project_paths().cache,
+        workers=options.run.workers,
+        reporter=reporter,
+    )
+    settings = task.settings.optimize
+    making = Making(
+        model, model, data, settings, stage, scratch, reporter, seed=options.run.seed or 0
+    )
+    making.export()
+    costs: tuple[Cost, ...] = ()
+    if {"int8", "openvino"} & set(settings.formats):
+        quantised = making.quantise(making.calibrate())
+        costs = quantised.costs
+        if "openvino" in settings.formats:
+            making.openvino()
+    making.lighter()
+    making.judge(costs)
+    making.measure()
+    document = making.write()
+    write_optimisation_report(stage, document, command=options.command)
+    return OptimizeResult(options.output, document, options.output / "report.html")
+
+
+def _run_of(named: Path, file: Path) -> RunFolder | None:
+    """The run that the checkpoint lies in; None where it lies elsewhere."""
+    place = named if named.is_dir() else file.parent.parent
+    run = RunFolder(place)
+    known = run.exists() and run.cases_file.is_file() and (place / CHECKPOINTS_FOLDER).is_dir()
+    return run if known else None
+
+
+@contextmanager
+def _stage(output: Path) -> Iterator[Path]:
+    """A folder beside ``output``, on the same disk, that is gone unless it was renamed."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output.parent))
+        # mkdtemp makes folders that only their owner reads; models are shared.
+        stage.chmod(0o755)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    try:
+        yield stage
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _finish(stage: Path, output: Path) -> None:
+    """Let ``stage`` be the output; what was there before goes first."""
+    if output.exists():
+        old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output.parent))
+        output.rename(old / "old")
+        stage.rename(output)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        stage.rename(output)

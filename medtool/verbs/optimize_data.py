@@ -1,0 +1,245 @@
+"""On whom a model is calibrated, on whom ways are chosen, and on whom it is judged.
+
+Of a checkpoint in its run these are the run's own parts, proved by its fingerprint. Elsewhere its
+list of patients tells those that it learned from, who may calibrate, from all others, who judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtool.core.errors import CheckpointError, GateError, InputError, UsageError
+from medtool.core.progress import Reporter
+from medtool.core.randomness import key64
+from medtool.core.records import SELECTION_OPTIMISTIC, Case
+from medtool.data.cache import Cache, read_prepared
+from medtool.data.cohort import build_cohort
+from medtool.data.patient_hashes import seen_patients
+from medtool.data.preparation import prepare_cases
+from medtool.data.run_folder import RunFolder
+from medtool.data.series_table import source_of
+from medtool.data.splits import Split
+from medtool.verbs.evaluate_subjects import IDS_SHOWN
+from medtool.verbs.task_data import require_data
+from medtool.verbs.train_data import parts_of_run
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
+
+# Of known patients without a run's parts: one in so many chooses between ways.
+ONE_CHOOSES_OF = 4
+
+
+@dataclass(frozen=True)
+class OptimizeData:
+    """Cases by what they are for; all of them are prepared in ``cache``.
+
+    ``judged`` names the part that ``judging`` are; ``optimistic`` says why their numbers are.
+    """
+
+    calibration: tuple[Case, ...]
+    choosing: tuple[Case, ...]
+    judging: tuple[Case, ...]
+    judged: str
+    optimistic: str
+    cache: Cache
+    split: Split | None = None
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """All of them, each once."""
+        every = (*self.calibration, *self.choosing, *self.judging)
+        return tuple({case.case_id: case for case in every}.values())
+
+
+def optimize_data(
+    task: Task,
+    document: Mapping[str, Any],
+    run: RunFolder | None,
+    *,
+    data: Path | None,
+    labels: Path | None,
+    calibration: Path | None,
+    cache: Path,
+    workers: int | None,
+    reporter: Reporter,
+) -> OptimizeData:
+    """The three groups, prepared.
+
+    Raises InputError (nobody to calibrate or to judge on), UsageError (it is not known where the
+    data lie), CheckpointError (they are not those of the run), GateError (calibration patients
+    would judge), and as the reading of data does.
+    """
+    store = Cache(cache, task)
+    if run is not None:
+        found = _of_run(task, run, data, labels, store, reporter)
+    else:
+        found = _of_data(task, document, data, labels, store, reporter, own=calibration is None)
+    found = _prepared(task, found, workers, reporter)
+    if run is not None:
+        _require_fingerprint(document, found, run)
+    if calibration is not None:
+        found = _calibrated_on(found, _cases(task, calibration, None, reporter))
+        found = _prepared(task, found, workers, reporter)
+    if not found.calibration:
+        raise _nobody_calibrates(found)
+    if not found.judging:
+        raise _nobody_judges(data)
+    return found
+
+
+def _of_run(
+    task: Task,
+    run: RunFolder,
+    data: Path | None,
+    labels: Path | None,
+    cache: Cache,
+    reporter: Reporter,
+) -> OptimizeData:
+    began = run.read_run().get("data", {})
+    folder = data or Path(str(began.get("folder", "")))
+    table = labels or (Path(str(began["labels"])) if began.get("labels") else None)
+    found = _cases(task, folder, table, reporter)
+    cases, split = parts_of_run([case for case in found if task.has_reference(case)], run)
+    parts = {part: split.cases_of(cases, part) for part in ("train", "selection", "test")}
+    judged = "test" if parts["test"] else "selection"
+    return OptimizeData(
+        calibration=parts["train"],
+        choosing=parts["selection"],
+        judging=parts[judged],
+        judged=f"{judged} part",
+        optimistic="" if judged == "test" else SELECTION_OPTIMISTIC,
+        cache=cache,
+        split=split,
+    )
+
+
+def _of_data(
+    task: Task,
+    document: Mapping[str, Any],
+    data: Path | None,
+    labels: Path | None,
+    cache: Cache,
+    reporter: Reporter,
+    *,
+    own: bool,
+) -> OptimizeData:
+    """Known patients calibrate and choose (where ``own``), the others judge."""
+    if data is None:
+        raise UsageError(
+            "It is not known on which patients the model is to be calibrated and judged.",
+            wanted="a checkpoint in the folder of its run, or scans with references",
+            how="name their folder with --data.",
+        )
+    cases = _cases(task, data, labels, reporter)
+    seen = seen_patients(document.get("patients") or {}, {case.patient_id for case in cases})
+    known = [case for case in cases if case.patient_id in seen]
+    choosing = [case for case in known if _chooses(case) and task.has_reference(case)]
+    others = [case for case in cases if case.patient_id not in seen and task.has_reference(case)]
+    return OptimizeData(
+        calibration=tuple(case for case in known if not _chooses(case)) if own else (),
+        choosing=tuple(choosing),
+        judging=tuple(others),
+        judged="patients that the model never met",
+        optimistic="",
+        cache=cache,
+    )
+
+
+def _chooses(case: Case) -> bool:
+    """Whether a known patient chooses between ways, the same at every time."""
+    return key64("optimize choice", case.patient_id) % ONE_CHOOSES_OF == 0
+
+
+def _calibrated_on(found: OptimizeData, cases: Sequence[Case]) -> OptimizeData:
+    judges = {case.patient_id for case in found.judging}
+    both = sorted({case.patient_id for case in cases} & judges)
+    if both:
+        raise GateError(
+            "Patients that are to calibrate the model would also judge it.",
+            met=f"{len(both)} patients: {', '.join(both[:IDS_SHOWN])}"
+            + (", ..." if len(both) > IDS_SHOWN else ""),
+            wanted="calibration patients that are not in the part that judges",
+            how="leave them out of the folder of --calibration, or leave --calibration out.",
+        )
+    return replace(found, calibration=tuple(cases))
+
+
+def _cases(task: Task, folder: Path, labels: Path | None, reporter: Reporter) -> tuple[Case, ...]:
+    require_data(folder, task)
+    return build_cohort(task, source_of([folder], labels=labels), reporter=reporter).cases
+
+
+def _prepared(
+    task: Task, found: OptimizeData, workers: int | None, reporter: Reporter
+) -> OptimizeData:
+    """The same without the cases that cannot be prepared."""
+    report = prepare_cases(
+        task,
+        found.cases,
+        found.cache,
+        workers=workers,
+        case_timeout_s=task.settings.infer.case_timeout_s,
+        reporter=reporter,
+    )
+    if report.failures:
+        reporter.warn(f"{len(report.failures)} cases could not be prepared: left out.")
+
+    def ready(cases: Sequence[Case]) -> tuple[Case, ...]:
+        return tuple(case for case in cases if case.case_id in report.paths)
+
+    return replace(
+        found,
+        calibration=ready(found.calibration),
+        choosing=ready(found.choosing),
+        judging=ready(found.judging),
+    )
+
+
+def _require_fingerprint(document: Mapping[str, Any], found: OptimizeData, run: RunFolder) -> None:
+    """Raises CheckpointError where the data are not those that the run began with."""
+    from medtool.train.document import fingerprint
+
+    wanted = str((document.get("fingerprint") or {}).get("sha256", ""))
+    if not wanted or found.split is None:
+        return
+    parts = found.split.parts
+    cases = [case for case in found.cases if case.case_id in parts]
+    hashes = {
+        case.case_id: list(
+            read_prepared(found.cache.path(case), names=()).facts.get("slice_hashes", ())
+        )
+        for case in cases
+    }
+    own = {case.case_id: parts[case.case_id] for case in cases}
+    if fingerprint(cases, own, hashes)["sha256"] != wanted:
+        raise CheckpointError(
+            "These are not the data that the model learned from.",
+            where=str(run.cases_file),
+            met="another fingerprint: ids, labels, parts or pixels differ",
+            wanted=f"fingerprint {wanted[:16]}...",
+            how="name the folder of the run's own data with --data; a checkpoint outside its run "
+            "takes any.",
+        )
+
+
+def _nobody_calibrates(found: OptimizeData) -> InputError:
+    return InputError(
+        "There is nothing to calibrate on.",
+        met=f"{len(found.cases)} cases, none of a patient that the model learned from",
+        wanted="at least one case of the training part that can be prepared",
+        how="name the training data with --data, or other patients' scans with --calibration.",
+    )
+
+
+def _nobody_judges(data: Path | None) -> InputError:
+    return InputError(
+        "There is nobody to judge the smaller model on.",
+        where=str(data) if data else "",
+        met="no case with a reference of a patient that the model never met",
+        wanted="scans with references of other patients, or a run with its parts",
+        how="name the run's folder as CHECKPOINT, or a folder that holds other patients too.",
+    )

@@ -1,0 +1,318 @@
+"""The steps of ``optimize``: export, calibrate, choose, write, judge, measure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medtool.core.checkpoint import plain_json
+from medtool.core.deployed import FLOAT_FILE, write_deployed
+from medtool.core.files import file_sha256
+from medtool.optimize.acceptance import require_accepted, tolerances_of
+from medtool.optimize.accuracy import (
+    Accuracy,
+    agreement_of,
+    metric_falls,
+    scored,
+    worst_case,
+)
+from medtool.optimize.activations import observe
+from medtool.optimize.calibration import Calibration, calibration_of, engine_model
+from medtool.optimize.folder import whole_network, write_exported
+from medtool.optimize.lighter import weights_in_float16, weights_in_int8
+from medtool.optimize.measure import count_onnx, example_inputs, time_engine
+from medtool.optimize.memory import peak_of_engine
+from medtool.optimize.openvino_file import write_openvino
+from medtool.optimize.processor import has_vnni, processor_record
+from medtool.optimize.quantisation_choice import Quantised, Quantiser, choose_quantisation
+from medtool.optimize.quantise_onnx import ready_graph
+from medtool.predict.answers import Answers, answers_of
+from medtool.predict.engines import open_engine
+from medtool.predict.engines.contract import ONNX_RUNTIME, OPENVINO
+from medtool.predict.engines.presence import engines_here
+from medtool.predict.engines.pytorch import PyTorchEngine
+from medtool.score.falls import Fall, ScoredModel
+
+if TYPE_CHECKING:
+    from medtool.config.optimize_section import OptimizeSection
+    from medtool.core.progress import Reporter
+    from medtool.core.records import Case
+    from medtool.optimize.sensitivity import Cost
+    from medtool.predict.model import Model
+    from medtool.verbs.optimize_data import OptimizeData
+
+INT8_FILE, OPENVINO_FILE = "model.int8.onnx", "model.int8.xml"
+FLOAT16_FILE, WEIGHTS8_FILE = "model.float16.onnx", "model.weights8.onnx"
+
+
+@dataclass(frozen=True)
+class Before:
+    """The model that is made smaller, its answers to some cases, and their scores."""
+
+    answers: Answers
+    scored: ScoredModel
+
+
+@dataclass
+class Making:
+    """One model on its way: ``stage`` becomes the output, ``scratch`` is lost.
+
+    ``original`` is what it is compared with, ``model`` what is exported: the same, unless it was
+    pruned.
+    """
+
+    original: Model
+    model: Model
+    data: OptimizeData
+    settings: OptimizeSection
+    stage: Path
+    scratch: Path
+    reporter: Reporter
+    seed: int = 0
+    document: dict[str, Any] = field(default_factory=dict)
+    _befores: dict[str, Before] = field(default_factory=dict)
+    _folders: int = 0
+
+    def export(self) -> None:
+        """Write the float file, the document and the card."""
+        self.reporter.say("Exporting the network to ONNX.")
+        self.document = write_exported(self.model, self.stage)
+
+    def calibrate(self) -> Calibration:
+        """Record what training cases show the network, and check the export on it."""
+        data, settings = self.data, self.settings
+        count = min(settings.calibration_cases, len(data.calibration))
+        with self.reporter.progress("Calibration cases", count) as advance:
+            found = calibration_of(
+                self.model,
+                open_engine(self.stage / FLOAT_FILE),
+                data.calibration,
+                data.cache,
+                inputs=settings.calibration_inputs,
+                most_cases=settings.calibration_cases,
+                seed=self.seed,
+                advance=advance,
+            )
+        difference = self._export_difference(found)
+        self.reporter.say(
+            f"Calibrated on {len(found.inputs)} inputs of {found.patients} patients; on them the "
+            f"exported file differs from PyTorch by at most {difference['largest']:.2g} "
+            f"(of {difference['range']:.3g})."
+        )
+        self.document["export"] = difference
+        return found
+
+    def _export_difference(self, calibration: Calibration) -> dict[str, float]:
+        """The largest difference of any output on real cases, and the range of that output."""
+        task, network = whole_network(self.model)
+        network = network.to("cpu")
+        torch_engine = PyTorchEngine(task.exported(network), task.exported_deployment())
+        engine = open_engine(self.stage / FLOAT_FILE)
+        worst = {"largest": 0.0, "range": 0.0}
+        for one in calibration.inputs[:8]:
+            wanted, found = torch_engine.run(one), engine.run(one)
+            for name, truth in wanted.items():
+                largest = float(np.abs(truth - found[name]).max())
+                if largest >= worst["largest"]:
+                    worst = {"largest": largest, "range": float(np.ptp(truth))}
+        return worst
+
+    def quantise(self, calibration: Calibration) -> Quantised:
+        """Choose how, on the selection part, and write the file."""
+        graph = ready_graph(self.stage / FLOAT_FILE, self.scratch)
+        seen = observe(open_engine(graph.observed), calibration.inputs, graph.tensors)
+        quantiser = Quantiser(
+            graph=graph,
+            seen=seen,
+            inputs=calibration.inputs,
+            settings=self.settings,
+            reduce_range=self._reduce_range(),
+            folder=self.scratch,
+            judge=self._chosen_by,
+        )
+        chosen = choose_quantisation(quantiser, self.reporter)
+        self._copied(chosen.trial.file, self.stage / INT8_FILE)
+        floats = ", ".join(chosen.floats) or "none"
+        self.reporter.say(f"INT8 by {chosen.trial.method}; layers left in float: {floats}.")
+        self.document["quantisation"] = {**chosen.as_dict(), "calibration": calibration.as_dict()}
+        self._add(INT8_FILE, ONNX_RUNTIME, "int8")
+        return chosen
+
+    def _reduce_range(self) -> bool:
+        asked = self.settings.reduce_range
+        return asked == "always" or (asked == "auto" and not has_vnni())
+
+    def _copied(self, source: Path, target: Path) -> None:
+        import onnx
+
+        model = onnx.load(source)
+        large = source.with_name(source.name + ".data").exists()
+        onnx.save(model, target, save_as_external_data=large, location=target.name + ".data")
+
+    def openvino(self) -> None:
+        """The eight-bit file for OpenVINO, where that is installed."""
+        if not any(one.name == OPENVINO and one.installed for one in engines_here()):
+            self.reporter.say("OpenVINO is not installed: no file for it.")
+            return
+        write_openvino(self.stage / INT8_FILE, self.stage / OPENVINO_FILE)
+        self._add(OPENVINO_FILE, OPENVINO, "int8")
+
+    def lighter(self) -> None:
+        """Files that are smaller only, as far as they are asked for."""
+        source = self.stage / FLOAT_FILE
+        if "float16" in self.settings.formats:
+            weights_in_float16(source, self.stage / FLOAT16_FILE)
+            self._add(FLOAT16_FILE, ONNX_RUNTIME, "float16 weights")
+        if "weights8" in self.settings.formats:
+            weights_in_int8(source, self.stage / WEIGHTS8_FILE)
+            self._add(WEIGHTS8_FILE, ONNX_RUNTIME, "int8 weights")
+
+    def _add(self, name: str, engine: str, arithmetic: str) -> None:
+        """The entry of a file in optimize.json."""
+        file = self.stage / name
+        beside = [file.with_suffix(".bin"), file.with_name(name + ".data")]
+        external = {one.name: file_sha256(one) for one in beside if one.is_file()}
+        first = self.document["files"][FLOAT_FILE]
+        self.document["files"][name] = {
+            **first,
+            "engine": engine,
+            "arithmetic": arithmetic,
+            "sha256": file_sha256(file),
+            "bytes": sum((self.stage / one).stat().st_size for one in (name, *external)),
+            "external": external,
+        }
+
+    # --- judging ------------------------------------------------------------------------------
+    def _answered(self, model: Model, cases: Sequence[Case], what: str) -> Answers:
+        self._folders += 1
+        folder = self.scratch / f"answers-{self._folders}"
+        with self.reporter.progress(what, len(cases)) as advance:
+            return answers_of(model, cases, self.data.cache, folder, advance)
+
+    def _before(self, part: str, cases: Sequence[Case]) -> Before:
+        """What the model said, and how good that was, before anything was done to it."""
+        if part not in self._befores:
+            answers = self._answered(self.original, cases, "Answers before")
+            self._befores[part] = Before(answers, scored(answers))
+        return self._befores[part]
+
+    def _falls(self, before: Before, after: Answers) -> tuple[Fall, ...]:
+        """How far each metric fell; where a case lost its answer nothing can be said of them."""
+        lost = bool(_silent(before, after))
+        metrics = self.model.task.settings.metrics
+        found = metric_falls(
+            before.scored,
+            before.scored if lost else scored(after),
+            tolerances_of(self.settings),
+            primary=metrics.primary,
+            metrics=metrics,
+            seed=self.seed,
+        )
+        return tuple(replace(one, after=nan) if lost else one for one in found)
+
+    def _chosen_by(self, file: Path) -> tuple[Fall, ...]:
+        """The falls of a trial on the selection part; none where there is nobody to ask."""
+        cases = self.data.choosing[: self.settings.choice_cases]
+        if not cases:
+            return ()
+        before = self._before("choosing", cases)
+        after = self._answered(self._by(file), cases, "Selection part")
+        falls = self._falls(before, after)
+        shutil.rmtree(after.folder, ignore_errors=True)
+        return falls
+
+    def _by(self, file: Path) -> Model:
+        return engine_model(self.model, open_engine(file))
+
+    def judge(self, costs: Sequence[Cost]) -> None:
+        """Every file on the part that judges. Raises GateError where one is worse than allowed."""
+        cases = self.data.judging
+        before = self._before("judging", cases)
+        accuracies: dict[str, Any] = {}
+        for name in self.document["files"]:
+            after = self._answered(self._by(self.stage / name), cases, f"Answers of {name}")
+            found = self._accuracy(before, after)
+            for fall in found.falls:
+                self.reporter.say(f"{name}: {fall.line()}.")
+            require_accepted(
+                found.falls, self.settings, costs=costs, part=self.data.judged, file=name
+            )
+            accuracies[name] = found.as_dict()
+            shutil.rmtree(after.folder, ignore_errors=True)
+        self.document["accuracy"] = {
+            "part": self.data.judged,
+            "optimistic": self.data.optimistic,
+            "cases": len(before.answers.cases),
+            "judged_by": self.settings.judged_by,
+            "files": accuracies,
+        }
+
+    def _accuracy(self, before: Before, after: Answers) -> Accuracy:
+        silent = _silent(before, after)
+        return Accuracy(
+            part=self.data.judged,
+            optimistic=self.data.optimistic,
+            falls=self._falls(before, after),
+            worst={} if silent else worst_case(before.scored, scored(after)),
+            agreement=tuple(agreement_of(before.answers, after)),
+            silent=silent,
+        )
+
+    # --- measuring ----------------------------------------------------------------------------
+    def measure(self) -> None:
+        """Time and memory of PyTorch and of every file, parameters and multiply-adds."""
+        runs, batches = self.settings.measure_runs, self.settings.measure_batches
+        if not runs:
+            return
+        task, network = whole_network(self.original)
+        spec = task.exported_deployment()
+        shapes = {name: tuple(shape) for name, shape in spec.inputs.items()}
+        original = PyTorchEngine(task.exported(network.cpu()), spec)
+        files = list(self.document["files"])
+        rows: list[dict[str, Any]] = []
+        with self.reporter.progress("Measuring", (len(files) + 1) * len(batches)) as advance:
+            for name in ("", *files):
+                engine = open_engine(self.stage / name) if name else original
+                for batch in batches:
+                    inputs = example_inputs(spec, batch)
+                    found = time_engine(engine, inputs, batch=batch, runs=runs)
+                    label = {"file": name or "the checkpoint", "engine": engine.name}
+                    rows.append({**label, **found.as_dict()})
+                    advance(1)
+        for row in rows:
+            # In a process of its own, which takes seconds: at the first batch only.
+            if row["file"] in files and row["batch"] == batches[0]:
+                row["memory_mb"] = self._memory_mb(row["file"], row["batch"], row["threads"])
+        self.document["latency"] = rows
+        self.document["counts"] = count_onnx(self.stage / FLOAT_FILE, shapes).as_dict()
+        self.document["machine"] = processor_record()
+
+    def _memory_mb(self, name: str, batch: int, threads: int) -> float:
+        """Peak memory of a process of its own that answers one batch by a file."""
+        spec = whole_network(self.model)[0].exported_deployment()
+        engine = self.document["files"][name]["engine"]
+        inputs = example_inputs(spec, batch)
+        peak = peak_of_engine(self.stage / name, engine, inputs, threads=threads)
+        return round(peak.whole_bytes / 1e6, 1)
+
+    def write(self) -> Mapping[str, Any]:
+        """optimize.json, with everything that is known by now."""
+        names = list(self.document["files"])
+        self.document["default"] = INT8_FILE if INT8_FILE in names else FLOAT_FILE
+        # What is not finite has no place in JSON: it becomes null.
+        plain = json.loads(plain_json(self.document))
+        self.document = write_deployed(self.stage, plain)
+        return self.document
+
+
+def _silent(before: Before, after: Answers) -> dict[str, str]:
+    """Cases that had an answer before and have none after, each with why."""
+    answered = {case.case_id for case in before.answers.cases}
+    return {case: why for case, why in after.failed.items() if case in answered}

@@ -1,0 +1,115 @@
+"""Agreement and the worst case, worked out by hand; the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medtool.config.optimize_section import OptimizeSection
+from medtool.core.errors import GateError
+from medtool.core.records import Case, Prediction, Scores
+from medtool.optimize.acceptance import require_accepted, tolerances_of
+from medtool.optimize.accuracy import agreement_of, mask_agreement, worst_case
+from medtool.predict.answers import Answers
+from medtool.score.falls import Fall, ScoredModel
+
+
+class Task:
+    """What agreement looks at of a task."""
+
+    columns = {
+        "risk": ("float", "", "a number"),
+        "decision": ("text", "", "a word"),
+        "mask": ("file", "", "a file"),
+    }
+
+
+def answers(rows: dict[str, dict[str, Any]], masks: dict[str, list[int]] | None = None) -> Answers:
+    cases = tuple(Case(name, name, "", {}) for name in rows)
+    kept = {
+        name: Prediction(name, name, {}, {"mask": np.array((masks or {}).get(name, [0]), np.uint8)})
+        for name in rows
+    }
+    return Answers(Task(), Path(), cases, rows, kept)  # type: ignore[arg-type]
+
+
+def test_masks_agree_by_dice_of_equal_labels() -> None:
+    one, two = np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2])
+    # Two voxels alike, three marked in each.
+    assert mask_agreement(one, two) == pytest.approx(2 * 2 / 6)
+    assert mask_agreement(one, one) == 1.0
+    assert mask_agreement(np.zeros(3), np.zeros(3)) == 1.0
+    assert mask_agreement(one, np.zeros(4)) == 0.0
+
+
+def test_every_column_is_told_beside_the_other() -> None:
+    before = answers(
+        {
+            "a": {"risk": 1.0, "decision": "positive", "mask": "a"},
+            "b": {"risk": 2.0, "decision": "negative", "mask": "b"},
+            "c": {"risk": 3.0, "decision": "negative", "mask": "c"},
+        },
+        {"a": [1, 1], "b": [1, 0], "c": [0, 0]},
+    )
+    after = answers(
+        {
+            "a": {"risk": 1.5, "decision": "positive"},
+            "b": {"risk": 2.1, "decision": "positive"},
+            "c": {"risk": 2.0, "decision": "negative"},
+        },
+        {"a": [1, 1], "b": [1, 1], "c": [0, 0]},
+    )
+    mask, risk, decision = agreement_of(before, after)
+    assert (mask.kind, mask.worst_case, mask.n) == ("mask", "b", 3)
+    assert mask.worst == pytest.approx(2 / 3)
+    assert mask.mean == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert (risk.kind, risk.worst_case) == ("number", "c")
+    assert risk.worst == pytest.approx(1.0)
+    assert risk.mean == pytest.approx(1.6 / 3)
+    # Ranks 1 2 3 and 1 3 2.
+    assert risk.correlation == pytest.approx(0.5)
+    assert (decision.kind, decision.worst, decision.worst_case) == ("word", 0.0, "b")
+    assert decision.mean == pytest.approx(2 / 3)
+
+
+def test_cases_without_an_answer_are_left_out_of_agreement() -> None:
+    before = answers({"a": {"risk": 1.0}, "b": {"risk": 2.0}})
+    (mask, risk) = agreement_of(before, answers({"a": {"risk": 1.0}}))
+    assert mask.n == risk.n == 1
+
+
+def test_the_case_that_lost_most() -> None:
+    def model(**errors: float) -> ScoredModel:
+        rows = tuple({"case": name, "error": error} for name, error in errors.items())
+        return ScoredModel(Scores({}, per_case=rows), [])
+
+    found = worst_case(model(a=0.1, b=0.5, c=0.2), model(a=0.15, b=0.5, c=0.4))
+    assert found["case"] == "c"
+    assert found["lost"] == pytest.approx(0.2)
+    assert worst_case(model(), model()) == {}
+
+
+def fall(by: float, high: float) -> Fall:
+    return Fall("dice", 0.9, 0.9 - by, by, high, 9, 9, 0.005)
+
+
+def test_what_is_allowed() -> None:
+    assert tolerances_of(OptimizeSection())["dice"] == 0.005
+    assert tolerances_of(OptimizeSection())["harrell_c"] == 0.01
+    assert set(tolerances_of(OptimizeSection(tolerance=0.02)).values()) == {0.02}
+
+
+def test_the_gate_opens_to_what_fell_little_and_closes_to_the_rest() -> None:
+    estimate, interval = OptimizeSection(), OptimizeSection(judged_by="interval")
+    require_accepted([fall(0.004, 0.02)], estimate, costs=[], part="test part", file="x")
+    with pytest.raises(GateError):
+        require_accepted([fall(0.004, 0.02)], interval, costs=[], part="test part", file="x")
+    require_accepted([fall(0.004, 0.0045)], interval, costs=[], part="test part", file="x")
+    with pytest.raises(GateError) as refused:
+        require_accepted([fall(0.006, 0.02)], estimate, costs=[], part="test part", file="x")
+    assert "0.9000 before, 0.8940 after" in refused.value.met
+    with pytest.raises(GateError, match="Nothing says"):
+        require_accepted([], estimate, costs=[], part="test part", file="x")

@@ -1,0 +1,101 @@
+"""INT8 files: what they hold, that they say nearly the same, in every engine and at every time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from small_graphs import inputs, plain_graph
+
+from medtool.optimize.activations import observe, ranges_of
+from medtool.optimize.openvino_file import write_openvino
+from medtool.optimize.quantise_onnx import FloatGraph, quantise, ready_graph
+from medtool.predict.engines import open_engine
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> FloatGraph:
+    return ready_graph(plain_graph(tmp_path / "model.onnx"), tmp_path)
+
+
+def written(
+    graph: FloatGraph, name: str, *, floats: Collection[str] = (), reduce_range: bool = False
+) -> Path:
+    seen = observe(open_engine(graph.observed), inputs(8), graph.tensors)
+    target = graph.file.with_name(name)
+    ranges = ranges_of(seen, "minmax", 99.99)
+    quantise(graph, ranges, target, floats=floats, reduce_range=reduce_range)
+    return target
+
+
+def int8_weights(file: Path) -> dict[str, np.ndarray]:
+    return {
+        one.name.split(".weight")[0]: numpy_helper.to_array(one)
+        for one in onnx.load(file).graph.initializer
+        if one.data_type == onnx.TensorProto.INT8 and one.name.endswith("weight_quantized")
+    }
+
+
+def test_layers_are_named_as_in_the_network_and_the_last_is_known(graph: FloatGraph) -> None:
+    assert [(one.name, one.kind, one.parameters, one.last) for one in graph.layers] == [
+        ("encoder", "Conv", 36, False),
+        ("decoder", "Conv", 144, False),
+        ("head", "Conv", 4, True),
+    ]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_eight_bits_say_nearly_the_same(graph: FloatGraph, engine: str) -> None:
+    file = written(graph, "small.onnx")
+    for one in inputs(3):
+        wanted = open_engine(graph.file).run(one)["logits"]
+        found = open_engine(file, engine=engine).run(one)["logits"]
+        difference = np.abs(found - wanted).max() / np.ptp(wanted)
+        # Not equal, or nothing was quantised; near, or it was done wrong.
+        assert 0 < difference < 0.05
+
+
+def test_openvino_reads_its_own_file_of_it_alike(graph: FloatGraph) -> None:
+    file = written(graph, "small.onnx")
+    weights = write_openvino(file, file.with_suffix(".xml"))
+    assert weights.is_file()
+    one = inputs(1)[0]
+    onnx_file = open_engine(file, engine="openvino").run(one)["logits"]
+    own = open_engine(file.with_suffix(".xml")).run(one)["logits"]
+    np.testing.assert_array_equal(own, onnx_file)
+
+
+def test_each_output_channel_has_its_own_scale(graph: FloatGraph) -> None:
+    weights = int8_weights(written(graph, "small.onnx"))
+    assert set(weights) == {"encoder", "decoder", "head"}
+    # Symmetric: the largest weight of every channel takes the whole of eight bits.
+    for values in weights.values():
+        largest = np.abs(values.astype(int)).reshape(len(values), -1).max(axis=1)
+        assert largest.min() >= 127
+
+
+def test_layers_can_stay_in_float(graph: FloatGraph) -> None:
+    assert set(int8_weights(written(graph, "a.onnx", floats=["head/Conv"]))) == {
+        "encoder",
+        "decoder",
+    }
+
+
+def test_one_bit_stays_unused_where_sums_could_overflow(graph: FloatGraph) -> None:
+    weights = int8_weights(written(graph, "a.onnx", reduce_range=True))
+    assert max(np.abs(values.astype(int)).max() for values in weights.values()) <= 64
+
+
+def test_the_same_calibration_gives_the_same_bytes(graph: FloatGraph) -> None:
+    first, second = written(graph, "a.onnx"), written(graph, "b.onnx")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_nothing_is_left_beside_the_file(graph: FloatGraph) -> None:
+    before = set(graph.file.parent.iterdir())
+    file = written(graph, "a.onnx")
+    assert set(graph.file.parent.iterdir()) == {*before, file}

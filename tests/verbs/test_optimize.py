@@ -1,0 +1,333 @@
+"""``optimize`` through the verb and the command line, on a small model that really learned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import SimpleITK as sitk
+from medtool_heart import Heart
+from medtool_heart.demo import write_cohort
+
+from medtool.core.checkpoint import read_header, write_checkpoint
+from medtool.core.errors import (
+    CheckpointError,
+    GateError,
+    InputError,
+    OutputExistsError,
+    PresetError,
+    UsageError,
+)
+from medtool.data.dataset_record import ImageReference
+from medtool.data.predictions import read_predictions
+from medtool.data.run_folder import read_rows, write_rows
+from medtool.data.volumes import read_mask
+from medtool.nets.state import raw_tensor, read_tensors
+from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.optimize import optimize
+from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
+from medtool.verbs.options import RunOptions
+from medtool.verbs.train import TrainOptions, train
+
+SMALL = (
+    "data.preparation.size_px=[32, 32]",
+    "model.first_features=8",
+    "model.levels=3",
+    "train.epochs=12",
+    "train.batch_cases=4",
+    "train.learning_rate=0.01",
+    "train.split=three-part",
+    "metrics.bootstrap_draws=100",
+)
+QUICK = ("optimize.measure_runs=0", "optimize.calibration_inputs=8")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort of 12 patients, and a run on it."""
+    folder = tmp_path_factory.mktemp("optimize")
+    write_cohort(folder / "data", 0, 12)
+    train(
+        TrainOptions(
+            task=Heart,
+            data=folder / "data",
+            assignments=SMALL,
+            folder=folder,
+            run=RunOptions(run="a", workers=0, cache=folder / "cache", device="cpu"),
+        )
+    )
+    return folder
+
+
+def run_of(place: Path) -> Path:
+    return place / "runs" / "heart" / "a"
+
+
+def small(place: Path, output: Path, *assignments: str, **options: Any) -> OptimizeResult:
+    given = {"checkpoint": run_of(place), **options}
+    return optimize(
+        OptimizeOptions(
+            output=output,
+            assignments=(*QUICK, *assignments),
+            run=RunOptions(workers=0, device="cpu", cache=place / "cache"),
+            **given,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def made(place: Path) -> OptimizeResult:
+    return small(place, place / "small", "optimize.measure_runs=2", "optimize.measure_batches=[1]")
+
+
+def test_the_folder_holds_what_its_json_names(made: OptimizeResult) -> None:
+    document = json.loads((made.folder / "optimize.json").read_text(encoding="utf-8"))
+    assert document["default"] == "model.int8.onnx"
+    assert set(document["files"]) == {"model.onnx", "model.int8.onnx", "model.int8.xml"}
+    names = {path.name for path in made.folder.iterdir()}
+    assert {*document["files"], "model.int8.bin", "report.html", "document.safetensors"} <= names
+    for name, entry in document["files"].items():
+        beside = sum((made.folder / one).stat().st_size for one in (name, *entry["external"]))
+        assert entry["bytes"] == beside
+
+
+def test_it_says_on_whom_it_was_calibrated_and_judged(made: OptimizeResult, place: Path) -> None:
+    document = made.document
+    assert document["quantisation"]["calibration"]["inputs"] == 8
+    assert document["accuracy"]["part"] == "test part"
+    assert document["accuracy"]["optimistic"] == ""
+    for found in document["accuracy"]["files"].values():
+        (dice,) = found["metrics"]
+        assert dice["metric"] == "dice"
+        assert abs(dice["fall"]) <= 0.005
+        assert found["without_answer"] == {}
+    mask = next(
+        one
+        for one in document["accuracy"]["files"]["model.int8.onnx"]["agreement"]
+        if one["name"] == "mask"
+    )
+    assert 0.97 < mask["worst"] <= mask["mean"] <= 1
+
+
+def test_it_measures_every_file_beside_pytorch(made: OptimizeResult) -> None:
+    rows = made.document["latency"]
+    assert [row["file"] for row in rows] == ["the checkpoint", *made.document["files"]]
+    assert all(row["median_ms"] > 0 for row in rows)
+    assert all(row["memory_mb"] > 0 for row in rows[1:])
+    assert made.document["counts"]["multiply_adds"] > 0
+
+
+def test_the_page_says_it_all(made: OptimizeResult) -> None:
+    page = made.report.read_text(encoding="utf-8")
+    for text in ("What was made", "How good it is", "How fast it is", "How it was quantised"):
+        assert text in page
+    assert "model.int8.onnx (default)" in page
+    assert "decoder.seg_layers" in page
+
+
+def test_infer_answers_alike_with_the_folder_and_each_file(
+    made: OptimizeResult, place: Path, tmp_path: Path
+) -> None:
+    def answered(checkpoint: Path, name: str) -> list[dict[str, Any]]:
+        infer(
+            InferOptions(
+                sources=(place / "data",),
+                checkpoint=checkpoint,
+                output=tmp_path / name,
+                run=RunOptions(workers=0, device="cpu"),
+            )
+        )
+        return read_predictions(tmp_path / name)
+
+    original = answered(run_of(place), "original")
+    for number, file in enumerate((made.folder, made.folder / "model.int8.xml")):
+        rows = answered(file, f"small-{number}")
+        assert [row.keys() for row in rows] == [row.keys() for row in original]
+        for row, wanted in zip(rows, original, strict=True):
+            one = read_mask(ImageReference(tmp_path / f"small-{number}" / row["mask"]))
+            two = read_mask(ImageReference(tmp_path / "original" / wanted["mask"]))
+            assert one.grid == two.grid
+            assert (one.array == two.array).mean() > 0.98
+
+
+def test_the_same_command_gives_the_same_model(
+    made: OptimizeResult, place: Path, tmp_path: Path
+) -> None:
+    again = small(place, tmp_path / "again")
+    for name in ("model.int8.onnx", "model.onnx"):
+        assert (again.folder / name).read_bytes() == (made.folder / name).read_bytes()
+    first, second = (one.document["quantisation"]["calibration"] for one in (made, again))
+    assert first == second
+
+
+def test_lighter_files_need_no_calibration(place: Path, tmp_path: Path) -> None:
+    result = small(place, tmp_path / "light", formats=("float16", "weights8"))
+    assert set(result.document["files"]) == {
+        "model.onnx",
+        "model.float16.onnx",
+        "model.weights8.onnx",
+    }
+    assert "quantisation" not in result.document
+    sizes = {name: entry["bytes"] for name, entry in result.document["files"].items()}
+    assert sizes["model.weights8.onnx"] < sizes["model.float16.onnx"] < sizes["model.onnx"]
+
+
+def test_of_data_alone_known_patients_calibrate_and_others_judge(
+    place: Path, tmp_path: Path
+) -> None:
+    shutil.copy(run_of(place) / "checkpoints" / "best.safetensors", tmp_path / "model.safetensors")
+    result = small(
+        place,
+        tmp_path / "small",
+        checkpoint=tmp_path / "model.safetensors",
+        data=place / "data",
+    )
+    assert result.document["accuracy"]["part"] == "patients that the model never met"
+    # The run's test part: the others are in the list of the checkpoint.
+    judged = result.document["accuracy"]["cases"]
+    of_run = small(place, tmp_path / "run").document["accuracy"]["cases"]
+    assert judged == of_run
+
+
+# --- refused --------------------------------------------------------------------------------------
+def nothing_left(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def drowned(place: Path) -> Path:
+    """The same run with a checkpoint that says the same in float, and little in eight bits.
+
+    One map of the first layer is ten thousand times as large, its weights in the next layer as much
+    smaller.
+    """
+    run = shutil.copytree(run_of(place), place / "drowned")
+    best = run / "checkpoints" / "best.safetensors"
+    document = read_header(best).document
+    tensors = {name: tensor.clone() for name, tensor in read_tensors(best, "model.")}
+    block = "encoder.stages.0.0.convs"
+    for name in ("weight", "bias"):
+        tensors[f"{block}.0.norm.{name}"][0] *= 1e4
+    tensors[f"{block}.1.conv.weight"][:, 0] /= 1e4
+    raw = [raw_tensor(f"model.{name}", tensor) for name, tensor in tensors.items()]
+    write_checkpoint(best, document, raw)
+    return run
+
+
+def test_layers_that_eight_bits_ruin_stay_in_float(drowned: Path, place: Path, tmp_path) -> None:
+    result = small(place, tmp_path / "out", checkpoint=drowned)
+    floats = result.document["quantisation"]["layers_in_float"]
+    assert {f"encoder.stages.0.0.convs.{number}.conv" for number in (0, 1)} <= set(floats)
+    assert not result.document["quantisation"]["tried"][0]["kept"]
+    (dice,) = result.document["accuracy"]["files"]["model.int8.onnx"]["metrics"]
+    assert dice["kept"]
+
+
+def test_a_model_that_is_worse_than_allowed_is_not_written(drowned: Path, place, tmp_path) -> None:
+    with pytest.raises(GateError, match="nothing was written") as refused:
+        small(place, tmp_path / "out", "optimize.most_float_share=0", checkpoint=drowned)
+    assert nothing_left(tmp_path)
+    assert refused.value.exit_status == 4
+    assert "encoder.stages.0.0.convs.1.conv (" in refused.value.met
+    assert "--tolerance" in refused.value.how
+
+
+def test_calibration_patients_that_would_judge_are_refused(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="would also judge") as refused:
+        small(place, tmp_path / "out", calibration=place / "data")
+    assert refused.value.exit_status == 4
+    assert nothing_left(tmp_path)
+
+
+def test_without_calibration_data_it_is_refused(place: Path, tmp_path: Path) -> None:
+    # A checkpoint elsewhere, and only patients that it never met.
+    others = tmp_path / "others"
+    write_cohort(others, 5, 3)
+    rows = read_rows(others / "manifest.csv")
+    write_rows(others / "manifest.csv", [{**row, "patient": "X" + row["patient"]} for row in rows])
+    shutil.copy(run_of(place) / "checkpoints" / "best.safetensors", tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="nothing to calibrate on"):
+        small(
+            place,
+            tmp_path / "out",
+            checkpoint=tmp_path / "model.safetensors",
+            data=others,
+        )
+
+
+def test_other_data_than_the_runs_are_refused(place: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    file = sorted((data / "images").rglob("*.nii.gz"))[0]
+    image = sitk.ReadImage(file)
+    sitk.WriteImage(image + 1, file)
+    with pytest.raises(CheckpointError, match="not the data"):
+        small(place, tmp_path / "out", data=data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_exists_is_refused_and_replaced_only_on_purpose(
+    place: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    small(place, output, formats=("float16",))
+    with pytest.raises(OutputExistsError):
+        small(place, output, formats=("weights8",))
+    assert (output / "model.float16.onnx").is_file()
+    small(place, output, formats=("weights8",), force=True)
+    assert not (output / "model.float16.onnx").exists()
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_force_replaces_no_folder_of_others(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("two years", encoding="utf-8")
+    with pytest.raises(UsageError, match="no optimised model"):
+        small(place, tmp_path, force=True)
+    assert (tmp_path / "thesis.txt").is_file()
+
+
+def test_an_optimised_model_is_not_optimised_again(
+    made: OptimizeResult, place: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="optimised already"):
+        small(place, tmp_path / "out", checkpoint=made.folder)
+
+
+def test_settings_of_training_are_refused_and_words_of_formats_too(
+    place: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="made smaller"):
+        small(place, tmp_path / "out", "train.epochs=3")
+    with pytest.raises(PresetError):
+        small(place, tmp_path / "out", formats=("int4",))
+
+
+def test_an_interrupted_run_leaves_nothing(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medtool.verbs.optimize_make import Making
+
+    def interrupted(self: Making, costs: object) -> None:
+        assert (self.stage / "model.int8.onnx").is_file()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Making, "judge", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        small(place, tmp_path / "out")
+    assert nothing_left(tmp_path)
+
+
+def test_the_command_says_where_it_is(
+    place: Path, tmp_path: Path, medtool: Callable[..., Any]
+) -> None:
+    outcome = medtool(
+        "optimize", run_of(place), "-o", tmp_path / "out", "--format", "float16",
+        "--cache", place / "cache", "--set", "optimize.measure_runs=0", "--workers", "0", "--json",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    assert json.loads(outcome.out)["default"] == "model.onnx"
+    (dice,) = json.loads(outcome.out)["accuracy"]["files"]["model.onnx"]["metrics"]
+    assert dice["fall"] == pytest.approx(0, abs=1e-4)
