@@ -326,12 +326,17 @@ class Task(ABC):
         """What ``exported`` takes and gives; sizes are those of real use, with one image."""
         raise self._not_exported()
 
-    def joined(self, networks: Sequence[nn.Module]) -> nn.Module:
-        """Networks of several models (folds) as one, which ``exported`` takes.
+    def joined(self, members: Sequence[Any]) -> nn.Module:
+        """The networks of several models (folds; each a medtool.predict.model.Model) as one, which
+        ``exported`` of the task that stands for so many takes.
 
         Raises UsageError where they cannot be.
         """
         raise self._not_exported()
+
+    def standing_for(self, models: int) -> Task:
+        """The task as it is exported, and answers, for so many models in one file."""
+        return self
 
     def answered_by(self, engine: Engine) -> nn.Module:
         """What stands in the place of the network in ``predict`` where ``engine`` runs what was

@@ -30,6 +30,11 @@ class ChannelScale(nn.Module):
         # Whether any value is changed at all.
         self.changes = any(shift) or any(one != 1 for one in width)
 
+    def onward(self, other: ChannelScale) -> ChannelScale:
+        """From images that this one scaled to what ``other`` would have made of them."""
+        shift = ((other.shift - self.shift) / self.width).tolist()
+        return ChannelScale(shift, (other.width / self.width).tolist())
+
     def _shaped(self, images: Tensor) -> tuple[Tensor, Tensor]:
         shape = (1, -1, *(1,) * (images.ndim - 2))
         return self.shift.reshape(shape), self.width.reshape(shape)

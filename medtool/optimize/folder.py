@@ -79,8 +79,8 @@ def whole_network(model: Model) -> tuple[Task, nn.Module]:
     """The task and the network that are exported: of several members all as one."""
     if not model.members:
         return model.task, model.network
-    first = model.members[0].task
-    return first, first.joined([member.network for member in model.members])
+    task = model.members[0].task.standing_for(len(model.members))
+    return task, task.joined(model.members)
 
 
 def source_of(model: Model) -> dict[str, str]:

@@ -38,7 +38,7 @@ def load_deployed(
 
     verify_deployed(deployed)
     header = read_header(deployed.head)
-    task = changed_task(deployed_task(deployed), assignments)
+    task = deployed_task(deployed, assignments)
     inputs = stored_inputs(deployed) if engine == AUTO_ENGINE else None
     chosen = choose_engine(deployed, engine, device=device, threads=threads, inputs=inputs)
     if chosen.deployed.file != deployed.file:
@@ -61,7 +61,9 @@ def engine_model(model: Model, engine: Engine) -> Model:
 
     Of several members one file answers for all: their task is that of the first.
     """
-    task = model.members[0].task if model.members else model.task
+    task = model.task
+    if model.members:
+        task = model.members[0].task.standing_for(len(model.members))
     return replace(
         model,
         task=task,
@@ -73,9 +75,11 @@ def engine_model(model: Model, engine: Engine) -> Model:
     )
 
 
-def deployed_task(deployed: Deployed) -> Task:
-    """The task of an optimised model; of several members in one file that of the first."""
+def deployed_task(deployed: Deployed, assignments: Sequence[str] = ()) -> Task:
+    """The task of an optimised model, changed; of several members in one file that of the first."""
     header = read_header(deployed.head)
     members = members_of(header)
     document = members[0].document if members else header.document
-    return task_from_document(str(document["task"]), document["preset"])
+    task = task_from_document(str(document["task"]), document["preset"])
+    task = changed_task(task, assignments)
+    return task.standing_for(len(members)) if members else task

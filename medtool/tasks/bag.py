@@ -272,9 +272,9 @@ class BagTask(Task):
 
         return bag_deployment(self)
 
-    def joined(self, networks: Sequence[nn.Module]) -> nn.Module:
+    def joined(self, members: Sequence[Any]) -> nn.Module:
         """None: a study is answered by one model."""
-        self.require_together([self] * len(networks))
+        self.require_together([member.task for member in members])
         raise NotImplementedError
 
     def answered_by(self, engine: Engine) -> nn.Module:

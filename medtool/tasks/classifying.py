@@ -210,13 +210,14 @@ class ClassifyingSegmentationTask(SegmentationTask):
 
         return classifying_deployment(super().exported_deployment())
 
-    def joined(self, networks: Sequence[nn.Module]) -> nn.Module:
+    def joined(self, members: Sequence[Any]) -> nn.Module:
         """The mean of the logits of labels, and of the probabilities of classes."""
         if not self.has_head:
-            return super().joined(networks)
+            return super().joined(members)
         from medtool.tasks.classifying_exported import MeanClassifying
+        from medtool.tasks.segmentation_together import networks_of_one_file
 
-        return MeanClassifying(networks)
+        return MeanClassifying(networks_of_one_file(members))
 
     def answered_by(self, engine: Engine) -> nn.Module:
         """Logits of windows and of classes, by another engine."""

@@ -14,6 +14,7 @@ torch is imported inside methods only: listing tasks and preparing cases do with
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -70,6 +71,8 @@ class PrognosisTask(SegmentationTask):
         self.columns = prognosis_columns(settings)
         # What a checkpoint keeps of the outcomes of its training patients.
         self.learned: Mapping[str, Any] = {}
+        # How many models an exported file stands for.
+        self.models = 1
 
     # --- data -----------------------------------------------------------------------------
     def find(self, source: Source) -> Cohort:
@@ -278,13 +281,25 @@ class PrognosisTask(SegmentationTask):
         """Images of a patient in; logits, probabilities and the patient's risk out."""
         from medtool.tasks.prognosis_exported import exported_deployment
 
-        return exported_deployment(self.settings)
+        return exported_deployment(self.settings, self.models)
+
+    def joined(self, members: Sequence[Any]) -> nn.Module:
+        """Each with its own passes, its risks beside those of its training patients."""
+        from medtool.tasks.prognosis_exported import joined_prognosis
+
+        return joined_prognosis(members)
+
+    def standing_for(self, models: int) -> PrognosisTask:
+        """The task whose exported file has the passes of so many models."""
+        task = copy(self)
+        task.models = models
+        return task
 
     def answered_by(self, engine: Engine) -> nn.Module:
         """The passes over a patient, by another engine."""
         from medtool.tasks.prognosis_answered import AnsweredPrognosis
 
-        return AnsweredPrognosis(engine, self.settings)
+        return AnsweredPrognosis(engine, self.settings, self.models)
 
     def model_card(self) -> Mapping[str, Any]:
         """Grid, SUV, window, passes and labels."""

@@ -41,15 +41,15 @@ MAPS_AT_A_TIME = 3
 class AnsweredPrognosis(nn.Module):
     """In the place of the network; ``predict`` asks its ``passes``."""
 
-    def __init__(self, engine: Engine, settings: PrognosisSettings) -> None:
+    def __init__(self, engine: Engine, settings: PrognosisSettings, models: int = 1) -> None:
         super().__init__()
         self.engine = engine
+        self.models = models
         # Of the network only shapes and dropouts: no weights, nothing to be moved or saved.
         self._shapes = (skeleton(settings),)
 
     def passes(
         self,
-        settings: PrognosisSettings,
         keys: tuple[Tensor, Tensor] | None,
         volume_ml: float,
         covariates: Tensor,
@@ -57,7 +57,7 @@ class AnsweredPrognosis(nn.Module):
         """The passes over one case; without ``keys``, (passes) of the decoder and of the head,
         one in which nothing is dropped. Raises UsageError where the file has no passes.
         """
-        return EnginePasses(self.engine, self._shapes[0], settings, keys, volume_ml, covariates)
+        return EnginePasses(self, self._shapes[0], keys, volume_ml, covariates)
 
 
 class EnginePasses:
@@ -65,22 +65,23 @@ class EnginePasses:
 
     def __init__(
         self,
-        engine: Engine,
+        answered: AnsweredPrognosis,
         network: Any,
-        settings: PrognosisSettings,
         keys: tuple[Tensor, Tensor] | None,
         volume_ml: float,
         covariates: Tensor,
     ) -> None:
-        self.engine, self.network = engine, network
+        self.engine, self.models = answered.engine, answered.models
+        self.network = network
         self.count = 1 if keys is None else len(keys[0])
         self.masks = self._masks(keys)
         self.fixed = {FIELD: np.array([volume_ml], np.float32)}
-        if COVARIATES in engine.input_names:
+        if COVARIATES in self.engine.input_names:
             self.fixed[COVARIATES] = covariates.numpy().astype(np.float32)
-        self.before = np.zeros((self.count, row_width(network) + 1), np.float32)
-        self.found = np.zeros(self.count)
-        self.tumour = np.zeros(self.count, np.int64)
+        width = self.models * (row_width(network) + 1)
+        self.before = np.zeros((self.count, width), np.float32)
+        self.found = np.zeros((self.count, self.models))
+        self.tumour = np.zeros((self.count, self.models), np.int64)
         self.voxels = 0
 
     def _masks(self, keys: tuple[Tensor, Tensor] | None) -> dict[str, NDArray[Any]]:
@@ -120,28 +121,30 @@ class EnginePasses:
                 },
                 [LOGITS, RISKS, AFTER],
             )
-            self.before[passes], self.found[passes] = found[AFTER], found[RISKS]
+            self.before[passes] = found[AFTER]
+            self.found[passes] = found[RISKS].reshape(-1, self.models)
             total = total + self._summed(torch.from_numpy(found[LOGITS]), len(images), passes)
         self.voxels += images[:, 0].numel()
-        return total / self.count
+        return total / (self.count * self.models)
 
     def _summed(self, logits: Tensor, images: int, passes: slice) -> Tensor:
         chances, tumour, entropy = chances_of(logits, exclusive=self.network.exclusive)
         own = torch.cat([chances, tumour**2, entropy], dim=1)
         by_pass = (images, -1)
-        self.tumour[passes] += (tumour > TUMOUR).flatten(1).sum(1).reshape(by_pass).sum(0).numpy()
+        counts = (tumour > TUMOUR).flatten(1).sum(1).reshape(by_pass).sum(0)
+        self.tumour[passes] += counts.numpy().reshape(-1, self.models)
         return own.reshape(*by_pass, *own.shape[1:]).sum(1)
 
     def _at_once(self, images: Tensor) -> int:
         """Passes of one call, so that their maps fit into memory."""
         features = int(self.network.encoder.features[0])
-        own = images[:, 0].numel() * features * MAPS_AT_A_TIME * BYTES_OF_A_VALUE
+        own = images[:, 0].numel() * features * MAPS_AT_A_TIME * BYTES_OF_A_VALUE * self.models
         return max(1, min(self.count, BYTES_OF_A_CALL // own))
 
     def risks(self) -> NDArray[np.float64]:
-        """(passes,) risks of the case, whose images have been looked at."""
-        return self.found
+        """(passes,) risks of the case, whose images have been looked at; all of one model first."""
+        return self.found.T.reshape(-1)
 
     def tumour_shares(self) -> NDArray[np.float64]:
         """(passes,) share of the looked-at voxels that a pass takes for tumour."""
-        return self.tumour / max(1, self.voxels)
+        return self.tumour.T.reshape(-1) / max(1, self.voxels)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtool.core.ensemble import MEMBERS
 from medtool.score.conformal import PresenceSets, VolumeIntervals
 from medtool.score.survival_regression import BaselineHazard
 
@@ -112,7 +113,10 @@ def spread_of(columns: Mapping[str, Any]) -> float:
 
 
 def decided_of(document: Mapping[str, Any]) -> Decided:
-    """The decisions in a checkpoint's document."""
+    """The decisions in a checkpoint's document; of several members in one, theirs together."""
+    members = document.get(MEMBERS)
+    if members:
+        return decided_together([decided_of(member["document"]) for member in members])
     hazard, conformal = (document.get(name) or {} for name in (HAZARD, CONFORMAL))
     hazards: tuple[BaselineHazard, ...] = ()
     if hazard:

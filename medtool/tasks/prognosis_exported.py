@@ -10,16 +10,18 @@ pass in which nothing is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from medtool.core.errors import UsageError
 from medtool.core.records import DeploymentSpec
 from medtool.nets.monte_carlo import SharedPass, first_dropping, may_drop, spread
 from medtool.nets.scaling import ChannelScale
 from medtool.tasks.prognosis_covariates import covariate_inputs
+from medtool.tasks.prognosis_decided import decided_of
 from medtool.tasks.prognosis_network import (
     PrognosisNetwork,
     build_prognosis_network,
@@ -29,6 +31,7 @@ from medtool.tasks.prognosis_network import (
 from medtool.tasks.segmentation_exported import CHANCES, IMAGE, IMAGES, LOGITS, chances_of
 
 if TYPE_CHECKING:
+    from medtool.predict.model import Model
     from medtool.tasks.prognosis_settings import PrognosisSettings
 
 FIELD, COVARIATES, BEFORE, AFTER, RISKS = "field_ml", "covariates", "before", "after", "risks"
@@ -63,8 +66,8 @@ def row_width(network: PrognosisNetwork) -> int:
     return head.embedded
 
 
-def exported_deployment(settings: PrognosisSettings) -> DeploymentSpec:
-    """Images of a patient in; logits, probabilities and the patient's risk out."""
+def exported_deployment(settings: PrognosisSettings, models: int = 1) -> DeploymentSpec:
+    """Images of a patient in; logits, probabilities and the patient's risk out, of ``models``."""
     network = skeleton(settings)
     inputs: dict[str, tuple[int, ...]] = {
         IMAGE: (1, input_channels(settings.model), *seen_size_vox(settings)),
@@ -74,7 +77,7 @@ def exported_deployment(settings: PrognosisSettings) -> DeploymentSpec:
     covariates = covariate_inputs(settings.model.known_covariates)
     if covariates:
         inputs[COVARIATES] = (1, covariates)
-    inputs[BEFORE] = (1, row_width(network) + 1)
+    inputs[BEFORE] = (1, models * (row_width(network) + 1))
     if settings.infer.passes:
         inputs[MASKS] = (1, dropped_features(network))
         inputs[HEAD_MASKS] = (1, sum(network.head.widths))
@@ -94,29 +97,72 @@ def exported_deployment(settings: PrognosisSettings) -> DeploymentSpec:
     )
 
 
+class JoinedPrognosis(nn.Module):
+    """Several networks of one shape; ``centres`` are the mean risks of their training patients."""
+
+    def __init__(self, networks: Sequence[nn.Module], centres: Sequence[float]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.register_buffer("centres", torch.tensor(centres, dtype=torch.float32))
+
+
 class ExportedPrognosis(nn.Module):
     """Images of a patient (n, channels, ...) to logits and probabilities (n, outputs, ...), risks
-    and ``after``; with passes (n * passes, outputs, ...), risks (passes).
+    and ``after``; with passes (n * passes, outputs, ...), risks (passes). Each of several models
+    counts as further passes, those of one pass behind one another, its risks beside its centre.
     """
 
+    centres: Tensor
+
     def __init__(
-        self, network: PrognosisNetwork, scale: ChannelScale, *, covariates: bool, passes: bool
+        self,
+        networks: Sequence[nn.Module],
+        centres: Tensor,
+        scale: ChannelScale,
+        *,
+        covariates: bool,
+        passes: bool,
     ) -> None:
         super().__init__()
-        self.network = network
+        # One keeps the names of its layers.
+        self.network = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+        self.register_buffer("centres", centres)
         self.scale = scale
         self.covariates = covariates
         self.passes = passes
 
     def forward(self, image: Tensor, field_ml: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         """``others`` are the covariates, where there are any, ``before``, and the masks."""
-        images, network = self.scale(image), self.network
         known = field_ml.new_zeros(1, 0)
         if self.covariates:
             known, *rest = others
             others = tuple(rest)
         before, *masks = others
-        count = before.shape[0]
+        images, passes = self.scale(image), before.shape[0]
+        networks: list[Any] = (
+            list(self.network) if isinstance(self.network, nn.ModuleList) else [self.network]
+        )
+        found = [
+            self._one(network, images, (field_ml, known), own, masks)
+            for network, own in zip(networks, before.chunk(len(networks), dim=1), strict=True)
+        ]
+        every = [logits.reshape(-1, passes, *logits.shape[1:]) for logits, _, _ in found]
+        logits = torch.stack(every, dim=2).flatten(0, 2) if len(found) > 1 else found[0][0]
+        risks = torch.stack([one for _, one, _ in found], dim=1) - self.centres
+        after = torch.cat([one for _, _, one in found], dim=1)
+        regions = not networks[0].exclusive
+        return logits, chances_of(logits, regions=regions), risks.flatten(), after
+
+    def _one(
+        self,
+        network: PrognosisNetwork,
+        images: Tensor,
+        known: tuple[Tensor, Tensor],
+        before: Tensor,
+        masks: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (n * passes, ...), risks (passes) and ``after`` (passes, ...) of one network."""
+        count, seen = before.shape[0], images.shape[0]
         if self.passes:
             shared = SharedPass(network, images, drops=may_drop)
             bottleneck = spread(shared.skips[-1], count)
@@ -127,26 +173,49 @@ class ExportedPrognosis(nn.Module):
             bottleneck, logits = skips[-1], network.decoder(skips)[0]
         rows = network.rows(bottleneck, logits, images)
         summed = rows.reshape(-1, count, rows.shape[1]).sum(0)
-        seen = torch.ones_like(image[:, 0].flatten(1)[:, 0]).sum().expand(count, 1)
-        after = before + torch.cat([summed, seen], dim=1)
+        after = before + torch.cat([summed, torch.full_like(summed[:, :1], seen)], dim=1)
         means = after[:, :-1] / after[:, -1:]
-        embedded = network.embedding(means, field_ml.expand(count), known.expand(count, -1))
-        if self.passes:
-            own = torch.split(masks[1], list(network.head.widths), dim=1)
-            risks = network.head.with_masks(embedded, own)
-        else:
-            risks = network.head(embedded)
-        return logits, chances_of(logits, regions=not network.exclusive), risks, after
+        field_ml, covariates = (part.expand(count, *part.shape[1:]) for part in known)
+        embedded = network.embedding(means, field_ml, covariates)
+        if not self.passes:
+            return logits, network.head(embedded), after
+        own = torch.split(masks[1], list(network.head.widths), dim=1)
+        return logits, network.head.with_masks(embedded, own), after
 
 
 def exported_prognosis(settings: PrognosisSettings, network: Any) -> ExportedPrognosis:
-    """The network with what its settings say stands around it."""
+    """The network, or several joined, with what their settings say stands around them."""
+    joined = isinstance(network, JoinedPrognosis)
     return ExportedPrognosis(
-        network,
+        list(network.networks) if joined else [network],
+        # Of one model the risk is told as it is; its centre is taken off where answers are made.
+        network.get_buffer("centres") if joined else torch.zeros(1),
         suv_scale(settings),
         covariates=covariate_inputs(settings.model.known_covariates) > 0,
         passes=settings.infer.passes > 0,
     )
+
+
+def joined_prognosis(members: Sequence[Model]) -> JoinedPrognosis:
+    """Models that answer as one. Raises UsageError where they see other images, or are of another
+    shape.
+    """
+    first, *others = [_shape_key(member.task.settings.as_dict()) for member in members]
+    for number, other in enumerate(others, start=2):
+        if other != first:
+            raise UsageError(
+                "Models of other images, shapes or covariates cannot become one file.",
+                met=f"model {number}, {members[number - 1].name}, differs from the first",
+                wanted="models of the same [data.preparation], [model] and [infer]",
+                how="optimise each alone.",
+            )
+    centres = [decided_of(member.document).centre for member in members]
+    return JoinedPrognosis([member.network for member in members], centres)
+
+
+def _shape_key(preset: Mapping[str, Any]) -> str:
+    data, model = preset["data"], {k: v for k, v in preset["model"].items() if k != "weights"}
+    return repr((data["preparation"], data["label_ids"], model, preset["infer"]))
 
 
 def masks_of_passes(

@@ -56,7 +56,7 @@ def look_at(settings: PrognosisSettings, model: Model, prepared: Prepared, case:
     volume_ml, covariates = field_ml(prepared), covariate_rows(settings.model, [case])
     passes: _Passes | EnginePasses
     if isinstance(network, AnsweredPrognosis):
-        passes = network.passes(settings, keys, volume_ml, covariates)
+        passes = network.passes(keys, volume_ml, covariates)
     else:
         passes = _Passes(settings, network, keys, volume_ml, covariates, model.device)
     at_work = dropout_at_work(network) if settings.infer.passes else nullcontext()

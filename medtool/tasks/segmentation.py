@@ -296,11 +296,12 @@ class SegmentationTask(Task):
 
         return segmentation_deployment(self.window_shape(), self.input_scale())
 
-    def joined(self, networks: Sequence[nn.Module]) -> nn.Module:
-        """The mean of their logits."""
+    def joined(self, members: Sequence[Any]) -> nn.Module:
+        """The mean of their logits, where they see the same windows of the same image."""
         from medtool.predict.together import MeanNetwork
+        from medtool.tasks.segmentation_together import networks_of_one_file
 
-        return MeanNetwork(networks)
+        return MeanNetwork(networks_of_one_file(members))
 
     def answered_by(self, engine: Engine) -> nn.Module:
         """Logits of windows, by another engine."""

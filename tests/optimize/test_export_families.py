@@ -162,24 +162,6 @@ def test_labels_and_classes_are_answered_alike(tmp_path: Path, settings: tuple[s
             assert float((named - classes).abs().max()) < 1e-4
 
 
-def test_several_models_with_classes_are_one_file(tmp_path: Path) -> None:
-    """Logits are averaged, and probabilities of classes."""
-    task = pancreas(tmp_path)
-    networks: list[Any] = []
-    for seed in (1, 2, 3):
-        torch.manual_seed(seed)
-        networks.append(task.network().eval())
-    export_onnx(task, task.joined(networks).eval(), tmp_path / "model.onnx")
-    images = torch.randn(2, 1, 8, 16, 16)
-    with torch.no_grad():
-        answers = [network.both(images) for network in networks]
-    logits = np.mean([every[0].numpy() for every, _ in answers], axis=0)
-    chances = np.mean([torch.softmax(classes, 1).numpy() for _, classes in answers], axis=0)
-    found = open_engine(tmp_path / "model.onnx", threads=1).run({"image": images.numpy()})
-    np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
-    np.testing.assert_allclose(found["class_probabilities"], chances, atol=1e-5)
-
-
 def petct_model(**sections: Any) -> Model:
     """A model of the task petct on slices of 32 x 32, with logits around 0."""
     settings = with_known_covariates(prognosis_settings(**sections), [])
@@ -261,7 +243,7 @@ def test_a_file_with_passes_answers_without_them(tmp_path: Path) -> None:
 def test_models_of_bags_do_not_become_one_file(tmp_path: Path) -> None:
     task = TinyBag(bag_settings())
     with pytest.raises(UsageError, match="one by one"):
-        task.joined([task.network(), task.network()])
+        task.joined([untrained(task), untrained(task)])
 
 
 def test_the_checkpoint_of_a_bag_answers_from_its_folder(tmp_path: Path) -> None:
