@@ -53,6 +53,15 @@ def real_data() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def litert_python() -> Path:
+    """The Python of an environment that has litert-torch; skips where none is named."""
+    named = os.environ.get("MEDTOOL_TEST_LITERT", "")
+    if not named:
+        pytest.skip("MEDTOOL_TEST_LITERT is not set: no converter to LiteRT's files here")
+    return Path(named)
+
+
 @pytest.fixture
 def medtool() -> Callable[..., Outcome]:
     """Run ``medtool WORDS...`` in this process: ``medtool("tasks", "--json", folder=tmp_path)``."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from litert_files import write_sum_and_sigmoid
 
 from medtool.core.errors import CheckpointError, MachineError
 from medtool.predict.engines import open_engine, presence
-from tests.support.litert_files import write_sum_and_sigmoid
 
 OFFSETS = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
 
