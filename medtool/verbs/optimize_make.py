@@ -25,7 +25,7 @@ from medtool.optimize.accuracy import (
 )
 from medtool.optimize.activations import observe
 from medtool.optimize.calibration import Calibration, calibration_of, engine_model
-from medtool.optimize.folder import whole_network, write_exported
+from medtool.optimize.folder import record_probe, whole_network, write_exported
 from medtool.optimize.lighter import weights_in_float16, weights_in_int8
 from medtool.optimize.measure import count_onnx, example_inputs, time_engine
 from medtool.optimize.memory import peak_of_engine
@@ -34,6 +34,7 @@ from medtool.optimize.processor import has_vnni, processor_record
 from medtool.optimize.quantisation_choice import Quantised, Quantiser, choose_quantisation
 from medtool.optimize.quantise_onnx import ready_graph
 from medtool.predict.answers import Answers, answers_of
+from medtool.predict.deployed_probe import EXACT
 from medtool.predict.engines import open_engine
 from medtool.predict.engines.contract import ONNX_RUNTIME, OPENVINO
 from medtool.predict.engines.presence import engines_here
@@ -309,6 +310,9 @@ class Making:
         # What is not finite has no place in JSON: it becomes null.
         plain = json.loads(plain_json(self.document))
         self.document = write_deployed(self.stage, plain)
+        for name, entry in self.document["files"].items():
+            if entry["arithmetic"] != EXACT:
+                self.document = record_probe(self.stage, name)
         return self.document
 
 

@@ -27,6 +27,7 @@ from medtool.data.predictions import read_predictions
 from medtool.data.run_folder import read_rows, write_rows
 from medtool.data.volumes import read_mask
 from medtool.nets.state import raw_tensor, read_tensors
+from medtool.verbs.doctor import doctor
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.optimize import optimize
 from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
@@ -331,3 +332,17 @@ def test_the_command_says_where_it_is(
     assert json.loads(outcome.out)["default"] == "model.onnx"
     (dice,) = json.loads(outcome.out)["accuracy"]["files"]["model.onnx"]["metrics"]
     assert dice["fall"] == pytest.approx(0, abs=1e-4)
+
+
+def test_doctor_proves_the_eight_bits_of_every_engine(made: OptimizeResult) -> None:
+    """Each file gives what it gave when it was made, by its own engine at least."""
+    proofs = {(one.checkpoint.name, one.device): one for one in doctor(made.folder).proofs}
+    for name, engine, tolerance in (
+        ("model.onnx", "onnxruntime", 1e-4),
+        ("model.int8.onnx", "onnxruntime", 1e-2),
+        ("model.int8.xml", "openvino", 1e-2),
+    ):
+        proof = proofs[name, engine]
+        assert proof.passed and proof.tolerance == tolerance
+    # The file that was made here, by the same engine: to the bit, or nearly.
+    assert proofs["model.int8.onnx", "onnxruntime"].share < 1e-4
