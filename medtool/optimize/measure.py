@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from medtool.core.randomness import generator
+from medtool.core.errors import UsageError
 from medtool.nets.freezing import parameter_count
+from medtool.predict.deployed_probe import typical_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,13 +114,17 @@ def time_engine(
 
 
 def example_inputs(spec: DeploymentSpec, batch: int = 1) -> dict[str, NDArray[np.float32]]:
-    """Made-up inputs of ``batch`` images in the shapes of ``spec``, the same everywhere."""
-    return {
-        name: generator("measure", name, batch).standard_normal(
-            (batch, *shape[1:]), dtype=np.float32
+    """Made-up inputs of ``batch`` images in the sizes of real use, the same everywhere.
+
+    Raises UsageError where the model takes no more than one image at a time.
+    """
+    first = next(iter(spec.inputs))
+    axis = spec.free_axes.get(first, {}).get(0)
+    if axis is None and batch != 1:
+        raise UsageError(
+            "This model takes one image at a time.", met=f"a batch of {batch}", wanted="--batch 1"
         )
-        for name, shape in spec.inputs.items()
-    }
+    return typical_inputs(spec, {axis: batch} if axis is not None else {})
 
 
 def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:

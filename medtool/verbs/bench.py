@@ -227,6 +227,7 @@ def _file_rows(
 
 
 def _answered(candidate: Candidate, options: BenchOptions, output: Path) -> dict[str, Any]:
+    from medtool.predict.engines.contract import PYTORCH
     from medtool.verbs.infer import InferOptions, infer
     from medtool.verbs.options import RunOptions
 
@@ -237,6 +238,7 @@ def _answered(candidate: Candidate, options: BenchOptions, output: Path) -> dict
             checkpoint=candidate.answers_from,
             output=output,
             allow_demo=True,
+            engine="" if candidate.engine == PYTORCH else candidate.engine,
             run=RunOptions(device="cpu", precision="32"),
         )
     )

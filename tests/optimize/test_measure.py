@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from medtool.core.errors import CheckpointError
+from medtool.core.errors import CheckpointError, UsageError
 from medtool.core.records import DeploymentSpec
 from medtool.nets.classic_unet import classic_plan
 from medtool.nets.convolutions import CLASSIC_STYLE
@@ -50,13 +50,25 @@ def test_times_are_the_median_and_the_quartiles_of_the_calls_after_the_first() -
 
 
 def test_example_inputs_are_the_same_in_the_shape_of_the_batch() -> None:
-    spec = DeploymentSpec(inputs={"image": (1, 3, 4, 4), "age": (1, 2)}, outputs=("logits",))
+    """What goes with a whole study, as a sum over its slices, stays one."""
+    spec = DeploymentSpec(
+        inputs={"slices": (1, 3, 4, 4), "before": (1, 2)},
+        outputs=("logits",),
+        free_axes={"slices": {0: "slices"}},
+    )
     inputs = example_inputs(spec, 8)
     assert {name: array.shape for name, array in inputs.items()} == {
-        "image": (8, 3, 4, 4),
-        "age": (8, 2),
+        "slices": (8, 3, 4, 4),
+        "before": (1, 2),
     }
-    assert np.array_equal(inputs["image"], example_inputs(spec, 8)["image"])
+    assert np.array_equal(inputs["slices"], example_inputs(spec, 8)["slices"])
+
+
+def test_a_model_of_one_image_cannot_be_timed_with_more() -> None:
+    spec = DeploymentSpec(inputs={"image": (1, 3, 4, 4)}, outputs=("logits",))
+    assert example_inputs(spec)["image"].shape == (1, 3, 4, 4)
+    with pytest.raises(UsageError, match="one image at a time"):
+        example_inputs(spec, 2)
 
 
 def small() -> nn.Module:
