@@ -52,6 +52,15 @@ Formats = Annotated[
         rich_help_panel=SETTINGS,
     ),
 ]
+Prune = Annotated[
+    str | None,
+    typer.Option(
+        "--prune",
+        metavar="NAME|FILE",
+        help="Take channels out first, as the [optimize] of this preset says, and train again.",
+        rich_help_panel=SETTINGS,
+    ),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(
@@ -79,6 +88,7 @@ def command(
     labels: Labels = None,
     calibration: Calibration = None,
     formats: Formats = None,
+    prune: Prune = None,
     tolerance: Tolerance = None,
     assignments: Changes = None,
     seed: Seed = None,
@@ -103,6 +113,7 @@ def command(
             labels=labels,
             calibration=calibration,
             formats=tuple(formats or ()),
+            prune=prune,
             tolerance=tolerance,
             assignments=tuple(assignments or ()),
             force=force,

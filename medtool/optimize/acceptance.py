@@ -24,6 +24,13 @@ def tolerances_of(settings: OptimizeSection) -> dict[str, float]:
     return dict(TOLERANCES)
 
 
+def tolerance_text(settings: OptimizeSection) -> str:
+    """The same in words."""
+    if settings.tolerance is not None:
+        return f"{settings.tolerance:g} of each metric"
+    return ", ".join(f"{value:g} of {name}" for name, value in TOLERANCES.items())
+
+
 def accepted(fall: Fall, settings: OptimizeSection) -> bool:
     """Whether a metric fell by no more than is allowed, judged as the settings say."""
     return fall.proved if settings.judged_by == "interval" else fall.kept

@@ -301,11 +301,27 @@ def _change_text(fall: float | None) -> str:
 
 def _pruning_html(document: Document) -> Markup:
     found: Mapping[str, Any] = document.get("pruning") or {}
-    plain = {k: v for k, v in found.items() if isinstance(v, str | int | float | bool)}
-    if not plain:
+    if not found:
         return Markup("")
-    rows = [{"what": key.replace("_", " "), "value": value} for key, value in plain.items()]
-    return table_html(rows, {"what": "", "value": "Value"})
+    before, after = int(found["parameters_before"]), int(found["parameters"])
+    smallest = min(float(entry["bytes"]) for entry in document["files"].values())
+    text = (
+        f"{before:,} parameters before, {after:,} after ({after / before:.0%}). The smallest file "
+        f"is {4 * before / smallest:.1f} times smaller than those before in float32. After each "
+        "round the network learned again; values are of the selection part, optimistic."
+    )
+    rows = [{**one, "share": f"{one['share']:.0%}"} for one in found["rounds"]]
+    columns = {
+        "share": "Channels gone",
+        "parameters": "Parameters",
+        "epochs": "Epochs",
+        "first_value": "After the first epoch",
+        "best_value": "At the best epoch",
+    }
+    html = paragraph_html(text) + table_html(rows, columns, digits=4)
+    if note := found.get("note"):
+        html += paragraph_html(str(note))
+    return html
 
 
 def _use_html(document: Document) -> Markup:

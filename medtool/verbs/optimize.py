@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from medtool.config import changed_task, project_paths, task_from_document
+from medtool.config import changed_task, project_paths, resolve, task_from_document
 from medtool.core.checkpoint import CHECKPOINTS_FOLDER, CheckpointHeader, read_header
 from medtool.core.deployed import find_deployed
 from medtool.core.ensemble import members_of
@@ -100,6 +100,9 @@ def _task(header: CheckpointHeader, options: OptimizeOptions) -> Task:
     members = members_of(header)
     document = members[0].document if members else header.document
     task = task_from_document(str(document["task"]), document["preset"])
+    if options.prune is not None:
+        asked = resolve(type(task), options.prune).settings.optimize
+        task = type(task)(task.settings.model_copy(update={"optimize": asked}))
     return changed_task(task, options.changes())
 
 
@@ -111,6 +114,7 @@ def _made(
     scratch: Path,
     reporter: Reporter,
 ) -> OptimizeResult:
+    from medtool.optimize.acceptance import tolerance_text
     from medtool.predict.model import load_model
     from medtool.report.optimisation import write_optimisation_report
     from medtool.verbs.optimize_data import optimize_data
@@ -131,10 +135,20 @@ def _made(
         reporter=reporter,
     )
     settings = task.settings.optimize
+    smaller = model
+    pruning: dict[str, Any] = {}
+    if settings.prune.share > 0:
+        from medtool.verbs.optimize_prune import PRUNED_FILE, pruned_model
+
+        reporter.say(f"Pruning; what is allowed to be lost: {tolerance_text(settings)}.")
+        smaller, pruning = pruned_model(
+            model, data, settings.prune, stage / PRUNED_FILE, scratch, reporter
+        )
     making = Making(
-        model, model, data, settings, stage, scratch, reporter, seed=options.run.seed or 0
+        model, smaller, data, settings, stage, scratch, reporter, seed=options.run.seed or 0
     )
     making.export()
+    making.document |= {"pruning": pruning} if pruning else {}
     costs: tuple[Cost, ...] = ()
     if {"int8", "openvino"} & set(settings.formats):
         quantised = making.quantise(making.calibrate())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool.core.checkpoint import read_header
 from medtool.core.errors import InputError, UsageError
+from medtool.core.files import file_sha256
 from medtool.core.records import Case, Prediction
 from medtool.optimize.prune_loop import Learners, Pruned, prune_in_rounds
 from medtool.optimize.pruned_checkpoint import write_pruned
@@ -59,7 +60,7 @@ def pruned_model(
         )
     with stop_signals() as asked:
         learners = Learners(
-            training=data.calibration,
+            training=[case for case in data.calibration if model.task.has_reference(case)],
             selection=data.choosing,
             prepared={case.case_id: data.cache.path(case) for case in data.cases},
             device=str(model.device),
@@ -73,13 +74,20 @@ def pruned_model(
     write_pruned(smaller, pruned, target, changes)
     written = replace(smaller, header=read_header(target), path=target)
     written = replace(written, task=written.task.with_document(written.document))
-    return written, record(pruned, settings)
+    return written, record(pruned, settings, target)
 
 
-def record(pruned: Pruned, settings: PruneSection) -> dict[str, Any]:
-    """What optimize.json says of the pruning."""
+def record(pruned: Pruned, settings: PruneSection, file: Path) -> dict[str, Any]:
+    """What optimize.json says of the pruning, and of the checkpoint that it left in ``file``."""
     note = {"note": WEIGHTS_NOTE} if settings.kind == "weights" else {}
-    return {"settings": settings.model_dump(mode="json"), **pruned.as_dict(), **note}
+    return {
+        "settings": settings.model_dump(mode="json"),
+        **pruned.as_dict(),
+        "file": file.name,
+        "sha256": file_sha256(file),
+        "bytes": file.stat().st_size,
+        **note,
+    }
 
 
 def decided_anew(
