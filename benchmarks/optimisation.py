@@ -110,12 +110,11 @@ def pruned(task: Task, network: Any) -> Any:
 def ways(task: Task, network: Any, folder: Path, before: str = "") -> list[Way]:
     """The network in float32 and INT8 in both engines."""
     from medtool.optimize.activations import observe, ranges_of
-    from medtool.optimize.openvino_file import write_openvino
-    from medtool.optimize.quantise_onnx import quantise, ready_graph
-
     from medtool.optimize.export import export_onnx
     from medtool.optimize.measure import example_inputs
+    from medtool.optimize.openvino_file import write_openvino
     from medtool.optimize.processor import has_vnni
+    from medtool.optimize.quantise_onnx import quantise, ready_graph
     from medtool.predict.engines import open_engine
 
     folder.mkdir()
