@@ -58,7 +58,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one key of [infer], as infer.batch_windows=4; can be given several times.",
+        help="Change one key of infer, as infer.batch_windows=4; can be given several times.",
     ),
 ]
 Step = Annotated[

@@ -57,7 +57,7 @@ Prune = Annotated[
     typer.Option(
         "--prune",
         metavar="NAME|FILE",
-        help="Take channels out first, as the [optimize] of this preset says, and train again.",
+        help="Take channels out first, as optimize.prune of this preset says, and train again.",
         rich_help_panel=SETTINGS,
     ),
 ]
@@ -75,7 +75,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one key of [optimize], as optimize.calibration_inputs=128.",
+        help="Change one key of optimize, as optimize.calibration_inputs=128.",
         rich_help_panel=SETTINGS,
     ),
 ]
