@@ -14,17 +14,16 @@ def write_openvino(source: Path, target: Path) -> Path:
 
     Weights keep their bits. Raises CheckpointError where OpenVINO lacks an operator.
     """
-    import openvino
-
     from medtool.predict.engines.contract import OPENVINO
+    from medtool.predict.engines.openvino_import import openvino
     from medtool.predict.engines.refusals import cannot_run, lacking_operator
 
     try:
-        model = openvino.Core().read_model(source)
+        model = openvino().Core().read_model(source)
     except RuntimeError as error:
         text = str(error)
         raise lacking_operator(source, OPENVINO, text) or cannot_run(
             source, OPENVINO, text
         ) from error
-    openvino.save_model(model, target, compress_to_fp16=False)
+    openvino().save_model(model, target, compress_to_fp16=False)
     return target.with_suffix(".bin")

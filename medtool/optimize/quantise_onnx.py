@@ -57,12 +57,18 @@ class FloatGraph:
     external: bool
 
 
-def ready_graph(source: Path, folder: Path) -> FloatGraph:
-    """``source`` made ready to be quantised, in ``folder``."""
+def ready_graph(
+    source: Path, folder: Path, *, largest_bytes: int = LARGEST_WHOLE_BYTES
+) -> FloatGraph:
+    """``source`` made ready to be quantised, in ``folder``.
+
+    Of models larger than ``largest_bytes`` tensors lie beside each file, and batch norms are folded
+    only as far as the export did.
+    """
     import onnx
     from onnxruntime.quantization import quant_pre_process
 
-    external = _bytes_of(source) > LARGEST_WHOLE_BYTES
+    external = _bytes_of(source) > largest_bytes
     file = folder / "ready.onnx"
     with _quiet():
         quant_pre_process(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Keys of a preset that say how a model is made smaller.
 OPTIMIZE_KEYS = "optimize."
+# Formats that want to see what training patients show the network.
+CALIBRATED = frozenset({"int8", "openvino"})
 
 
 def optimize(options: OptimizeOptions, reporter: Reporter | None = None) -> OptimizeResult:
@@ -130,6 +132,7 @@ def _made(
         data=options.data,
         labels=options.labels,
         calibration=options.calibration,
+        calibrates=bool(CALIBRATED & set(task.settings.optimize.formats)),
         cache=options.run.cache or project_paths().cache,
         workers=options.run.workers,
         reporter=reporter,
@@ -150,7 +153,7 @@ def _made(
     making.export()
     making.document |= {"pruning": pruning} if pruning else {}
     costs: tuple[Cost, ...] = ()
-    if {"int8", "openvino"} & set(settings.formats):
+    if CALIBRATED & set(settings.formats):
         quantised = making.quantise(making.calibrate())
         costs = quantised.costs
         if "openvino" in settings.formats:

@@ -63,11 +63,12 @@ def optimize_data(
     data: Path | None,
     labels: Path | None,
     calibration: Path | None,
+    calibrates: bool,
     cache: Path,
     workers: int | None,
     reporter: Reporter,
 ) -> OptimizeData:
-    """The three groups, prepared.
+    """The three groups, prepared; ``calibrates``: whether anything has to be calibrated.
 
     Raises InputError (nobody to calibrate or to judge on), UsageError (it is not known where the
     data lie), CheckpointError (they are not those of the run), GateError (calibration patients
@@ -84,7 +85,7 @@ def optimize_data(
     if calibration is not None:
         found = _calibrated_on(found, _cases(task, calibration, None, reporter))
         found = _prepared(task, found, workers, reporter)
-    if not found.calibration:
+    if calibrates and not found.calibration:
         raise _nobody_calibrates(found)
     if not found.judging:
         raise _nobody_judges(data)

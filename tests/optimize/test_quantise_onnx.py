@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from small_graphs import inputs, plain_graph
+from small_graphs import drawn, inputs, plain_graph, write_graph
 
 from medtool.optimize.activations import observe, ranges_of
 from medtool.optimize.openvino_file import write_openvino
@@ -99,3 +99,24 @@ def test_nothing_is_left_beside_the_file(graph: FloatGraph) -> None:
     before = set(graph.file.parent.iterdir())
     file = written(graph, "a.onnx")
     assert set(graph.file.parent.iterdir()) == {*before, file}
+
+
+def test_a_model_too_large_for_one_file_keeps_tensors_beside_it(tmp_path: Path) -> None:
+    layers = [
+        ("wide", "Relu", drawn(1, 64, 1, 3, 3)),
+        ("deep", "Relu", drawn(2, 64, 64, 3, 3)),
+        ("head", "", drawn(3, 1, 64, 1, 1)),
+    ]
+    source = write_graph(tmp_path / "model.onnx", layers)
+    whole, apart = tmp_path / "whole", tmp_path / "apart"
+    graphs = []
+    for folder, largest in ((whole, 2**31), (apart, 1000)):
+        folder.mkdir()
+        graphs.append(ready_graph(source, folder, largest_bytes=largest))
+    assert not graphs[0].external
+    assert graphs[1].external
+    files = [written(graph, "small.onnx") for graph in graphs]
+    assert (apart / "small.onnx.data").is_file()
+    one = inputs(1)[0]
+    found = [open_engine(file).run(one)["logits"] for file in files]
+    np.testing.assert_array_equal(found[1], found[0])

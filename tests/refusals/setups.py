@@ -201,6 +201,23 @@ def checkpoint_and_scans(folder: Path) -> None:
     scans(folder)
 
 
+def heart_and_pictures(folder: Path) -> None:
+    """A small model outside any run, and pictures with masks of three patients."""
+    # Both stand on torch, which other cases do without.
+    import numpy as np
+    from optimised import write_heart
+
+    from medtool.data.masks import write_mask_picture
+
+    write_heart(folder / "model.safetensors")
+    mask = np.zeros((1, 16, 24), np.uint8)
+    mask[0, 4:12, 6:18] = 255
+    for number in range(3):
+        for name in ("images", "masks"):
+            (folder / "data" / name).mkdir(parents=True, exist_ok=True)
+            write_mask_picture(folder / "data" / name / f"p{number}.png", mask)
+
+
 def existing_output(folder: Path) -> None:
     """A predictions folder of an earlier run."""
     _checkpoint(folder)

@@ -134,6 +134,32 @@ def test_the_trap_for_sockets_works(fresh_python):
     assert "looks up" in outcome.err
 
 
+def test_openvino_tells_nobody_that_it_was_imported(fresh_python):
+    code = f"""
+{NO_SOCKETS}
+import sys
+from medtool.predict.engines.openvino_import import openvino
+openvino().Core()
+assert sys.modules["openvino_telemetry"] is None
+from openvino.tools.ovc import telemetry_utils
+assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+"""
+    # Where CI is set it would say nothing anyhow.
+    outcome = fresh_python("-c", code, environment={"CI": None})
+    assert outcome.status == 0, outcome.err
+
+
+def test_openvino_is_imported_in_one_place():
+    """Imported without that place it phones home."""
+    for file in sorted((ROOT / "medtool").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            if any(name.partition(".")[0] in ("openvino", "nncf") for name in names):
+                assert file.name == "openvino_import.py", file
+
+
 def test_plugins_stay_below_the_verbs():
     """A plugin imports the families and what is below them: no verb, no door, no other plugin."""
     plugins = {module.partition(".")[0] for module in plugin_modules()}

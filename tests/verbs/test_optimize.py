@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from medtool.core.errors import (
     CheckpointError,
     GateError,
     InputError,
+    MachineError,
     OutputExistsError,
     PresetError,
     UsageError,
@@ -27,6 +31,7 @@ from medtool.data.predictions import read_predictions
 from medtool.data.run_folder import read_rows, write_rows
 from medtool.data.volumes import read_mask
 from medtool.nets.state import raw_tensor, read_tensors
+from medtool.predict.engines import presence
 from medtool.verbs.doctor import doctor
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.optimize import optimize
@@ -290,6 +295,21 @@ def test_force_replaces_no_folder_of_others(place: Path, tmp_path: Path) -> None
     assert (tmp_path / "thesis.txt").is_file()
 
 
+def test_a_tampered_file_does_not_answer(made: OptimizeResult, place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "small")
+    file = folder / "model.int8.bin"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    for checkpoint in (folder / "model.int8.xml", folder):
+        options = InferOptions((place / "data",), checkpoint, tmp_path / checkpoint.name)
+        if checkpoint == folder:
+            # The default does not rest on that file.
+            assert infer(replace(options, run=RunOptions(workers=0))).ok
+        else:
+            with pytest.raises(CheckpointError, match="not the one that was made") as refused:
+                infer(options)
+            assert refused.value.where.endswith("model.int8.bin")
+
+
 def test_an_optimised_model_is_not_optimised_again(
     made: OptimizeResult, place: Path, tmp_path: Path
 ) -> None:
@@ -304,6 +324,51 @@ def test_settings_of_training_are_refused_and_words_of_formats_too(
         small(place, tmp_path / "out", "train.epochs=3")
     with pytest.raises(PresetError):
         small(place, tmp_path / "out", formats=("int4",))
+
+
+def test_an_engine_that_is_not_installed_says_how_to_get_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden(name: str) -> object:
+        return None if name == "openvino" else find_spec(name)
+
+    monkeypatch.setattr(presence, "find_spec", hidden)
+    with pytest.raises(MachineError) as refused:
+        small(place, tmp_path / "out", formats=("openvino",))
+    assert "pip install" in refused.value.how
+    # Where nobody asked for it by name there is simply no file for it.
+    result = small(place, tmp_path / "out")
+    assert set(result.document["files"]) == {"model.onnx", "model.int8.onnx"}
+
+
+def test_no_socket_opens(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def refuse(*words: object, **named: object) -> None:
+        raise AssertionError(f"a socket was opened: {words}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    small(place, tmp_path / "out")
+
+
+def test_a_machine_on_which_eight_bits_are_slower_takes_float(place: Path, tmp_path: Path) -> None:
+    from medtool.core.progress import Silent
+    from medtool.verbs.optimize_make import Making
+
+    making = Making(*[None] * 6, Silent())  # type: ignore[arg-type]
+    making.document = {
+        "files": {"model.onnx": {}, "model.int8.onnx": {}},
+        "latency": [
+            {"file": "model.onnx", "batch": 1, "median_ms": 10.0},
+            {"file": "model.onnx", "batch": 8, "median_ms": 70.0},
+            {"file": "model.int8.onnx", "batch": 1, "median_ms": 15.0},
+            {"file": "model.int8.onnx", "batch": 8, "median_ms": 60.0},
+        ],
+    }
+    assert making._default() == "model.onnx"
+    making.document["latency"][0]["median_ms"] = 14.5
+    assert making._default() == "model.int8.onnx"
 
 
 def test_an_interrupted_run_leaves_nothing(

@@ -28,12 +28,12 @@ class OpenVinoEngine:
     name = OPENVINO
 
     def __init__(self, file: Path, *, threads: int, precision: str = "32") -> None:
-        import openvino
+        from medtool.predict.engines.openvino_import import openvino
 
         hint, self.arithmetic = ARITHMETIC[precision]
         self.threads = threads
         try:
-            core = openvino.Core()
+            core = openvino().Core()
             model = core.read_model(file)
             compiled = core.compile_model(
                 model,
