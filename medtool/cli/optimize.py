@@ -47,7 +47,7 @@ Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
-        metavar="int8|openvino|float16|weights8",
+        metavar="int8|openvino|litert|float16|weights8",
         help="A file to make beside the float one; can be given several times.",
         rich_help_panel=SETTINGS,
     ),
@@ -58,6 +58,15 @@ Prune = Annotated[
         "--prune",
         metavar="NAME|FILE",
         help="Take channels out first, as optimize.prune of this preset says, and train again.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+LitertPython = Annotated[
+    Path | None,
+    typer.Option(
+        "--litert-python",
+        metavar="FILE",
+        help="Python of the environment that has litert-torch, for --format litert.",
         rich_help_panel=SETTINGS,
     ),
 ]
@@ -89,6 +98,7 @@ def command(
     calibration: Calibration = None,
     formats: Formats = None,
     prune: Prune = None,
+    litert_python: LitertPython = None,
     tolerance: Tolerance = None,
     assignments: Changes = None,
     seed: Seed = None,
@@ -114,6 +124,7 @@ def command(
             calibration=calibration,
             formats=tuple(formats or ()),
             prune=prune,
+            litert_python=litert_python,
             tolerance=tolerance,
             assignments=tuple(assignments or ()),
             force=force,

@@ -9,7 +9,7 @@ from pydantic import Field
 from medtool.config.prune_section import PruneSection
 from medtool.config.section import Section
 
-Format = Literal["int8", "openvino", "float16", "weights8"]
+Format = Literal["int8", "openvino", "litert", "float16", "weights8"]
 Method = Literal["minmax", "percentile", "entropy"]
 
 
@@ -18,7 +18,8 @@ class OptimizeSection(Section):
 
     formats: list[Format] = ["int8", "openvino"]
     """Files beside the float one: INT8 for ONNX Runtime, the same for OpenVINO where that is
-    installed, and two that are only smaller: weights in float16, weights in eight bits."""
+    installed, two for LiteRT (phones), and two that are only smaller: weights in float16, weights
+    in eight bits."""
     methods: Annotated[list[Method], Field(min_length=1)] = ["minmax", "percentile", "entropy"]
     """Ways to find the range of activations that are tried; the best one on the selection part
     is taken."""

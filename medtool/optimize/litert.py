@@ -84,7 +84,8 @@ def find_converter(python: Path | None = None) -> Converter:
 
     Raises MachineError, which says how to install it, where it is not there.
     """
-    asked = python or Path(sys.executable)
+    # Not resolved: the Python of an environment is a link that it is known by.
+    asked = (python or Path(sys.executable)).absolute()
     command = [str(asked), "-I", "-c", ASK_VERSIONS, *litert_child.PACKAGES]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -101,7 +102,7 @@ def find_converter(python: Path | None = None) -> Converter:
     if missing:
         raise MachineError(
             "The converter to LiteRT's files is not installed.",
-            where=str(asked),
+            where=str(asked) if python else "",
             met=f"without {', '.join(missing)}",
             wanted=", ".join(litert_child.PACKAGES),
             how=HOW_TO_INSTALL,
@@ -245,8 +246,9 @@ def _job(
         "calibration": folders[1:],
         "threads": usable_cores(),
         "layers": {one.parameter: [one.name, one.axis] for one in weighted_layers(graph)},
-        "float": str(folder / LITERT_FILE),
-        "int8": str(folder / LITERT_INT8_FILE) if calibration else "",
+        # The child works in another folder.
+        "float": str(folder.absolute() / LITERT_FILE),
+        "int8": str(folder.absolute() / LITERT_INT8_FILE) if calibration else "",
         "found": str(scratch / "found.json"),
     }
 

@@ -211,6 +211,17 @@ def quantise(job: dict[str, Any], graph: Graph, floats: set[int]) -> None:
     )
 
 
+def stay_offline() -> None:
+    """Packages of the converter may ask for updates: nobody is told that somebody converts."""
+    import socket
+
+    def refuse(*_: object) -> None:
+        raise OSError("the converter works offline")
+
+    for name in ("connect", "connect_ex"):
+        setattr(socket.socket, name, refuse)
+
+
 def say(step: str) -> None:
     """One line for whoever waits."""
     sys.stdout.write(f"step: {step}\n")
@@ -219,6 +230,7 @@ def say(step: str) -> None:
 
 def main(path: str) -> None:
     """Do the job."""
+    stay_offline()
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     say("convert")
     program = convert(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Keys of a preset that say how a model is made smaller.
 OPTIMIZE_KEYS = "optimize."
 # Formats that want to see what training patients show the network.
-CALIBRATED = frozenset({"int8", "openvino"})
+CALIBRATED = frozenset({"int8", "openvino", "litert"})
 
 
 def optimize(options: OptimizeOptions, reporter: Reporter | None = None) -> OptimizeResult:
@@ -46,7 +46,7 @@ def optimize(options: OptimizeOptions, reporter: Reporter | None = None) -> Opti
         file, found = answering_file((options.checkpoint,), scratch.path)
         header = read_header(file)
         task = _task(header, options)
-        _require_engines(options)
+        _require_engines(options, task.settings.optimize.formats)
         reporter.say(f"Model: {found}; task {task.name}.")
         with _stage(options.output) as stage:
             result = _made(options, task, file, stage, scratch.path, reporter)
@@ -88,11 +88,16 @@ def _check(options: OptimizeOptions) -> None:
             )
 
 
-def _require_engines(options: OptimizeOptions) -> None:
-    from medtool.predict.engines.contract import ONNX_RUNTIME, OPENVINO
+def _require_engines(options: OptimizeOptions, formats: Collection[str]) -> None:
+    from medtool.predict.engines.contract import LITERT, ONNX_RUNTIME, OPENVINO
     from medtool.predict.engines.presence import require_engine
 
     require_engine(ONNX_RUNTIME)
+    if LITERT in formats:
+        from medtool.optimize.litert import find_converter
+
+        require_engine(LITERT)
+        find_converter(options.litert_python)
     if "openvino" in options.formats:
         require_engine(OPENVINO)
 
@@ -153,11 +158,17 @@ def _made(
     making.export()
     making.document |= {"pruning": pruning} if pruning else {}
     costs: tuple[Cost, ...] = ()
-    if CALIBRATED & set(settings.formats):
-        quantised = making.quantise(making.calibrate())
-        costs = quantised.costs
-        if "openvino" in settings.formats:
+    floats: tuple[str, ...] = ()
+    formats = set(settings.formats)
+    if CALIBRATED & formats:
+        calibration = making.calibrate()
+        if {"int8", "openvino"} & formats:
+            quantised = making.quantise(calibration)
+            costs, floats = quantised.costs, quantised.floats
+        if "openvino" in formats:
             making.openvino()
+        if "litert" in formats:
+            making.litert(calibration, floats, options.litert_python)
     making.lighter()
     making.judge(costs)
     making.measure()

@@ -27,6 +27,7 @@ from medtool.optimize.activations import observe
 from medtool.optimize.calibration import Calibration, calibration_of, engine_model
 from medtool.optimize.folder import record_probe, whole_network, write_exported
 from medtool.optimize.lighter import weights_in_float16, weights_in_int8
+from medtool.optimize.litert import write_litert
 from medtool.optimize.measure import count_onnx, example_inputs, time_engine
 from medtool.optimize.memory import peak_of_engine
 from medtool.optimize.openvino_file import write_openvino
@@ -166,6 +167,20 @@ class Making:
             return
         write_openvino(self.stage / INT8_FILE, self.stage / OPENVINO_FILE)
         self._add(OPENVINO_FILE, OPENVINO, "int8")
+
+    def litert(self, calibration: Calibration, floats: Sequence[str], python: Path | None) -> None:
+        """Files for LiteRT, in float32 and in eight bits, with the same layers in float."""
+        task, network = whole_network(self.model)
+        made = write_litert(
+            task,
+            network,
+            self.stage,
+            calibration.inputs,
+            python=python,
+            float_layers=floats,
+            reporter=self.reporter,
+        )
+        self.document["files"] |= made
 
     def lighter(self) -> None:
         """Files that are smaller only, as far as they are asked for."""

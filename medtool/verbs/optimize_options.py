@@ -14,7 +14,8 @@ from medtool.verbs.options import RunOptions
 class OptimizeOptions:
     """What is asked of ``optimize``; what is None or empty is as the [optimize] of the model says.
 
-    ``prune`` names a preset with a table [optimize.prune].
+    ``prune`` names a preset with a table [optimize.prune]; ``litert_python`` is the Python of the
+    environment that has the converter to LiteRT's files, by default this one.
     """
 
     checkpoint: Path
@@ -26,6 +27,7 @@ class OptimizeOptions:
     tolerance: float | None = None
     assignments: Sequence[str] = ()
     prune: str | None = None
+    litert_python: Path | None = None
     force: bool = False
     run: RunOptions = field(default_factory=RunOptions)
     command: str = ""

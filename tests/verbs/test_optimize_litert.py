@@ -1,0 +1,85 @@
+"""``optimize`` with files for LiteRT: converted, judged as every other file, answering in infer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from medtool_heart import Heart
+from medtool_heart.demo import write_cohort
+from optimised import write_heart
+
+from medtool.verbs.options import RunOptions
+from medtool.verbs.train import TrainOptions, train
+
+SMALL = (
+    "data.preparation.size_px=[32, 32]",
+    "model.first_features=8",
+    "model.levels=3",
+    "train.epochs=12",
+    "train.batch_cases=4",
+    "train.learning_rate=0.01",
+    "train.split=three-part",
+    "metrics.bootstrap_draws=100",
+)
+
+
+@pytest.mark.slow
+def test_files_pass_the_gate_and_answer(
+    tmp_path: Path, litert_python: Path, medtool: Callable[..., Any]
+) -> None:
+    write_cohort(tmp_path / "data", 0, 12)
+    train(
+        TrainOptions(
+            task=Heart,
+            data=tmp_path / "data",
+            assignments=SMALL,
+            folder=tmp_path,
+            run=RunOptions(run="a", workers=0, cache=tmp_path / "cache", device="cpu"),
+        )
+    )
+    words = ("--workers", "0", "--device", "cpu", "--cache", "cache")
+    made = medtool(
+        *("optimize", "runs/heart/a", "-o", "small", "--format", "litert"),
+        *("--litert-python", litert_python, "--set", "optimize.calibration_inputs=8"),
+        *("--set", "optimize.measure_runs=2", "--set", "optimize.measure_batches=[1, 2]", *words),
+        folder=tmp_path,
+    )
+    assert made.status == 0, made.err
+    document = json.loads((tmp_path / "small" / "optimize.json").read_text())
+    assert list(document["files"]) == ["model.onnx", "model.tflite", "model.int8.tflite"]
+    assert document["files"]["model.int8.tflite"]["float_layers"] == ["decoder.seg_layers.1"]
+    judged = document["accuracy"]["files"]["model.int8.tflite"]
+    assert judged["metrics"]
+    assert not judged["without_answer"]
+    rows = [row for row in document["latency"] if row["file"] == "model.int8.tflite"]
+    assert [row["batch"] for row in rows] == [1, 2]
+    answers = []
+    for number, name in enumerate(("small", "small/model.tflite", "small/model.int8.tflite")):
+        told = medtool(
+            *("infer", "data", "--checkpoint", name, "-o", f"out{number}", "--json", *words),
+            *("--allow-demo",),
+            folder=tmp_path,
+        )
+        assert told.status == 0, told.err
+        answers.append((tmp_path / f"out{number}" / "predictions.csv").read_text())
+    # The float file says what ONNX Runtime says; eight bits say nearly the same.
+    assert len(answers[2].splitlines()) == len(answers[0].splitlines())
+    assert "litert" in str(json.loads((tmp_path / "out2" / "run.json").read_text())["engine"])
+
+
+def test_the_converter_is_asked_for_before_anything_is_done(
+    tmp_path: Path, medtool: Callable[..., Any]
+) -> None:
+    write_heart(tmp_path / "heart.safetensors")
+    told = medtool(
+        *("optimize", "heart.safetensors", "-o", "out", "--format", "litert"),
+        *("--litert-python", "nowhere/python"),
+        folder=tmp_path,
+    )
+    assert told.status == 5
+    assert "There is no such Python." in told.err
+    assert not (tmp_path / "out").exists()
