@@ -40,6 +40,8 @@ EXAMPLE_SIZE = 2
 # Where an exported module holds the network.
 NETWORK_PREFIX = "network."
 WEIGHT_ENDING = ".weight"
+# What the exporter says where an operation is in no layer.
+NO_LAYER = "_empty_nn_module"
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def _layer(node: Any) -> str:
     if not name:
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "").split(",")
         name = scopes[-2].strip(" '\"[]") if len(scopes) > 1 else ""
+        name = "" if name.startswith(NO_LAYER) else name
     return str(name.removesuffix(WEIGHT_ENDING).removeprefix(NETWORK_PREFIX))
 
 

@@ -149,16 +149,28 @@ def _bytes_of(source: Path) -> int:
 
 def _tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     """Float tensors into and out of nodes that can be quantised, but for weights."""
-    weights = {tensor.name for tensor in model.graph.initializer}
+    left_out = {tensor.name for tensor in model.graph.initializer} | _of_other_types(model)
     kinds = {*LAYERS, *BETWEEN}
     found = dict.fromkeys(
         name
         for node in model.graph.node
         if node.op_type in kinds
         for name in (*node.input, *node.output)
-        if name and name not in weights
+        if name and name not in left_out
     )
     return tuple(found)
+
+
+def _of_other_types(model: onnx.ModelProto) -> set[str]:
+    """Tensors that hold no floats: sizes, which graphs for any number of images compute with."""
+    import onnx
+
+    graph = model.graph
+    return {
+        value.name
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        if value.type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, 0)
+    }
 
 
 def _observed(model: onnx.ModelProto, tensors: Collection[str]) -> None:
