@@ -11,21 +11,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from medtool.core.errors import InputError
 from medtool.core.randomness import key64
 from medtool.core.records import Case
+from medtool.optimize.folder import whole_network
 from medtool.predict.cases import predict_cases
+from medtool.predict.deployed_model import engine_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medtool.core.progress import Advance
+    from medtool.core.records import DeploymentSpec
     from medtool.data.cache import Cache
     from medtool.predict.engines.contract import Engine
     from medtool.predict.model import Model
@@ -58,18 +60,6 @@ class Calibration:
         }
 
 
-def engine_model(model: Model, engine: Engine) -> Model:
-    """``model`` with ``engine`` in the place of its network, and of those of all its members."""
-    return replace(
-        model,
-        network=model.task.answered_by(engine).eval(),
-        device=torch.device("cpu"),
-        autocast_type=None,
-        members=(),
-        engine=engine,
-    )
-
-
 def calibration_of(
     model: Model,
     engine: Engine,
@@ -87,7 +77,8 @@ def calibration_of(
     """
     chosen = drawn_cases(cases, seed)[:most_cases]
     most = max(2, math.ceil(inputs / max(1, len(chosen))))
-    recorder = Recorder(engine, most)
+    task, _ = whole_network(model)
+    recorder = Recorder(engine, most, task.exported_deployment())
     asked = engine_model(model, recorder)
     found: list[Inputs] = []
     used: list[Case] = []
@@ -135,8 +126,8 @@ def drawn_cases(cases: Sequence[Case], seed: int) -> list[Case]:
 class Recorder:
     """An engine that keeps what it is asked: the ``most`` inputs that tell most and least."""
 
-    def __init__(self, engine: Engine, most: int) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, most: int, spec: DeploymentSpec) -> None:
+        self._engine, self._spec = engine, spec
         self._upper, self._lower = most - most // 2, most // 2
         self._met: list[tuple[float, int, Inputs]] = []
         self._count = 0
@@ -171,7 +162,7 @@ class Recorder:
         found = self._engine.run(inputs, outputs)
         if found:
             told = next(iter(found.values()))
-            for values, one in _single(inputs, told):
+            for values, one in _single(inputs, told, self._spec):
                 self._met.append((values, self._count, one))
                 self._count += 1
             self._met = self._best()
@@ -190,16 +181,24 @@ class Recorder:
         return ordered[: self._upper] + ordered[len(ordered) - self._lower :]
 
 
-def _single(inputs: Inputs, told: NDArray[Any]) -> Iterator[tuple[float, Inputs]]:
-    """Each image of a batch as an input of its own, with how much the network found in it."""
-    sizes = {len(array) for array in inputs.values()}
-    if sizes != {len(told)}:
-        # No batch: what goes in together stays together.
-        yield found_in(told), {name: array.copy() for name, array in inputs.items()}
-        return
-    for number in range(len(told)):
-        part = slice(number, number + 1)
-        yield found_in(told[part]), {name: array[part].copy() for name, array in inputs.items()}
+def _single(
+    inputs: Inputs, told: NDArray[Any], spec: DeploymentSpec
+) -> Iterator[tuple[float, Inputs]]:
+    """Each image of a batch as an input of its own, with how much the network found in it.
+
+    Of what has another free axis, such as passes, each image gets one row, in turn; what has none
+    belongs to all images.
+    """
+    first = {name: axes.get(0, "") for name, axes in spec.free_axes.items()}
+    images = first.get(next(iter(spec.inputs)), "")
+    batched = [len(inputs[name]) for name in inputs if images and first.get(name) == images]
+    count = max(batched, default=1)
+    for number in range(count):
+        one = {}
+        for name, array in inputs.items():
+            rows = number % len(array) if first.get(name) else None
+            one[name] = (array if rows is None else array[rows : rows + 1]).copy()
+        yield found_in(told.reshape(count, -1, *told.shape[1:])[number]), one
 
 
 def found_in(told: NDArray[Any]) -> float:

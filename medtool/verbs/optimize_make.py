@@ -24,7 +24,7 @@ from medtool.optimize.accuracy import (
     worst_case,
 )
 from medtool.optimize.activations import observe
-from medtool.optimize.calibration import Calibration, calibration_of, engine_model
+from medtool.optimize.calibration import Calibration, calibration_of
 from medtool.optimize.folder import record_probe, whole_network, write_exported
 from medtool.optimize.lighter import weights_in_float16, weights_in_int8
 from medtool.optimize.litert import write_litert
@@ -35,6 +35,7 @@ from medtool.optimize.processor import has_vnni, processor_record
 from medtool.optimize.quantisation_choice import Quantised, Quantiser, choose_quantisation
 from medtool.optimize.quantise_onnx import ready_graph
 from medtool.predict.answers import Answers, answers_of
+from medtool.predict.deployed_model import engine_model
 from medtool.predict.deployed_probe import EXACT
 from medtool.predict.engines import open_engine
 from medtool.predict.engines.contract import ONNX_RUNTIME, OPENVINO

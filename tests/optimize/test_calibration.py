@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medtool.core.records import Case
+from medtool.core.records import Case, DeploymentSpec
 from medtool.optimize.calibration import Recorder, drawn_cases, found_in
+
+SPEC = DeploymentSpec(
+    inputs={"image": (1, 1, 4, 4)}, outputs=("logits",), free_axes={"image": {0: "images"}}
+)
 
 
 class Threshold:
@@ -37,7 +41,7 @@ def marked(one: Mapping[str, NDArray[Any]]) -> int:
 
 
 def test_the_fullest_and_the_emptiest_are_kept_in_their_order() -> None:
-    recorder = Recorder(Threshold(), 4)
+    recorder = Recorder(Threshold(), 4, SPEC)
     for count in (3, 0, 16, 7, 1, 9):
         recorder.run({"image": image(count)})
     assert [marked(one) for one in recorder.taken()] == [0, 16, 1, 9]
@@ -46,15 +50,41 @@ def test_the_fullest_and_the_emptiest_are_kept_in_their_order() -> None:
 
 
 def test_images_of_a_batch_count_each() -> None:
-    recorder = Recorder(Threshold(), 2)
+    recorder = Recorder(Threshold(), 2, SPEC)
     recorder.run({"image": np.concatenate([image(5), image(2), image(8)])})
     kept = recorder.taken()
     assert [marked(one) for one in kept] == [2, 8]
     assert all(one["image"].shape == (1, 1, 4, 4) for one in kept)
 
 
+def test_images_of_a_patient_with_passes_are_taken_one_by_one() -> None:
+    """Each with one of the passes; what belongs to the patient stays with every image."""
+
+    class Passes(Threshold):
+        input_names = ("image", "field_ml", "masks")
+
+        def run(
+            self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+        ) -> dict[str, NDArray[Any]]:
+            return {"logits": np.repeat(inputs["image"], len(inputs["masks"]), axis=0)}
+
+    spec = DeploymentSpec(
+        inputs={"image": (1, 1, 4, 4), "field_ml": (1,), "masks": (1, 2)},
+        outputs=("logits",),
+        free_axes={"image": {0: "images"}, "masks": {0: "passes"}},
+    )
+    recorder = Recorder(Passes(), 2, spec)
+    masks = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    images = np.concatenate([image(5), image(2), image(8)])
+    recorder.run({"image": images, "field_ml": np.array([7.0], np.float32), "masks": masks})
+    kept = recorder.taken()
+    assert [marked(one) for one in kept] == [2, 8]
+    assert [one["masks"].tolist() for one in kept] == [[[0.0, 1.0]], [[1.0, 0.0]]]
+    assert [one["field_ml"].tolist() for one in kept] == [[7.0], [7.0]]
+
+
 def test_what_is_kept_does_not_change_with_the_callers_array() -> None:
-    recorder = Recorder(Threshold(), 2)
+    recorder = Recorder(Threshold(), 2, SPEC)
     array = image(3)
     recorder.run({"image": array})
     array[:] = 0
@@ -62,7 +92,7 @@ def test_what_is_kept_does_not_change_with_the_callers_array() -> None:
 
 
 def test_answers_pass_through() -> None:
-    found = Recorder(Threshold(), 2).run({"image": image(3)}, ["logits"])
+    found = Recorder(Threshold(), 2, SPEC).run({"image": image(3)}, ["logits"])
     np.testing.assert_array_equal(found["logits"], image(3))
 
 
@@ -90,7 +120,7 @@ def test_classes_take_turns_and_the_order_is_that_of_the_seed() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_inputs_than_wanted_are_all_kept(count: int) -> None:
-    recorder = Recorder(Threshold(), 4)
+    recorder = Recorder(Threshold(), 4, SPEC)
     for number in range(count):
         recorder.run({"image": image(number)})
     assert len(recorder.taken()) == count
