@@ -33,6 +33,8 @@ CHECKPOINTS_FOLDER = "checkpoints"
 # The limit of the safetensors library itself; a longer header is damage or an attack.
 LONGEST_HEADER_BYTES = 100_000_000
 LENGTH_BYTES = 8
+# Of a zip archive. Two bytes of it would not do: "PK" is also a header of 19,280 bytes.
+ZIP_START = b"PK\x03\x04"
 # Tensors begin at multiples of this, so that they can be read in place.
 ALIGNMENT_BYTES = 8
 # What a model needs to answer and to be proved; the rest is for training on.
@@ -169,7 +171,7 @@ def _read_json_header(path: Path) -> tuple[dict[str, Any], int, int]:
             if len(start) < LENGTH_BYTES:
                 raise _not_a_checkpoint(path, f"{size_bytes} bytes", start)
             (length,) = struct.unpack("<Q", start)
-            if length > LONGEST_HEADER_BYTES or start[:2] == b"PK":
+            if length > LONGEST_HEADER_BYTES or start.startswith(ZIP_START):
                 raise _not_a_checkpoint(path, "a file that does not begin as one", start)
             if LENGTH_BYTES + length > size_bytes:
                 raise _truncated(path, size_bytes, LENGTH_BYTES + length)
@@ -384,7 +386,7 @@ def _missing(path: Path) -> CheckpointError:
 
 def _not_a_checkpoint(path: Path, met: str, start: bytes) -> CheckpointError:
     # A zip archive or a pickle of protocol 2 and later: what torch.save writes.
-    pickled = start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
+    pickled = start.startswith((ZIP_START, b"\x80\x02", b"\x80\x04", b"\x80\x05"))
     return CheckpointError(
         "This file is no checkpoint.",
         where=str(path),

@@ -194,3 +194,13 @@ def test_a_path_that_cannot_be_written_is_a_fault_of_the_machine(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError):
         write_checkpoint(tmp_path / "file" / "c.safetensors", {}, [])
+
+
+def test_a_header_whose_length_reads_as_that_of_an_archive_is_read(tmp_path: Path) -> None:
+    """19,280 bytes are 50 4B in hexadecimal, turned: "PK", as a zip archive begins."""
+    path = tmp_path / "model.safetensors"
+    write_checkpoint(path, {"task": "t", "note": ""}, [])
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    write_checkpoint(path, {"task": "t", "note": "x" * (0x4B50 - length)}, [])
+    assert path.read_bytes()[:2] == b"PK"
+    assert read_header(path).task == "t"
