@@ -12,7 +12,8 @@ from medtool.config import changed_task, task_from_document
 from medtool.core.checkpoint import read_header
 from medtool.core.deployed import Deployed, verify_deployed
 from medtool.core.ensemble import members_of
-from medtool.predict.deployed_probe import stored_inputs
+from medtool.core.errors import UsageError
+from medtool.predict.deployed_probe import EXACT, stored_inputs
 from medtool.predict.engines.choose import choose_engine
 from medtool.predict.engines.contract import AUTO_ENGINE
 
@@ -54,6 +55,19 @@ def load_deployed(
         engine=chosen.engine,
         arithmetic=chosen.deployed.arithmetic,
     )
+
+
+def require_own_precision(deployed: Deployed, precision: str) -> None:
+    """Raises UsageError where another arithmetic is asked for than the file has."""
+    own = "32" if deployed.arithmetic == EXACT else deployed.arithmetic
+    if precision not in ("auto", own):
+        raise UsageError(
+            "The arithmetic of an optimised model is that of its file.",
+            where=str(deployed.file),
+            met=f"--precision {precision}",
+            wanted=deployed.arithmetic,
+            how="leave --precision out; or name another file of the folder.",
+        )
 
 
 def engine_model(model: Model, engine: Engine) -> Model:

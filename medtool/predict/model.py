@@ -124,8 +124,9 @@ def load_model(
     file, found = find_checkpoint(path)
     deployed = find_deployed(file)
     if deployed is not None:
-        from medtool.predict.deployed_model import load_deployed
+        from medtool.predict.deployed_model import load_deployed, require_own_precision
 
+        require_own_precision(deployed, precision)
         model = load_deployed(
             deployed, engine=engine, device=device, threads=threads, assignments=assignments
         )

@@ -235,6 +235,17 @@ def test_engines_that_are_not_there_are_refused_with_a_way_to_get_them(
         load_model(place / "heart.safetensors", engine="openvino")
 
 
+def test_what_a_file_does_not_do_is_not_passed_over(place: Path) -> None:
+    folder = place / "optimised"
+    with pytest.raises(UsageError, match="that of its file"):
+        load_model(folder, precision="bf16")
+    assert load_model(folder, precision="32").precision == "float32"
+    with pytest.raises(MachineError, match="computes on the processor"):
+        load_model(folder, engine="openvino", device="cuda")
+    with pytest.raises(MachineError, match="not built for this device"):
+        load_model(folder, device="cuda")
+
+
 def test_an_optimised_model_answers_alone(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="answers alone"):
         infer(

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from medtool.core.errors import UsageError
+from medtool.core.errors import MachineError, UsageError
 from medtool.data.machine import usable_cores
 from medtool.predict.engines.contract import LITERT, ONNX_RUNTIME, OPENVINO, Engine
 from medtool.predict.engines.presence import require_engine
 
 __all__ = ["Engine", "engines_for", "open_engine"]
 
+# Devices that every engine has.
+AUTO_DEVICE, PROCESSOR = "auto", "cpu"
 # Which engines read a file, by its ending; the first is taken where nobody chose.
 READERS: Mapping[str, tuple[str, ...]] = {
     ".onnx": (ONNX_RUNTIME, OPENVINO),
@@ -54,6 +56,13 @@ def open_engine(
             where=str(file),
             met=f"--engine {engine}",
             wanted=" or ".join(readers) or f"a file that ends in {', '.join(READERS)}",
+        )
+    if name != ONNX_RUNTIME and device not in (AUTO_DEVICE, PROCESSOR):
+        raise MachineError(
+            f"The engine '{name}' computes on the processor here.",
+            met=f"--device {device}",
+            wanted=f"--device {PROCESSOR}, or the engine {ONNX_RUNTIME} built for a GPU",
+            how="leave --device out.",
         )
     count = threads or usable_cores()
     if name == ONNX_RUNTIME:

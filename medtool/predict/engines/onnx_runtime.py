@@ -36,13 +36,13 @@ GPU = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
 def providers_for(device: str, available: Sequence[str]) -> list[str]:
     """What is to compute on ``device`` (auto, cpu, cuda), the processor behind all else.
 
-    Raises MachineError where ONNX Runtime was not built for a GPU that was asked for.
+    Raises MachineError where ONNX Runtime was not built for the device that was asked for.
     """
     of_gpu = [name for name in GPU if name in available]
     asked = device.partition(":")[0]
-    if asked == "cuda" and not of_gpu:
+    if asked not in ("auto", "cpu") and not (asked == "cuda" and of_gpu):
         raise MachineError(
-            "This ONNX Runtime was not built for a GPU.",
+            "This ONNX Runtime was not built for this device.",
             met=f"--device {device}; {', '.join(available)}",
             wanted=" or ".join(GPU),
             how="pip install onnxruntime-gpu in place of onnxruntime, or use --device cpu.",

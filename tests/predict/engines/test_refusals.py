@@ -62,5 +62,6 @@ def test_a_gpu_is_used_where_onnx_runtime_has_one() -> None:
     assert providers_for("cpu", [tensorrt, cuda, cpu]) == [cpu]
     assert providers_for("cuda:0", [cuda, cpu]) == [cuda, cpu]
     assert providers_for("auto", [cpu, cuda, tensorrt]) == [tensorrt, cuda, cpu]
-    with pytest.raises(MachineError, match="not built for a GPU"):
-        providers_for("cuda", [cpu])
+    for device in ("cuda", "mps"):
+        with pytest.raises(MachineError, match="not built for this device"):
+            providers_for(device, [cpu])
