@@ -206,9 +206,8 @@ def quantise(job: dict[str, Any], graph: Graph, floats: set[int]) -> None:
     (signature,) = calibrator.get_signature_list()
     calibrator.calibrate({signature: Inputs(job["calibration"], job["inputs"])}, recipe)
     made = quantizer.Quantizer(job["float"], recipe.get_quantization_recipe())
-    made.quantize(calibrator.get_model_qsvs(), enable_progress_report=False).export_model(
-        job["int8"]
-    )
+    found = made.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
+    Path(job["int8"]).write_bytes(bytes(found.quantized_model))
 
 
 def stay_offline() -> None:

@@ -34,6 +34,8 @@ OUTPUT_AXES: Mapping[str, int] = {
     "aten.linear.default": 0,
 }
 BATCH_NORM = "aten.batch_norm.default"
+# Activations of each value by itself: they stay right behind each part, where they cost nothing.
+ACTIVATIONS = ("aten.relu.default", "aten.relu_.default")
 # Which argument of each operator says how many groups there are.
 GROUPS_ARGUMENT = 6
 # A tensor of two axes goes through the quantiser at any size.
@@ -161,6 +163,9 @@ def _constant(traced: fx.GraphModule, layer: WeightedLayer, name: str, values: T
 def _split(traced: fx.GraphModule, layer: WeightedLayer, largest_bytes: int) -> int:
     """Several layers of fewer outputs, brought together, in the place of ``layer``."""
     node = layer.node
+    users = list(node.users)
+    activated = len(users) == 1 and str(users[0].target) in ACTIVATIONS
+    replaced = users[0] if activated else node
     weights, bias = _argument(traced, node, 1), _argument(traced, node, 2)
     if weights is None:
         raise too_large(layer)
@@ -180,10 +185,12 @@ def _split(traced: fx.GraphModule, layer: WeightedLayer, largest_bytes: int) -> 
                 _constant(traced, layer, f"{own}_weight", piece),
                 None if its_bias is None else _constant(traced, layer, f"{own}_bias", its_bias),
             ]
-            made.append(
-                traced.graph.call_function(node.target, (*arguments, *node.args[3:]))  # type: ignore[arg-type]
-            )
+            part = traced.graph.call_function(node.target, (*arguments, *node.args[3:]))  # type: ignore[arg-type]
+            if activated:
+                part = traced.graph.call_function(torch.ops.aten.relu.default, (part,))
+            made.append(part)
         joined = traced.graph.call_function(torch.ops.aten.cat.default, (made, 1))
-    node.replace_all_uses_with(joined)
-    traced.graph.erase_node(node)
+    replaced.replace_all_uses_with(joined)
+    for old in dict.fromkeys((replaced, node)):
+        traced.graph.erase_node(old)
     return parts
