@@ -7,7 +7,8 @@ brainmet's, two threads, one image and eight. Weights are random, ranges of INT8
 made-up images: a network takes as long for any numbers, and what INT8 costs in accuracy is measured
 elsewhere. Pruned networks lose 35 % of the channels of each layer, rounded down to multiples of 8.
 All ways take turns, a few calls at a time, each after a pause in which the threads of the last one
-settle; the median of each counts.
+settle; the median of each counts. LiteRT is among them where benchmarks/.venv-litert has its
+converter (benchmarks/requirements-litert.txt); it answers an image a call.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ CALLS, AT_A_TIME, WARM_UP, SETTLING_S = 50, 5, 3, 0.3
 QUICK_CALLS = 2
 # Calls with eight images take eight times as long: a tenth of them will do.
 FEWER = 10
+LITERT = Path(__file__).parent / ".venv-litert" / "bin" / "python"
 SHARE, ROUND_TO = 0.35, 8
 CALIBRATION_IMAGES = 4
 NETWORKS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -55,6 +57,7 @@ FASTER: Mapping[tuple[str, str], float] = {
     ("ResNet-50", "OpenVINO INT8"): 5.0,
     ("U-Net", "ONNX Runtime INT8"): 3.2,
     ("ResNet-50", "ONNX Runtime INT8"): 5.0,
+    ("U-Net", "LiteRT INT8"): 4.5,
     ("U-Net", "pruned, OpenVINO INT8"): 8.0,
     ("ResNet-50", "pruned, OpenVINO INT8"): 8.0,
 }
@@ -139,6 +142,34 @@ def ways(task: Task, network: Any, folder: Path, before: str = "") -> list[Way]:
     ]  # fmt: skip
 
 
+def litert_ways(task: Task, network: Any, folder: Path, before: str = "") -> list[Way]:
+    """The network in float32 and INT8 by LiteRT; none without its converter, nor for a network
+    that sees several images of a patient at once.
+    """
+    from medtool.core.errors import UsageError
+    from medtool.optimize.litert import write_litert
+    from medtool.optimize.measure import example_inputs
+    from medtool.predict.engines import open_engine
+
+    if not LITERT.exists():
+        return []
+    spec = task.exported_deployment()
+    images = [example_inputs(spec, 1) for _ in range(CALIBRATION_IMAGES)]
+    try:
+        files = write_litert(task, network, folder, images, python=LITERT)
+    except UsageError:
+        return []
+    names = {"float32": "LiteRT float32", "int8": "LiteRT INT8"}
+    return [
+        Way(
+            before + names[entry["arithmetic"]],
+            open_engine(folder / file, threads=THREADS),
+            entry["bytes"],
+        )
+        for file, entry in files.items()
+    ]
+
+
 def in_turn(calls: Mapping[str, Callable[[], object]], count: int) -> dict[str, float]:
     """Median seconds of each of ``calls``, ``count`` in all, a few at a time."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -171,7 +202,9 @@ def measured(name: str, work: Path, *, quick: bool) -> list[Row]:
     smaller = pruned(task, network)
     every = [
         *ways(task, network, work / "whole"),
+        *litert_ways(task, network, work / "whole"),
         *ways(task, smaller, work / "pruned", "pruned, "),
+        *litert_ways(task, smaller, work / "pruned", "pruned, "),
     ]
     weights_bytes = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     rows = []
