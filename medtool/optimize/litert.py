@@ -29,7 +29,12 @@ from medtool.data.machine import usable_cores
 from medtool.data.scratch import Scratch
 from medtool.nets.exporting import exporting
 from medtool.optimize import litert_child
-from medtool.optimize.litert_split import LARGEST_WEIGHT_BYTES, split_large, weighted_layers
+from medtool.optimize.litert_split import (
+    LARGEST_WEIGHT_BYTES,
+    require_flat,
+    split_large,
+    weighted_layers,
+)
 from medtool.predict.engines import open_engine
 from medtool.predict.engines.contract import LITERT
 from medtool.predict.engines.presence import require_engine
@@ -190,13 +195,14 @@ def traced(
     """``module`` as a graph for one image, with no layer of more than ``largest_bytes``.
 
     Also gives which layers were split, in how many parts: the answer is the same but for rounding,
-    or else CheckpointError is raised.
+    or else CheckpointError is raised. So it is for layers that LiteRT lacks.
     """
     with exporting(), warnings.catch_warnings():
         # torch's own, on parts of it that the exporter uses.
         warnings.simplefilter("ignore")
         program = torch.export.export(module, example)
         graph: Any = program.module()
+        require_flat(graph)
         split = {} if largest_bytes is None else split_large(graph, largest_bytes=largest_bytes)
         if not split:
             return program, {}

@@ -40,6 +40,8 @@ ACTIVATIONS = ("aten.relu.default", "aten.relu_.default")
 GROUPS_ARGUMENT = 6
 # A tensor of two axes goes through the quantiser at any size.
 FLAT = 2
+# Axes of the weights of a convolution in three dimensions.
+VOLUME = 5
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,21 @@ def weighted_layers(traced: fx.GraphModule) -> list[WeightedLayer]:
         name = parameter.rpartition(".")[0].removeprefix(NETWORK_PREFIX)
         found.append(WeightedLayer(node, parameter, name, axis, tuple(weights.shape)))
     return found
+
+
+def require_flat(traced: fx.GraphModule) -> None:
+    """Raises CheckpointError that names the first layer with volumes: LiteRT's runtime has none.
+
+    The converter takes them, into an operator that no interpreter runs.
+    """
+    for layer in weighted_layers(traced):
+        if len(layer.shape) == VOLUME:
+            raise CheckpointError(
+                "LiteRT lacks an operator of this network.",
+                met=f"{layer.name}: a convolution in three dimensions",
+                wanted="networks that answer slices",
+                how="leave 'litert' out of the formats; ONNX Runtime and OpenVINO run this model.",
+            )
 
 
 def split_large(

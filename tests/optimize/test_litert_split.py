@@ -91,6 +91,13 @@ def test_a_batch_norm_behind_a_split_layer_is_inside_it() -> None:
     torch.testing.assert_close(graph(images), network(images), rtol=1e-5, atol=1e-6)
 
 
+def test_a_network_of_volumes_is_refused_with_the_layer() -> None:
+    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU()).eval()
+    with pytest.raises(CheckpointError) as refused:
+        traced(_Tuple(network).eval(), (torch.randn(1, 1, 4, 4, 4),), None)
+    assert refused.value.met == "0: a convolution in three dimensions"
+
+
 def test_a_large_layer_in_groups_is_named_and_refused() -> None:
     network = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2))
     graph = torch.export.export(network.eval(), (torch.randn(1, 4, 6, 6),)).module()
