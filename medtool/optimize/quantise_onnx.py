@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # What passes eight bits on between layers without arithmetic worth naming.
 BETWEEN = ("Add", "Concat", "MaxPool", "GlobalAveragePool", "Relu", "LeakyRelu", "Clip")
+# What has no more axes is a row of numbers; of its layers those with less than this share of all
+# weights stay in float.
+ROW_AXES, SMALL_SHARE = 2, 0.01
 # Files whose weights would not fit a message of protobuf keep them beside them.
 LARGEST_WHOLE_BYTES = 2_000_000_000
 
@@ -33,7 +36,8 @@ LARGEST_WHOLE_BYTES = 2_000_000_000
 class Layer:
     """One layer with weights: its node, and the name that people know it by.
 
-    ``last`` are layers whose values are the answer, but for an activation: the heads.
+    ``last`` are heads: layers whose values are the answer, but for an activation, and small ones
+    on the way from rows of a patient to it.
     """
 
     node: str
@@ -47,7 +51,9 @@ class Layer:
 class FloatGraph:
     """A float model made ready: batch norms folded, every shape inferred.
 
-    ``observed`` is the same graph with every tensor that can be quantised as an output.
+    ``observed`` is the same graph with every tensor that can be quantised as an output. ``rows``
+    are nodes between layers that work on rows of numbers, not on maps: always in float, for eight
+    bits of sums beside counts say nothing, and are saved nowhere.
     """
 
     file: Path
@@ -55,6 +61,7 @@ class FloatGraph:
     layers: tuple[Layer, ...]
     tensors: tuple[str, ...]
     external: bool
+    rows: tuple[str, ...] = ()
 
 
 def ready_graph(
@@ -81,10 +88,13 @@ def ready_graph(
         )
     model = onnx.load(file)
     tensors, layers = _tensors(model), tuple(_layers(model))
+    rows = tuple(
+        node.name for node in _row_nodes(model.graph) if node.op_type in BETWEEN and node.name
+    )
     observed = folder / "observed.onnx"
     _observed(model, tensors)
     onnx.save(model, observed, save_as_external_data=external, location="observed.data")
-    return FloatGraph(file, observed, layers, tensors, external)
+    return FloatGraph(file, observed, layers, tensors, external, rows)
 
 
 def quantise(
@@ -121,7 +131,7 @@ def quantise(
                 reduce_range=reduce_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=sorted(floats),
+                nodes_to_exclude=sorted({*floats, *graph.rows}),
                 nodes_to_quantize=sorted(only),
                 use_external_data_format=graph.external,
                 calibration_cache_path=kept,
@@ -187,8 +197,13 @@ def _observed(model: onnx.ModelProto, tensors: Collection[str]) -> None:
 
 def _layers(model: onnx.ModelProto) -> Iterator[Layer]:
     """Layers with weights in the order of the graph."""
-    heads = _heads(model.graph)
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+    small = sum(sizes.values()) * SMALL_SHARE
+    heads = _heads(model.graph) | {
+        node.name
+        for node in _row_nodes(model.graph)
+        if sum(sizes.get(name, 0) for name in node.input) < small
+    }
     for node in model.graph.node:
         if node.op_type not in LAYERS:
             continue
@@ -199,6 +214,16 @@ def _layers(model: onnx.ModelProto) -> Iterator[Layer]:
         name = node.name.rpartition("/")[0] or node.name
         last = node.name in heads
         yield Layer(node.name, name, node.op_type, sum(sizes[one] for one in weights), last)
+
+
+def _row_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Nodes whose outputs have no more than two axes: rows of numbers, or single ones."""
+    axes = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    return [node for node in graph.node if all(axes.get(one, 3) <= ROW_AXES for one in node.output)]
 
 
 def _heads(graph: onnx.GraphProto) -> set[str]:
