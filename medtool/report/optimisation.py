@@ -176,7 +176,7 @@ def _accuracy_html(document: Document) -> Markup:
 
 
 def _minus(value: float | None) -> float | None:
-    return None if value is None else -value
+    return None if value is None else 0.0 - value
 
 
 def _agreement_html(document: Document) -> Markup:
@@ -296,7 +296,7 @@ def _trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _change_text(fall: float | None) -> str:
-    return MISSING if fall is None else f"{-fall:+.4f}"
+    return MISSING if fall is None else f"{0.0 - fall:+.4f}"
 
 
 def _pruning_html(document: Document) -> Markup:

@@ -81,9 +81,9 @@ class Fall:
         """The comparison as a sentence."""
         interval = ""
         if isfinite(self.low):
-            interval = f", paired interval {-self.high:+.4f} to {-self.low:+.4f}"
+            interval = f", paired interval {_change(self.high)} to {_change(self.low)}"
         return (
-            f"{self.metric}: {self.before:.4f} before, {self.after:.4f} after ({-self.fall:+.4f}"
+            f"{self.metric}: {self.before:.4f} before, {self.after:.4f} after ({_change(self.fall)}"
             f"{interval}; {self.n} cases of {self.patients} patients; may fall by "
             f"{self.tolerance:g})"
         )
@@ -91,6 +91,11 @@ class Fall:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**vars(self), "fall": self.fall, "kept": self.kept, "proved": self.proved}
+
+
+def _change(fall: float) -> str:
+    """A fall as a change, with its sign; nothing is +0."""
+    return f"{0.0 - round(fall, 4):+.4f}"
 
 
 def judged_metrics(primary: str, scores: Scores) -> tuple[str, ...]:

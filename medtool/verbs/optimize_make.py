@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from medtool.verbs.optimize_data import OptimizeData
 
 INT8_FILE, OPENVINO_FILE = "model.int8.onnx", "model.int8.xml"
+# Inputs on which the export is compared with PyTorch.
+CHECKED_INPUTS = 8
 # A difference of times below this may be chance.
 CLEARLY = 0.9
 FLOAT16_FILE, WEIGHTS8_FILE = "model.float16.onnx", "model.weights8.onnx"
@@ -120,14 +122,17 @@ class Making:
         network = network.to("cpu")
         torch_engine = PyTorchEngine(task.exported(network), task.exported_deployment())
         engine = open_engine(self.stage / FLOAT_FILE)
-        worst = {"largest": 0.0, "range": 0.0}
-        for one in calibration.inputs[:8]:
+        apart: dict[str, float] = {}
+        lowest: dict[str, float] = {}
+        highest: dict[str, float] = {}
+        for one in calibration.inputs[:CHECKED_INPUTS]:
             wanted, found = torch_engine.run(one), engine.run(one)
             for name, truth in wanted.items():
-                largest = float(np.abs(truth - found[name]).max())
-                if largest >= worst["largest"]:
-                    worst = {"largest": largest, "range": float(np.ptp(truth))}
-        return worst
+                apart[name] = max(apart.get(name, 0.0), float(np.abs(truth - found[name]).max()))
+                lowest[name] = min(lowest.get(name, inf), float(truth.min()))
+                highest[name] = max(highest.get(name, -inf), float(truth.max()))
+        worst = max(apart, key=lambda name: apart[name])
+        return {"largest": apart[worst], "range": highest[worst] - lowest[worst]}
 
     def quantise(self, calibration: Calibration) -> Quantised:
         """Choose how, on the selection part, and write the file."""

@@ -92,7 +92,8 @@ def made(place: Path) -> OptimizeResult:
 
 def test_the_folder_holds_what_its_json_names(made: OptimizeResult) -> None:
     document = json.loads((made.folder / "optimize.json").read_text(encoding="utf-8"))
-    assert document["default"] == "model.int8.onnx"
+    # Whichever was faster in two calls.
+    assert document["default"] in ("model.int8.onnx", "model.onnx")
     assert set(document["files"]) == {"model.onnx", "model.int8.onnx", "model.int8.xml"}
     names = {path.name for path in made.folder.iterdir()}
     assert {*document["files"], "model.int8.bin", "report.html", "document.safetensors"} <= names
@@ -131,7 +132,7 @@ def test_the_page_says_it_all(made: OptimizeResult) -> None:
     page = made.report.read_text(encoding="utf-8")
     for text in ("What was made", "How good it is", "How fast it is", "How it was quantised"):
         assert text in page
-    assert "model.int8.onnx (default)" in page
+    assert f"{made.document['default']} (default)" in page
     assert "decoder.seg_layers" in page
 
 
@@ -166,6 +167,8 @@ def test_the_same_command_gives_the_same_model(
     again = small(place, tmp_path / "again")
     for name in ("model.int8.onnx", "model.onnx"):
         assert (again.folder / name).read_bytes() == (made.folder / name).read_bytes()
+    # Where nothing was measured eight bits are the default.
+    assert again.document["default"] == "model.int8.onnx"
     first, second = (one.document["quantisation"]["calibration"] for one in (made, again))
     assert first == second
 

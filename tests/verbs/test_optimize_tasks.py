@@ -1,0 +1,65 @@
+"""``optimize`` for every kind of task: exported, in eight bits, judged by its own metrics."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documented import TINY_PROJECT
+from medtool_brainmet.demo import DemoOptions, write_cohort
+from segmentation_places import write_segmentation_place
+
+from medtool.data.predictions import read_predictions
+from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.optimize import optimize
+from medtool.verbs.optimize_options import OptimizeOptions
+from medtool.verbs.options import RunOptions
+from medtool.verbs.train import TrainOptions, train
+
+# What judges, and what is compared of the answers beside it.
+JUDGED = {
+    "brainmet": ({"auroc"}, {"probability", "decision"}),
+    "segment": ({"dice"}, {"mask"}),
+    "pancreas": ({"dice", "macro_f1"}, {"mask", "class"}),
+    "petct": ({"dice", "harrell_c"}, {"mask", "risk", "uncertainty"}),
+}
+RUN = RunOptions(run="a", workers=0, device="cpu")
+# Networks that learned for two epochs: small differences move their masks, and that is no matter.
+LENIENT = ("optimize.tolerance=0.5", "optimize.calibration_inputs=4", "optimize.measure_runs=0")
+
+
+def write_place(task: str, folder: Path) -> Path:
+    """A tiny cohort and settings that make training short; gives the data."""
+    if task != "brainmet":
+        write_segmentation_place(task, folder)
+        return folder / "dataset"
+    write_cohort(folder, 0, DemoOptions(patients=24, size_px=64, workers=0))
+    (folder / "medtool.toml").write_text(TINY_PROJECT, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", JUDGED)
+def test_every_task_leaves_in_eight_bits(tmp_path: Path, task: str) -> None:
+    with contextlib.chdir(tmp_path):
+        data = write_place(task, tmp_path)
+        trained = train(TrainOptions(task, data=data, run=RUN))
+        result = optimize(
+            OptimizeOptions(trained.run, tmp_path / "small", assignments=LENIENT, run=RUN)
+        )
+        answered = infer(InferOptions((data,), tmp_path / "small", tmp_path / "out", run=RUN))
+        original = infer(InferOptions((data,), trained.run, tmp_path / "before", run=RUN))
+    metrics, compared = JUDGED[task]
+    found: dict[str, Any] = result.document["accuracy"]["files"]
+    assert set(found) == {"model.onnx", "model.int8.onnx", "model.int8.xml"}
+    for one in found.values():
+        assert {fall["metric"] for fall in one["metrics"]} == metrics
+        assert compared <= {thing["name"] for thing in one["agreement"]}
+        assert one["without_answer"] == {}
+    # In float nothing but the order of sums changes.
+    assert all(abs(fall["fall"]) < 0.01 for fall in found["model.onnx"]["metrics"])
+    assert answered.ok == original.ok > 0
+    columns = [list(read_predictions(tmp_path / name)[0]) for name in ("out", "before")]
+    assert columns[0] == columns[1]
