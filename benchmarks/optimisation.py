@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 THREADS = 2
 BATCHES = (1, 8)
 # Calls of each way in all, how many at a time, and the pause before them.
-CALLS, AT_A_TIME, WARM_UP, SETTLING_S = 50, 5, 3, 0.3
+CALLS, AT_A_TIME, WARM_UP, SETTLING_S = 50, 10, 2, 0.3
 QUICK_CALLS = 2
 # Calls with eight images take eight times as long: a tenth of them will do.
 FEWER = 10

@@ -88,9 +88,15 @@ def _load_libraries(engine: str) -> None:
     """Import what an engine stands on, so that it is counted apart from the model."""
     from importlib import import_module
 
+    from medtool.predict.engines.contract import OPENVINO
     from medtool.predict.engines.presence import KNOWN
 
-    import_module(KNOWN[engine].module)
+    if engine == OPENVINO:
+        from medtool.predict.engines.openvino_import import openvino
+
+        openvino()
+    else:
+        import_module(KNOWN[engine].module)
 
 
 def _peak_bytes() -> int:

@@ -1,5 +1,7 @@
 """Memory of a model that answers, in a process of its own."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +41,14 @@ def test_a_checkpoint_is_measured_in_pytorch(tmp_path: Path) -> None:
 
 def test_less_than_nothing_is_nothing() -> None:
     assert PeakMemory(10, 20).model_bytes == 0
+
+
+def test_openvino_is_imported_so_that_it_tells_nobody() -> None:
+    """In a fresh process: this one may have imported it otherwise."""
+    program = """
+import sys
+from medtool.optimize.memory import _load_libraries
+_load_libraries("openvino")
+assert sys.modules["openvino_telemetry"] is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from dicom_builder import build_series
 from pet_ct_studies import write_pair
 
-from medtool.core.checkpoint import RawTensor, write_checkpoint
+from medtool.core.checkpoint import RawTensor, rewrite_checkpoint, write_checkpoint
 from medtool.core.deployed import DOCUMENT_FILE, write_deployed
 
 
@@ -136,6 +136,16 @@ def working_model(folder: Path) -> None:
     }
     tensors = [raw_tensor(f"model.{name}", value) for name, value in state.items()]
     write_checkpoint(folder / "model.safetensors", document, tensors)
+
+
+def pruned_model_that_does_not_fit(folder: Path) -> None:
+    """Scans, and a demo model that says it lost channels of a layer that it does not have."""
+    patients_scans(folder)
+    rewrite_checkpoint(
+        folder / "model.safetensors",
+        folder / "model.safetensors",
+        {"pruned": {"backbone.conv2": {"in": 8, "out": 4}}},
+    )
 
 
 def patients_scans(folder: Path) -> None:
