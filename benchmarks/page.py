@@ -152,7 +152,7 @@ TITLES = {
         "U-Net of heart's default preset (31 million parameters, 256 x 256) and the ResNet-50 of "
         "brainmet's, as they are and with 35 % of the channels of each layer gone. Weights are "
         "random, which changes no time; what is lost in accuracy is judged by "
-        "`medtool optimize` on each model. All ways take turns in one run; medians.",
+        "`medtool optimize` on each model. All ways take turns; the best of each counts.",
     ),
     "monte_carlo_passes": Text(
         "Monte Carlo passes",
