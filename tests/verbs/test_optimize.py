@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import SimpleITK as sitk
-from medtool_heart import Heart
 from medtool_heart.demo import write_cohort
+from trained_heart import train_heart
 
 from medtool.core.checkpoint import read_header, write_checkpoint
 from medtool.core.errors import (
@@ -37,18 +37,7 @@ from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.optimize import optimize
 from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
 from medtool.verbs.options import RunOptions
-from medtool.verbs.train import TrainOptions, train
 
-SMALL = (
-    "data.preparation.size_px=[32, 32]",
-    "model.first_features=8",
-    "model.levels=3",
-    "train.epochs=12",
-    "train.batch_cases=4",
-    "train.learning_rate=0.01",
-    "train.split=three-part",
-    "metrics.bootstrap_draws=100",
-)
 QUICK = ("optimize.measure_runs=0", "optimize.calibration_inputs=8")
 
 
@@ -56,16 +45,7 @@ QUICK = ("optimize.measure_runs=0", "optimize.calibration_inputs=8")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort of 12 patients, and a run on it."""
     folder = tmp_path_factory.mktemp("optimize")
-    write_cohort(folder / "data", 0, 12)
-    train(
-        TrainOptions(
-            task=Heart,
-            data=folder / "data",
-            assignments=SMALL,
-            folder=folder,
-            run=RunOptions(run="a", workers=0, cache=folder / "cache", device="cpu"),
-        )
-    )
+    train_heart(folder)
     return folder
 
 

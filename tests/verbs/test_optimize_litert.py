@@ -8,39 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from medtool_heart import Heart
-from medtool_heart.demo import write_cohort
 from optimised import write_heart
-
-from medtool.verbs.options import RunOptions
-from medtool.verbs.train import TrainOptions, train
-
-SMALL = (
-    "data.preparation.size_px=[32, 32]",
-    "model.first_features=8",
-    "model.levels=3",
-    "train.epochs=12",
-    "train.batch_cases=4",
-    "train.learning_rate=0.01",
-    "train.split=three-part",
-    "metrics.bootstrap_draws=100",
-)
+from trained_heart import train_heart
 
 
 @pytest.mark.slow
 def test_files_pass_the_gate_and_answer(
     tmp_path: Path, litert_python: Path, medtool: Callable[..., Any]
 ) -> None:
-    write_cohort(tmp_path / "data", 0, 12)
-    train(
-        TrainOptions(
-            task=Heart,
-            data=tmp_path / "data",
-            assignments=SMALL,
-            folder=tmp_path,
-            run=RunOptions(run="a", workers=0, cache=tmp_path / "cache", device="cpu"),
-        )
-    )
+    train_heart(tmp_path)
     words = ("--workers", "0", "--device", "cpu", "--cache", "cache")
     made = medtool(
         *("optimize", "runs/heart/a", "-o", "small", "--format", "litert"),

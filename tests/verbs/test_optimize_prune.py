@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from medtool_heart import Heart
-from medtool_heart.demo import write_cohort
+from listening import Listening
+from trained_heart import train_heart
 
 from medtool.core.checkpoint import read_header
 from medtool.core.ensemble import write_ensemble
 from medtool.core.errors import GateError, UsageError
-from medtool.core.progress import Silent
 from medtool.nets.widths import widths
 from medtool.predict.model import load_model
 from medtool.verbs.infer import InferOptions, infer
@@ -20,18 +19,7 @@ from medtool.verbs.optimize import optimize
 from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
 from medtool.verbs.optimize_prune import WEIGHTS_NOTE
 from medtool.verbs.options import RunOptions
-from medtool.verbs.train import TrainOptions, train
 
-SMALL = (
-    "data.preparation.size_px=[32, 32]",
-    "model.first_features=8",
-    "model.levels=3",
-    "train.epochs=12",
-    "train.batch_cases=4",
-    "train.learning_rate=0.01",
-    "train.split=three-part",
-    "metrics.bootstrap_draws=100",
-)
 QUICK = ("optimize.measure_runs=0", "optimize.calibration_inputs=8", 'optimize.methods=["minmax"]')
 ROUNDS = (
     "optimize.prune.steps=2",
@@ -41,32 +29,11 @@ ROUNDS = (
 )
 
 
-class Listening(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    warn = say
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort of 12 patients, and a run on it."""
     folder = tmp_path_factory.mktemp("prune")
-    write_cohort(folder / "data", 0, 12)
-    train(
-        TrainOptions(
-            task=Heart,
-            data=folder / "data",
-            assignments=SMALL,
-            folder=folder,
-            run=RunOptions(run="a", workers=0, cache=folder / "cache", device="cpu"),
-        )
-    )
+    train_heart(folder)
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faulty_task import FaultyTask
+from listening import Listening
 from safetensors.numpy import load_file
 from tiny_task import TinyTask, write_tiny_cohort
 
@@ -19,7 +20,6 @@ from medtool.core.errors import (
     OutputExistsError,
     UsageError,
 )
-from medtool.core.progress import Silent
 from medtool.core.records import Cohort, Source
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.predictions import LEADING_COLUMNS, read_predictions
@@ -28,18 +28,6 @@ from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, TrainResult, train
 
 QUICK = ("train.epochs=2", "metrics.bootstrap_draws=100")
-
-
-class Listening(Silent):
-    """Keeps what is said, in order."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    warn = say
 
 
 @pytest.fixture

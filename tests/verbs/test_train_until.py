@@ -13,7 +13,6 @@ from medtool_segment.demo import write_dataset
 from tiny_task import TinyTask, write_tiny_cohort
 
 from medtool.core.errors import ExitStatus, UsageError
-from medtool.core.progress import Silent
 from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, train
 from medtool.verbs.train_until import next_line, train_until
@@ -31,18 +30,6 @@ SMALL = (
     "metrics.bootstrap_draws=100",
     "infer.step=1.0",
 )
-
-
-class Listening(Silent):
-    """Keeps what is said, in order."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    warn = say
 
 
 @pytest.fixture(scope="module")
