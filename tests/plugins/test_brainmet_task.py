@@ -214,7 +214,7 @@ def test_previews_are_pictures_of_every_stage(cases, task: Brainmet, tmp_path: P
     assert all(path.is_relative_to(tmp_path) for path in written)
 
 
-@pytest.mark.parametrize("name", ["default", "curriculum", "balanced", "laptop", "demo"])
+@pytest.mark.parametrize("name", ["default", "curriculum", "balanced", "laptop", "demo", "pruned"])
 def test_a_preset_resolves_and_its_stages_name_groups(name: str) -> None:
     settings = resolve(Brainmet, name).settings
     task = Brainmet(settings)
@@ -225,7 +225,7 @@ def test_a_preset_resolves_and_its_stages_name_groups(name: str) -> None:
 
 def test_all_presets_are_known() -> None:
     names = {preset.name for preset in presets_of("brainmet", "medtool_brainmet", Path())}
-    assert names == {"default", "curriculum", "balanced", "laptop", "demo"}
+    assert names == {"default", "curriculum", "balanced", "laptop", "demo", "pruned"}
 
 
 def test_the_curriculum_is_that_of_the_method() -> None:
