@@ -24,7 +24,11 @@ def learn_here(fabric, folder: Path, train: dict, kind: str) -> dict[str, np.nda
     for _ in training_loop(job, live):
         pass
     # As numpy: a tensor's memory would be gone with the process that it is sent from.
-    return {name: tensor.numpy().copy() for name, tensor in live.network.state_dict().items()}
+    learned = {name: tensor.numpy().copy() for name, tensor in live.network.state_dict().items()}
+    if torch.distributed.is_initialized():
+        # Else its threads may still be at work when the process ends, which then aborts.
+        torch.distributed.destroy_process_group()
+    return learned
 
 
 class NormedNetwork(nn.Module):
