@@ -14,7 +14,7 @@ from medtool_brainmet.normalisation import normalise_slices
 from medtool_brainmet.normalisation_layer import SliceNormalisation
 from medtool_pancreas import Pancreas
 from medtool_petct import Petct
-from optimised import learned_somewhat, write_untrained
+from optimised import CLASSES_IN_VOLUMES, learned_somewhat, write_untrained
 from tiny_bag import TinyBag, tiny_cases
 from tiny_bag import tiny_settings as bag_settings
 from tiny_prognosis import tiny_settings as prognosis_settings
@@ -117,15 +117,7 @@ def test_windowed_slices_and_masks_go_into_a_file_that_normalises(tmp_path: Path
 
 
 CLASSES = (
-    'data.channels=["CT"]',
-    "data.label_ids={background=[0], pancreas=[1], lesion=[2]}",
-    'data.classes=["cystic", "solid"]',
-    'data.preparation.configuration="3d_fullres"',
-    "data.preparation.axes_forward=[0, 1, 2]",
-    "data.preparation.spacing_mm=[1.0, 1.0, 1.0]",
-    'data.preparation.normalisation=["z-score"]',
-    "data.preparation.mask_for_normalisation=[false]",
-    "model.kind=plain",
+    *CLASSES_IN_VOLUMES,
     "model.features=[4, 6, 8]",
     "model.kernel_sizes=[[3, 3, 3], [3, 3, 3], [3, 3, 3]]",
     "model.strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2]]",

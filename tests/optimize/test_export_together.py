@@ -11,7 +11,7 @@ import pytest
 import torch
 from medtool_pancreas import Pancreas
 from medtool_petct import Petct
-from optimised import learned_somewhat, write_heart
+from optimised import CLASSES_IN_VOLUMES, learned_somewhat, write_heart
 from tiny_prognosis import tiny_settings, tiny_studies
 from untrained_petct import write_petct_model
 from untrained_segment import write_model
@@ -106,15 +106,7 @@ def test_folds_of_slices_are_one_file(tmp_path: Path) -> None:
 
 
 CLASSES = (
-    'data.channels=["CT"]',
-    "data.label_ids={background=[0], pancreas=[1], lesion=[2]}",
-    'data.classes=["cystic", "solid"]',
-    'data.preparation.configuration="3d_fullres"',
-    "data.preparation.axes_forward=[0, 1, 2]",
-    "data.preparation.spacing_mm=[1.0, 1.0, 1.0]",
-    'data.preparation.normalisation=["z-score"]',
-    "data.preparation.mask_for_normalisation=[false]",
-    "model.kind=plain",
+    *CLASSES_IN_VOLUMES,
     "model.features=[4, 6]",
     "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
     "model.strides=[[1, 1, 1], [2, 2, 2]]",

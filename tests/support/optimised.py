@@ -23,6 +23,18 @@ SMALL_HEART = (
     "model.first_features=4",
     "model.levels=3",
 )
+# Labels and two classes of a volume, planned; the network is left to the test.
+CLASSES_IN_VOLUMES = (
+    'data.channels=["CT"]',
+    "data.label_ids={background=[0], pancreas=[1], lesion=[2]}",
+    'data.classes=["cystic", "solid"]',
+    'data.preparation.configuration="3d_fullres"',
+    "data.preparation.axes_forward=[0, 1, 2]",
+    "data.preparation.spacing_mm=[1.0, 1.0, 1.0]",
+    'data.preparation.normalisation=["z-score"]',
+    "data.preparation.mask_for_normalisation=[false]",
+    "model.kind=plain",
+)
 
 
 def learned_somewhat(weights: dict[str, torch.Tensor]) -> None:
