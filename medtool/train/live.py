@@ -24,6 +24,10 @@ from medtool.train.stages import (
     parameter_groups,
 )
 
+# The average moves by at least this many-th of its way at first, as in TensorFlow's moving
+# average with num_updates: (1 + n) / (10 + n) bounds the decay of step n.
+FIRST_STEPS_OF_AVERAGE = 10
+
 
 @dataclass(frozen=True)
 class Best:
@@ -134,10 +138,15 @@ class Live:
         return rates
 
     def update_average(self) -> None:
-        """Move the average a little towards the weights; counts and flags are copied."""
+        """Move the average a little towards the weights; counts and flags are copied.
+
+        Over the first steps it moves faster: else a short run would answer with what it began
+        with.
+        """
         if not self.average:
             return
-        decay = self.train.average_decay
+        taken = self.epoch * self.plan.steps_per_epoch + self.step
+        decay = min(self.train.average_decay, (1 + taken) / (FIRST_STEPS_OF_AVERAGE + taken))
         with torch.no_grad():
             for name, tensor in self.network.state_dict().items():
                 if tensor.is_floating_point():

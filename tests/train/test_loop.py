@@ -176,7 +176,22 @@ def test_the_average_is_what_answers(tmp_path: Path) -> None:
     before = weights(live)["head.weight"]
     finish(job, live)
     after = live.network.state_dict()["head.weight"]
-    torch.testing.assert_close(weights(live)["head.weight"], (before + after) / 2)
+    # The first step moves it by 9 tenths: min(0.5, (1 + 0) / (10 + 0)) stays.
+    torch.testing.assert_close(weights(live)["head.weight"], 0.1 * before + 0.9 * after)
+
+
+def test_the_average_slows_down_to_its_own_decay(tmp_path: Path) -> None:
+    job = tiny_job(tmp_path, tiny_task(average_decay=0.15, epochs=1))
+    live = tiny_live(job)
+    expected = weights(live)["head.weight"].clone()
+    with torch.no_grad():
+        for step, decay in enumerate((1 / 10, 0.15, 0.15)):
+            live.step = step
+            live.network.get_parameter("head.weight").add_(1.0)
+            live.update_average()
+            now = live.network.state_dict()["head.weight"]
+            expected = decay * expected + (1 - decay) * now
+            torch.testing.assert_close(weights(live)["head.weight"], expected)
 
 
 def test_an_unknown_primary_metric_is_refused_with_a_name(tmp_path: Path) -> None:
