@@ -33,7 +33,7 @@ from medtool.core.records import (
 )
 from medtool.core.task import Task
 from medtool.tasks.segmentation_labels import MASK
-from medtool.tasks.segmentation_settings import SegmentationSettings
+from medtool.tasks.segmentation_settings import SegmentationSettings, require_mirrored_training
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,6 +75,7 @@ class SegmentationTask(Task):
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__(settings)
         self._check_codes()
+        require_mirrored_training(settings)
         chances = PROBABILITY_COLUMNS if settings.infer.probabilities else {}
         self.columns = {**SEGMENTATION_COLUMNS, **self._volume_columns(), **chances}
         # What ``planned`` decided, with reasons; None where the preset held the plan already.

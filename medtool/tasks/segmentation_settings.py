@@ -19,6 +19,7 @@ from medtool.config.sections import (
     TaskSettings,
     TrainSection,
 )
+from medtool.core.errors import UsageError
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -212,3 +213,19 @@ class SegmentationSettings(TaskSettings):
     """The training run."""
     infer: SegmentationInferSection = SegmentationInferSection()
     """How a trained network answers."""
+
+
+def require_mirrored_training(settings: SegmentationSettings) -> None:
+    """Raises UsageError where answers would be averaged over what the model never learned from."""
+    augment, infer = settings.augment, settings.infer
+    # Families that extend this one change patches in their own ways, and mirror no input.
+    own = isinstance(augment, SegmentationAugmentSection)
+    if not own or not isinstance(infer, SegmentationInferSection):
+        return
+    if infer.mirror and not (augment.enabled and augment.mirror):
+        raise UsageError(
+            "Mirrored inputs are strange to this model: it learned from none.",
+            where="infer.mirror",
+            met="true, with augment.mirror = false in training",
+            how="leave --mirror away, or train with --set augment.mirror=true.",
+        )

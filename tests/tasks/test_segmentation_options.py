@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("options")
     write_dataset(folder / "data", seed=4, cases=3)
     for name, spacing in (("fine", FINE), ("coarse", COARSE)):
-        write_model(folder / f"{name}.safetensors", spacing)
+        write_model(folder / f"{name}.safetensors", spacing, "augment.mirror=true")
     return folder
 
 
@@ -99,6 +99,13 @@ def test_step_and_mirroring_change_the_answer_and_windows_at_a_time_do_not(place
     assert (found["plain"] != found["mirror"]).any()
     assert (found["plain"] != found["step"]).any()
     assert np.mean(found["plain"] != found["batch"]) < 1e-4
+
+
+@pytest.mark.parametrize("key", ["mirror", "enabled"])
+def test_a_model_that_never_saw_mirrored_patches_is_not_asked_with_them(key: str) -> None:
+    settings = {"augment": {key: False}, "infer": {"mirror": True}}
+    with pytest.raises(UsageError, match="learned from none"):
+        Segment(Segment.settings_type.model_validate(settings))
 
 
 @pytest.mark.parametrize("assignment", ["data.folder=x", "train.epochs=3", "model.dropout=0.5"])
