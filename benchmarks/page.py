@@ -113,9 +113,13 @@ TITLES = {
     "segment_training": Text(
         "Training `segment` for some minutes",
         "`medtool train segment` on 90 hippocampus scans (anterior and posterior part): five "
-        "folds, each a command of its own, every scan answered by the model that never saw it; "
-        "then fold 0 of nnU-Net's default split, and nnU-Net's own trainer for the same minutes on "
-        "the same fold and cores, its schedule fitted to them.",
+        "folds, each a command of its own, every scan answered by the model that never saw it.",
+    ),
+    "segment_beside_nnunet": Text(
+        "Training `segment` beside nnU-Net",
+        "`medtool train segment` on fold 0 of nnU-Net's default split of the same scans, and "
+        "nnU-Net's own trainer for the same minutes on the same fold and cores, its schedule "
+        "fitted to them.",
     ),
     "training_step": Text(
         "A training step",
