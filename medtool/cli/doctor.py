@@ -68,13 +68,16 @@ def _lines(diagnosis: Any) -> list[str]:
     lines += ["", f"DICOM     {len(diagnosis.codecs) - len(unreadable)} transfer syntaxes readable"]
     lines += [f"  cannot read {codec.name}: {codec.why}" for codec in unreadable]
     lines += [_proof_line(proof, diagnosis.proofs) for proof in diagnosis.proofs]
+    lines += [f"Advice    {diagnosis.advice}"] if diagnosis.advice else []
     return lines
 
 
 def _proof_line(proof: Any, every: Any) -> str:
     verdict = "reproduced" if proof.passed else "NOT REPRODUCED"
     timed = f", {proof.milliseconds:.1f} ms" if proof.milliseconds else ""
-    file = f" ({proof.checkpoint.name})" if len({one.checkpoint for one in every}) > 1 else ""
+    several = len({one.checkpoint for one in every}) > 1
+    answers = ", which answers" if proof.by_default else ""
+    file = f" ({proof.checkpoint.name}{answers})" if several else ""
     return (
         f"Probe     {verdict} on {proof.device} in {proof.precision}{file}: difference "
         f"{proof.share:.1e} of the output's range (allowed {proof.tolerance:.0e}){timed}"

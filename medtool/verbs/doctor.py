@@ -16,8 +16,14 @@ from medtool.core.deployed import find_deployed
 from medtool.core.ensemble import members_of
 from medtool.core.errors import CheckpointError
 from medtool.data.machine import describe_machine, free_disk_bytes
-from medtool.predict.engines.presence import KNOWN, EngineHere, engines_here
-from medtool.verbs.doctor_engines import Proof, likely_fastest, prove_deployed
+from medtool.predict.engines.presence import EngineHere, engines_here
+from medtool.verbs.doctor_engines import (
+    Proof,
+    advice,
+    kept_promise,
+    likely_fastest,
+    prove_deployed,
+)
 
 # What each package is for; those that are not named here serve the others.
 PURPOSES: Mapping[str, str] = {
@@ -98,16 +104,25 @@ class Diagnosis:
         document = asdict(self)
         document["medtool"] = __version__
         document["proofs"] = [{**asdict(p), "checkpoint": str(p.checkpoint)} for p in self.proofs]
+        document["advice"] = self.advice
         return document
 
     @property
+    def advice(self) -> str:
+        """What to answer with where an optimised model's own way fails here; "" where it does not.
+
+        The file and the engine that do keep its promise, and how to name them.
+        """
+        return advice(self.proofs)
+
+    @property
     def healthy(self) -> bool:
-        """Whether the base install is whole, a device is there and every probe passed."""
+        """Whether the base install is whole, a device is there and the model's probe passed.
+
+        Of an optimised model that of the file and the engine that answer by default.
+        """
         base = all(package.found for package in self.packages if not package.extra)
-        optimised = any(proof.device in KNOWN for proof in self.proofs)
-        # Of an optimised model one engine that keeps the promise is enough: it is named.
-        proven = (any if optimised else all)(proof.passed for proof in self.proofs)
-        return base and bool(self.devices) and (proven or not self.proofs)
+        return base and bool(self.devices) and kept_promise(self.proofs)
 
 
 def doctor(checkpoint: Path | None = None, *, device: str = "auto") -> Diagnosis:

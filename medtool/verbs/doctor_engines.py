@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from medtool.predict.engines.presence import engines_here
 class Proof:
     """How this machine answered to the probe of a checkpoint; ``milliseconds`` where it was timed,
     0 where not.
+
+    Of an optimised model ``device`` is an engine, ``by_default`` says whether this file and this
+    engine answer where nothing else is named, and ``words`` are those of ``infer`` that name them,
+    "" where none do.
     """
 
     checkpoint: Path
@@ -25,6 +30,8 @@ class Proof:
     tolerance: float
     passed: bool
     milliseconds: float = 0.0
+    by_default: bool = True
+    words: str = ""
 
 
 def likely_fastest() -> str:
@@ -48,7 +55,7 @@ def prove_deployed(deployed: Deployed) -> list[Proof]:
     """
     from medtool.predict.deployed_probe import check_deployed, stored_inputs
     from medtool.predict.engines import engines_for, open_engine
-    from medtool.predict.engines.choose import seconds_of
+    from medtool.predict.engines.choose import file_for, seconds_of
 
     inputs, proofs = stored_inputs(deployed), []
     installed = {engine.name for engine in engines_here() if engine.installed}
@@ -65,6 +72,9 @@ def prove_deployed(deployed: Deployed) -> list[Proof]:
                 # An engine that cannot run the file promises nothing.
                 continue
             milliseconds = seconds_of(engine, inputs) * 1000
+            answers = file_for(own, reader)
+            named = answers is not None and answers.file == own.file
+            chosen = "" if reader == own.engine else f" --engine {reader}"
             proofs.append(
                 Proof(
                     own.file,
@@ -74,6 +84,8 @@ def prove_deployed(deployed: Deployed) -> list[Proof]:
                     result.tolerance,
                     result.passed,
                     milliseconds,
+                    by_default=(own.file, reader) == (deployed.file, deployed.engine),
+                    words=f"--checkpoint {own.file}{chosen}" if named else "",
                 )
             )
     if not proofs:
@@ -84,3 +96,31 @@ def prove_deployed(deployed: Deployed) -> list[Proof]:
             how="'medtool doctor' says how to install them.",
         )
     return proofs
+
+
+def kept_promise(proofs: Sequence[Proof]) -> bool:
+    """Whether everything that answers by default gives what was promised."""
+    deciding = [proof for proof in proofs if proof.by_default]
+    return bool(deciding or not proofs) and all(proof.passed for proof in deciding)
+
+
+def advice(proofs: Sequence[Proof]) -> str:
+    """What to answer with here where an optimised model's own file and engine do not keep its
+    promise; "" where they do, and for checkpoints.
+    """
+    if kept_promise(proofs) or not any(proof.words for proof in proofs):
+        return ""
+    own = next((proof for proof in proofs if proof.by_default), None)
+    met = (
+        f"{own.checkpoint.name} by {own.device} does not give here what it gave when it was made"
+        if own is not None
+        else "the engine that answers unless another is named cannot run its file here"
+    )
+    kept = [
+        f"{proof.checkpoint.name} by {proof.device}: medtool infer SCANS {proof.words}"
+        for proof in proofs
+        if proof.passed and proof.words
+    ]
+    if not kept:
+        return f"{met}, and nothing else does: answer with the checkpoint that it was made of."
+    return f"{met}. This does: " + "; ".join(kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from medtool.core.errors import (
     UsageError,
 )
 from medtool.data.predictions import read_predictions
-from medtool.predict.engines import presence
+from medtool.optimize.folder import record_probe
+from medtool.predict.engines import Engine, choose, presence
 from medtool.predict.model import load_model
 from medtool.verbs.doctor import doctor
 from medtool.verbs.evaluate import EvaluateOptions, evaluate
@@ -91,6 +92,19 @@ def test_infer_writes_what_the_checkpoint_writes(place: Path, tmp_path: Path, en
         assert found["run"]["engine"] == "onnxruntime"
 
 
+@pytest.mark.parametrize("quick", ["onnxruntime", "openvino"])
+def test_auto_takes_the_fastest(place: Path, monkeypatch: pytest.MonkeyPatch, quick: str) -> None:
+    def seconds_of(engine: Engine, inputs: Mapping[str, Any]) -> float:
+        assert inputs["image"].shape == (1, 1, 16, 24)
+        return 0.003 if engine.name == quick else 0.0085
+
+    monkeypatch.setattr(choose, "seconds_of", seconds_of)
+    model = load_model(place / "optimised", engine="auto")
+    assert model.engine_name == quick
+    assert f"(float32, by {quick}), the fastest here: " in model.found
+    assert f"{quick} 3.0 ms" in model.found and " 8.5 ms" in model.found
+
+
 def test_a_file_in_the_folder_answers_as_the_folder(place: Path, tmp_path: Path) -> None:
     whole = answers(place, place / "optimised", tmp_path / "a")
     single = answers(place, place / "optimised" / "model.onnx", tmp_path / "b")
@@ -140,22 +154,83 @@ def copied(place: Path, folder: Path) -> Path:
     return Path(shutil.copytree(place / "optimised", folder / "copy"))
 
 
-def test_doctor_says_when_no_engine_keeps_the_promise(place: Path, tmp_path: Path) -> None:
-    """Another answer is stored, as if the file had been made on a machine that computes so."""
-    folder = copied(place, tmp_path)
+def made_elsewhere(folder: Path, output: str) -> None:
+    """Store another answer, as if the file had been made on a machine that computes so."""
     head = read_header(folder / DOCUMENT_FILE)
+    assert output in head.tensors
     tensors = []
     for name in head.tensors:
         tensor = tensor_of(head, name)
-        if name == "probe.output.logits":
+        if name == output:
             values = np.frombuffer(tensor.data, np.float32) + np.float32(1)
             tensor = RawTensor(name, tensor.dtype, tensor.shape, values.tobytes())
         tensors.append(tensor)
     write_checkpoint(folder / DOCUMENT_FILE, head.document, tensors)
     write_deployed(folder, json.loads((folder / OPTIMIZE_FILE).read_text(encoding="utf-8")))
+
+
+def with_eight_bits(folder: Path, engine: str = "onnxruntime") -> Path:
+    """A second file, the default: the float one by another name, that says it is in eight bits."""
+    name = "model.int8.onnx"
+    shutil.copy(folder / "model.onnx", folder / name)
+    document = json.loads((folder / OPTIMIZE_FILE).read_text(encoding="utf-8"))
+    entry = document["files"]["model.onnx"] | {"arithmetic": "int8", "engine": engine}
+    document["files"][name] = entry
+    write_deployed(folder, document | {"default": name})
+    record_probe(folder, name)
+    return folder / name
+
+
+def test_doctor_says_when_no_engine_keeps_the_promise(place: Path, tmp_path: Path) -> None:
+    folder = copied(place, tmp_path)
+    made_elsewhere(folder, "probe.output.logits")
     diagnosis = doctor(folder)
     assert not any(proof.passed for proof in diagnosis.proofs)
     assert not diagnosis.healthy
+    assert "answer with the checkpoint that it was made of" in diagnosis.advice
+
+
+def test_doctor_fails_where_the_default_file_does_and_names_what_does_not(
+    place: Path, tmp_path: Path, medtool: Callable[..., Any]
+) -> None:
+    """A float file that is sound does not hide a default in eight bits that saturates here."""
+    folder = copied(place, tmp_path)
+    eight = with_eight_bits(folder)
+    assert doctor(folder).healthy
+    assert medtool("doctor", "--checkpoint", folder).status == ExitStatus.DONE
+    made_elsewhere(folder, "probe.model.int8.onnx.output.logits")
+    told = medtool("doctor", "--checkpoint", folder)
+    assert told.status == ExitStatus.MACHINE
+    assert "NOT REPRODUCED on onnxruntime in int8 (model.int8.onnx, which answers)" in told.out
+    assert "model.int8.onnx by onnxruntime does not give here what it gave" in told.out
+    words = f"--checkpoint {folder / 'model.onnx'}"
+    assert f"This does: model.onnx by onnxruntime: medtool infer SCANS {words}" in told.out
+    assert f"model.onnx by openvino: medtool infer SCANS {words} --engine openvino" in told.out
+    read = json.loads(medtool("doctor", "--checkpoint", folder, "--json").out)
+    assert read["advice"] in told.out and read["advice"]
+    # The file that is named decides, not the default.
+    assert doctor(folder / "model.onnx").healthy
+    assert not doctor(eight).healthy
+    answering = load_model(folder / "model.onnx", engine="openvino")
+    assert (answering.engine_name, answering.precision) == ("openvino", "float32")
+
+
+def test_doctor_fails_where_the_engine_of_the_default_is_not_installed(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copied(place, tmp_path)
+    eight = with_eight_bits(folder, "openvino")
+    assert doctor(folder).healthy
+    known = replace(presence.KNOWN["openvino"], module="no_such_module")
+    monkeypatch.setitem(presence.KNOWN, "openvino", known)  # type: ignore[arg-type]
+    diagnosis = doctor(folder)
+    assert not diagnosis.healthy
+    assert "cannot run its file here. This does: model.onnx by onnxruntime" in diagnosis.advice
+    # The same file by another engine is named as 'infer' takes it.
+    assert f"--checkpoint {eight} --engine onnxruntime" in diagnosis.advice
+    assert load_model(eight, engine="onnxruntime").precision == "int8"
+    with pytest.raises(MachineError):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", DOCUMENT_FILE])
