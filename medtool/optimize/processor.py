@@ -59,14 +59,14 @@ def has_vnni(cpu_info: Path = CPU_INFO, machine: str | None = None) -> bool:
     return not EXACT_SUMS.isdisjoint(vector_instructions(cpu_info))
 
 
-def processor_record() -> dict[str, Any]:
+def processor_record(cpu_info: Path = CPU_INFO, kind: str | None = None) -> dict[str, Any]:
     """Processor, cores and instructions as plain values, to stand beside a measurement."""
     machine = describe_machine()
     return {
         "processor": machine.processor,
         "cores": machine.cores_usable,
-        "instructions": list(vector_instructions()),
-        "exact_int8_sums": has_vnni(),
+        "instructions": list(vector_instructions(cpu_info)),
+        "exact_int8_sums": has_vnni(cpu_info, kind),
         "memory_bytes": machine.memory_limit_bytes or machine.memory_bytes,
         "system": machine.system,
     }

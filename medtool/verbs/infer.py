@@ -107,7 +107,7 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     options, InputError when there is nothing to read at all, GateError when a model of synthetic
     data meets patients, MachineError for devices and disks, Interrupted after Ctrl-C.
     """
-    _check_sources(options.sources)
+    check_sources(options.sources)
     _check_assignments(options.assignments)
     with Scratch() as scratch:
         paths = (options.checkpoint, *options.more_checkpoints)
@@ -186,7 +186,7 @@ def _model(options: InferOptions, reporter: Reporter) -> Model:
     if model.engine is not None:
         reporter.say(f"Engine: {model.found}.")
     warn_of_precision(precision, model.device, reporter)
-    reporter.say(f"Answering on {model.device}.")
+    reporter.say(f"Answering on {model.computed_on}.")
     return model
 
 
@@ -231,7 +231,8 @@ class _Run:
     pool: WorkerPool | None
 
 
-def _check_sources(sources: Sequence[Path]) -> None:
+def check_sources(sources: Sequence[Path]) -> None:
+    """Raises InputError for the first that does not exist."""
     for source in sources:
         if not source.exists():
             raise InputError(

@@ -45,8 +45,17 @@ def test_without_proc_pytorch_says_the_same_as_proc(tmp_path: Path) -> None:
     assert vector_instructions(tmp_path / "none") == vector_instructions()
 
 
-def test_the_record_names_processor_and_instructions() -> None:
-    record = processor_record()
+@pytest.mark.parametrize(
+    ("text", "instructions", "exact"),
+    [(OLD, ["AVX2"], False), (LAPTOP, ["AVX2", "AVX-VNNI"], True)],
+)
+def test_the_record_names_processor_and_instructions(
+    cpu_info: Path, text: str, instructions: list[str], exact: bool
+) -> None:
+    cpu_info.write_text(text)
+    record = processor_record(cpu_info, "AMD64")
+    assert record["instructions"] == instructions
+    assert record["exact_int8_sums"] is exact
+    # Of this machine, whatever its instructions are.
     assert record["processor"]
     assert record["cores"] >= 1
-    assert record["instructions"] == list(vector_instructions())

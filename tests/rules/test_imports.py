@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_graphs import plain_graph
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a help page has no use for, each of them slower than the page itself.
 HEAVY = ("torch", "numpy", "pydicom", "pydantic", "pandas", "scipy", "SimpleITK", "timm", "cv2")
-WITHOUT_TORCH = ("core", "config", "dicom", "data", "score")
+WITHOUT_TORCH = ("core", "config", "dicom", "data", "score", "predict/engines")
+# The one module below these that stands for PyTorch itself.
+OF_PYTORCH = "medtool.predict.engines.pytorch"
 
 
 def modules_of(*layers: str) -> list[str]:
@@ -70,23 +73,63 @@ print("loaded:", *sorted(heavy & set(sys.modules)))
     assert "cannot be loaded" not in outcome.out
 
 
-@pytest.mark.parametrize("layer", WITHOUT_TORCH)
-def test_the_layer_runs_without_torch(fresh_python, layer):
-    code = f"""
+NO_TORCH = """
 import sys
 from importlib import import_module
 
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "torchvision", "timm", "lightning_fabric"):
-            raise ModuleNotFoundError(f"{{name}} is not here", name=name)
+            raise ModuleNotFoundError(f"{name} is not here", name=name)
 
 sys.meta_path.insert(0, NoTorch())
-for name in {modules_of(layer)!r}:
+"""
+
+
+@pytest.mark.parametrize("layer", WITHOUT_TORCH)
+def test_the_layer_runs_without_torch(fresh_python, layer):
+    names = [name for name in modules_of(layer) if name != OF_PYTORCH]
+    code = f"""
+{NO_TORCH}
+for name in {names!r}:
     import_module(name)
 """
     outcome = fresh_python("-c", code)
     assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_engine_answers_without_torch(fresh_python, tmp_path, engine):
+    """What engines import when they are opened counts as well."""
+    file = plain_graph(tmp_path / "model.onnx")
+    code = f"""
+{NO_TORCH}
+from pathlib import Path
+import numpy as np
+from medtool.predict.engines import open_engine
+engine = open_engine(Path({str(file)!r}), engine={engine!r}, threads=1)
+print(engine.run({{"image": np.zeros((2, 1, 8, 8), np.float32)}})["logits"].shape)
+"""
+    outcome = fresh_python("-c", code)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.strip() == "(2, 1, 8, 8)"
+
+
+def test_only_the_engine_of_pytorch_imports_it():
+    for file in sorted((ROOT / "medtool" / "predict" / "engines").glob("*.py")):
+        imported = {name.partition(".")[0] for name in _imports(file)}
+        assert ("torch" in imported) == (file.name == "pytorch.py"), file
+
+
+def _imports(file: Path) -> set[str]:
+    """What a file imports anywhere in it, in functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
 
 
 NO_SOCKETS = """
@@ -152,12 +195,8 @@ assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 def test_openvino_is_imported_in_one_place():
     """Imported without that place it phones home."""
     for file in sorted((ROOT / "medtool").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            if any(name.partition(".")[0] in ("openvino", "nncf") for name in names):
-                assert file.name == "openvino_import.py", file
+        if any(name.partition(".")[0] in ("openvino", "nncf") for name in _imports(file)):
+            assert file.name == "openvino_import.py", file
 
 
 def test_plugins_stay_below_the_verbs():
@@ -165,13 +204,9 @@ def test_plugins_stay_below_the_verbs():
     plugins = {module.partition(".")[0] for module in plugin_modules()}
     for file in sorted((ROOT / "plugins").rglob("*.py")):
         own = file.relative_to(ROOT / "plugins").parts[0]
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            for name in names:
-                assert not name.startswith(("medtool.verbs", "medtool.cli")), (file, name)
-                assert name.partition(".")[0] not in plugins - {own}, (file, name)
+        for name in _imports(file):
+            assert not name.startswith(("medtool.verbs", "medtool.cli")), (file, name)
+            assert name.partition(".")[0] not in plugins - {own}, (file, name)
 
 
 def plugin_modules() -> list[str]:

@@ -51,7 +51,9 @@ def providers_for(device: str, available: Sequence[str]) -> list[str]:
 
 
 class OnnxRuntimeEngine:
-    """A session of ONNX Runtime. Raises CheckpointError for a file that it cannot run."""
+    """A session of ONNX Runtime. Raises CheckpointError for a file that it cannot run, MachineError
+    where the device that was asked for is not ready.
+    """
 
     name = ONNX_RUNTIME
 
@@ -65,7 +67,7 @@ class OnnxRuntimeEngine:
         options.log_severity_level = ERRORS_ONLY
         self.threads = threads
         self.arithmetic = "float32"
-        self.device = "cpu" if providers == [CPU] else "cuda"
+        self._file = file
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # its errors have no common kind of their own
@@ -73,6 +75,16 @@ class OnnxRuntimeEngine:
             raise lacking_operator(file, ONNX_RUNTIME, text) or cannot_run(
                 file, ONNX_RUNTIME, text
             ) from error
+        # Where a GPU is not ready it goes on by the processor, and says so in its log alone.
+        self.device = "cpu" if self._session.get_providers() == [CPU] else "cuda"
+        if self.device == "cpu" and device not in ("auto", "cpu"):
+            raise MachineError(
+                "ONNX Runtime cannot compute on this device.",
+                met=f"--device {device}; it took {', '.join(self._session.get_providers())}",
+                wanted=" or ".join(GPU),
+                how="see that the driver and the libraries of CUDA fit onnxruntime-gpu, or use "
+                "--device cpu.",
+            )
         self._types = {one.name: TYPES[one.type] for one in self._session.get_inputs()}
         self.input_names = tuple(self._types)
         self.output_names = tuple(one.name for one in self._session.get_outputs())
@@ -90,5 +102,8 @@ class OnnxRuntimeEngine:
             name: np.ascontiguousarray(inputs[name], dtype=self._types[name])
             for name in self.input_names
         }
-        found = self._session.run(asked, fed, self._only_asked)
+        try:
+            found = self._session.run(asked, fed, self._only_asked)
+        except Exception as error:  # as above
+            raise cannot_run(self._file, ONNX_RUNTIME, str(error)) from error
         return dict(zip(asked, found, strict=True))
