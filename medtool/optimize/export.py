@@ -8,7 +8,9 @@ network; paths of this machine, which the exporter notes at each node, are left 
 
 from __future__ import annotations
 
+import copy
 import inspect
+import itertools
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,7 +91,7 @@ def export_onnx(
     """
     _require_exporter()
     spec = task.exported_deployment()
-    module = task.exported(network).to("cpu").eval()
+    module = task.exported(on_processor(network)).to("cpu").eval()
     example = tuple(_example(spec, name) for name in spec.inputs)
     program: Any
     try:
@@ -112,6 +114,17 @@ def export_onnx(
     _clean(model.graph)
     external = _save(model, file, largest_bytes)
     return ExportedFile(file, opset, exported_inputs(spec), spec.outputs, external=external)
+
+
+def on_processor(network: nn.Module) -> nn.Module:
+    """``network`` where it computes on the processor; else a copy there.
+
+    A network that answers on a GPU goes on answering there.
+    """
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    if all(one.device.type == "cpu" for one in tensors):
+        return network
+    return copy.deepcopy(network).cpu()
 
 
 def _require_exporter() -> None:

@@ -19,7 +19,7 @@ from medtool.core.deployed import (
     write_deployed,
 )
 from medtool.core.errors import CheckpointError
-from medtool.optimize.export import LARGEST_FILE_BYTES, OPSET, export_onnx
+from medtool.optimize.export import LARGEST_FILE_BYTES, OPSET, export_onnx, on_processor
 from medtool.optimize.model_card import write_card
 from medtool.predict.deployed_probe import (
     input_tensors,
@@ -54,6 +54,7 @@ def write_exported(
     be one file.
     """
     task, network = whole_network(model)
+    network = on_processor(network)
     exported = export_onnx(
         task, network, folder / FLOAT_FILE, opset=opset, largest_bytes=largest_bytes
     )

@@ -12,7 +12,7 @@ import torch
 from optimised import write_heart
 from untrained_segment import write_model
 
-from medtool.optimize.export import export_onnx
+from medtool.optimize.export import export_onnx, on_processor
 from medtool.predict.engines import open_engine
 from medtool.predict.model import Model, load_model
 
@@ -112,3 +112,20 @@ def test_what_is_too_large_for_one_file_lies_beside_it(tmp_path: Path) -> None:
         with model.autocast():
             found, wanted = model.task.answered_by(opened)(images), model.network(images)
         assert float((found - wanted).abs().max()) < 1e-4
+
+
+def test_a_network_on_another_device_stays_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked what the original says when its files are judged. From a fault with GPUs.
+
+    The device "meta" stands for a GPU, which holds no numbers that could be copied.
+    """
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda self: self.to_empty(device="cpu"))
+    model = heart(tmp_path)
+    assert on_processor(model.network) is model.network
+    elsewhere = model.network.to("meta")
+    export_onnx(model.task, elsewhere, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").is_file()
+    assert {one.device.type for one in elsewhere.parameters()} == {"meta"}
+    assert {one.device.type for one in on_processor(elsewhere).parameters()} == {"cpu"}
