@@ -45,6 +45,9 @@ class OptimizeSection(Section):
     """What must not fall further: the metric itself, or the far end of its interval too."""
     measure_runs: Annotated[int, Field(ge=0)] = 50
     """Calls of which latency is the median; 0 measures nothing."""
+    measure_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that the calls of one measurement may take; where that is not enough fewer are
+    counted, at least 5, and it is said how many."""
     measure_batches: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1, 8]
     """Images of one call at which time and memory are measured."""
     prune: PruneSection = PruneSection()

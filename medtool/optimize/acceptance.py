@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 TOLERANCES: Mapping[str, float] = {DICE: 0.005, AUROC: 0.005, MACRO_F1: 0.01, HARRELL_C: 0.01}
 LAYERS_SHOWN = 5
 
+ON_PURPOSE = "or allow more on purpose: --tolerance."
+EIGHT_BITS = (
+    "try more calibration (--set optimize.calibration_inputs=256), more layers in float "
+    "(--set optimize.most_float_share=0.8, or optimize.float_layers), a lighter file "
+    f"(--format float16), {ON_PURPOSE}"
+)
+FEWER_CHANNELS = (
+    "try a smaller share (--set optimize.prune.share=0.2), more rounds (optimize.prune.steps), "
+    f"more epochs after each (optimize.prune.epochs, optimize.prune.last_epochs), {ON_PURPOSE}"
+)
+EXPORTED = (
+    "this file holds the network as it is: 'medtool doctor --checkpoint CHECKPOINT' says whether "
+    "the checkpoint itself works here."
+)
+LIGHTER = f"name the other files that are wanted with --format, without this one, {ON_PURPOSE}"
+
 
 def tolerances_of(settings: OptimizeSection) -> dict[str, float]:
     """By how much each judged metric may fall."""
@@ -36,10 +52,42 @@ def accepted(fall: Fall, settings: OptimizeSection) -> bool:
     return fall.proved if settings.judged_by == "interval" else fall.kept
 
 
-def require_accepted(
-    falls: Sequence[Fall], settings: OptimizeSection, *, costs: Sequence[Cost], part: str, file: str
+def advice(arithmetic: str, *, pruned: bool) -> str:
+    """What to try where a file of that arithmetic is worse than allowed."""
+    if arithmetic == "int8":
+        return EIGHT_BITS
+    if arithmetic == "float32":
+        return FEWER_CHANNELS if pruned else EXPORTED
+    return LIGHTER
+
+
+def require_answers(
+    silent: Mapping[str, str], answered: int, *, part: str, file: str, how: str
 ) -> None:
-    """Raises GateError where ``file`` is worse by more than is allowed, or cannot be judged."""
+    """Raises GateError where cases of the ``answered`` ones lost their answer: ``silent``, why."""
+    if silent:
+        raise GateError(
+            "Cases that had an answer have none any more: nothing was written.",
+            where=f"{file}, {part}",
+            met=f"{len(silent)} of {answered} cases: {'; '.join(sorted(set(silent.values())))}",
+            wanted="an answer to every case that the original model answers",
+            how=how,
+        )
+
+
+def require_accepted(
+    falls: Sequence[Fall],
+    settings: OptimizeSection,
+    *,
+    costs: Sequence[Cost],
+    part: str,
+    file: str,
+    how: str = EIGHT_BITS,
+) -> None:
+    """Raises GateError where ``file`` is worse by more than is allowed, or cannot be judged.
+
+    ``costs`` are of its layers, the dearest first; ``how`` says what to try.
+    """
     if not falls:
         raise GateError(
             "Nothing says how good the smaller model is.",
@@ -50,11 +98,16 @@ def require_accepted(
         )
     failed = [one for one in falls if not accepted(one, settings)]
     if failed:
-        raise refusal(failed, costs, part, file=file)
+        raise refusal(failed, costs, part, file=file, how=how)
 
 
 def refusal(
-    falls: Sequence[Fall], costs: Sequence[Cost], part: str, *, file: str = ""
+    falls: Sequence[Fall],
+    costs: Sequence[Cost],
+    part: str,
+    *,
+    file: str = "",
+    how: str = EIGHT_BITS,
 ) -> GateError:
     """The refusal of a model that is worse, with the layers that cost most and what to try."""
     met = "; ".join(one.line() for one in falls)
@@ -65,7 +118,5 @@ def refusal(
         where=f"{file}, {part}" if file else part,
         met=met + layers,
         wanted="a fall within the tolerance",
-        how="try more calibration (--set optimize.calibration_inputs=256), more layers in float "
-        "(--set optimize.most_float_share=0.8, or optimize.float_layers), a lighter file "
-        "(--format float16), or allow more on purpose: --tolerance.",
+        how=how,
     )

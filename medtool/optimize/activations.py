@@ -1,13 +1,13 @@
 """What passes through a network on calibration inputs, and the range that eight bits shall span.
 
-Values are looked at one input at a time, so that memory does not grow with the network's largest
-maps; of each tensor the extremes are exact and the rest are evenly spread samples, the same at
-every run.
+Values are looked at one input at a time and, where maps are large, some tensors at a time, so that
+memory does not grow with the network; of each tensor the extremes are exact and the rest are evenly
+spread samples, the same at every run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -25,6 +25,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 # Samples of each tensor that are kept of one input.
 SAMPLES_PER_INPUT = 16384
+# Values of tensors that are asked for in one call: half a gigabyte. What leads to those of the next
+# call is computed anew.
+VALUES_PER_CALL = 2**27
 # Bins of the histogram of sizes that the method entropy searches.
 BINS = 2048
 # Thresholds are tried every so many bins.
@@ -61,28 +64,61 @@ class Seen:
 
 
 def observe(
-    engine: Engine, inputs: Iterable[Mapping[str, NDArray[np.float32]]], tensors: Sequence[str]
+    engine: Engine,
+    inputs: Iterable[Mapping[str, NDArray[np.float32]]],
+    tensors: Sequence[str],
+    *,
+    sizes: Mapping[str, int] | None = None,
+    values_per_call: int = VALUES_PER_CALL,
 ) -> dict[str, Seen]:
     """What ``tensors``, outputs or inputs of ``engine``, hold over ``inputs``.
 
-    Raises UsageError where a value is not finite: nothing can be said of its range.
+    ``sizes`` are how many values each has for one image; no more than ``values_per_call`` are asked
+    for at once, but for a tensor that has more by itself. Raises UsageError where a value is not
+    finite: nothing can be said of its range.
     """
     seen = {name: Seen() for name in tensors}
     given = set(engine.input_names)
     asked = [name for name in tensors if name not in given]
+    groups = list(grouped(asked, sizes or {}, values_per_call))
     for one in inputs:
-        found = {**one, **engine.run(one, asked)}
-        for name in tensors:
-            values = np.asarray(found[name], dtype=np.float32)
-            if not np.isfinite(values).all():
-                raise UsageError(
-                    "The network gives values that are no numbers on a calibration case.",
-                    where=f"tensor '{name}'",
-                    wanted="finite values",
-                    how="medtool doctor --checkpoint C says whether the checkpoint works here.",
-                )
-            seen[name].add(values)
+        _look({name: one[name] for name in tensors if name in given}, seen)
+        for group in groups:
+            _look(engine.run(one, group), seen)
     return seen
+
+
+def grouped(tensors: Sequence[str], sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
+    """``tensors`` in their order, in groups of at most ``most`` values or of one tensor.
+
+    One of an unknown size counts as the largest that is known.
+    """
+    largest = max(sizes.values(), default=0)
+    group: list[str] = []
+    held = 0
+    for name in tensors:
+        size = sizes.get(name, largest)
+        if group and held + size > most:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += size
+    if group:
+        yield group
+
+
+def _look(found: Mapping[str, NDArray[np.float32]], seen: Mapping[str, Seen]) -> None:
+    """Add what was ``found`` of each tensor to what was ``seen`` of it before."""
+    for name, array in found.items():
+        values = np.asarray(array, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise UsageError(
+                "The network gives values that are no numbers on a calibration case.",
+                where=f"tensor '{name}'",
+                wanted="finite values",
+                how="medtool doctor --checkpoint C says whether the checkpoint works here.",
+            )
+        seen[name].add(values)
 
 
 def ranges_of(seen: Mapping[str, Seen], method: Method, percentile: float) -> Ranges:

@@ -6,9 +6,11 @@ other things as well, and a mean would show them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from medtool.core.errors import UsageError
+from medtool.core.errors import MedtoolError, UsageError
 from medtool.nets.freezing import parameter_count
 from medtool.predict.deployed_probe import typical_inputs
 
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
 # Calls that are counted, and those before them: caches, thread pools and memory come up there.
 RUNS = 50
 WARM_UP = 5
+# Where calls take long: fewer are counted, though never fewer than these; and of the time for them
+# those that are not counted have this share.
+FEWEST_RUNS, WARM_UP_SHARE = 5, 0.1
+# Pixels or voxels of all images of a call: two volumes of 128 in cube. The maps of a network take
+# some hundred times the memory.
+MOST_PLACES = 2**22
+LONGEST_REASON = 200
 # Threads of an engine go on looking for work for a moment after a call: the next one waits for it.
 SETTLING_S = 0.2
 
@@ -84,18 +93,31 @@ def time_calls(
     threads: int,
     runs: int = RUNS,
     warm_up: int = WARM_UP,
+    most_s: float = inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
-    """The time of ``call``, which answers ``batch`` images with ``threads`` threads."""
-    for _ in range(warm_up):
-        call()
-    seconds = []
-    for _ in range(runs):
+    """The time of ``call``, which answers ``batch`` images with ``threads`` threads.
+
+    Of ``runs`` calls, or as many as fit into ``most_s`` seconds, but at least FEWEST_RUNS.
+    """
+
+    def timed() -> float:
         began = clock()
         call()
-        seconds.append(clock() - began)
+        return clock() - began
+
+    spent = 0.0
+    for _ in range(warm_up):
+        spent += timed()
+        if spent > WARM_UP_SHARE * most_s:
+            break
+    seconds: list[float] = []
+    while len(seconds) < runs:
+        seconds.append(timed())
+        if len(seconds) >= FEWEST_RUNS and sum(seconds) > most_s:
+            break
     low, median, high = np.quantile(np.asarray(seconds), (0.25, 0.5, 0.75))
-    return Latency(batch, threads, runs, float(median), float(low), float(high))
+    return Latency(batch, threads, len(seconds), float(median), float(low), float(high))
 
 
 def time_engine(
@@ -105,12 +127,50 @@ def time_engine(
     batch: int,
     runs: int = RUNS,
     warm_up: int = WARM_UP,
+    most_s: float = inf,
 ) -> Latency:
-    """The time of one call of ``engine``."""
+    """The time of one call of ``engine``, as ``time_calls`` has it."""
     time.sleep(SETTLING_S)
     return time_calls(
-        lambda: engine.run(inputs), batch=batch, threads=engine.threads, runs=runs, warm_up=warm_up
+        lambda: engine.run(inputs),
+        batch=batch,
+        threads=engine.threads,
+        runs=runs,
+        warm_up=warm_up,
+        most_s=most_s,
     )
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something could not be measured, in a line; engines raise errors of all kinds."""
+    if isinstance(error, MedtoolError):
+        return error.what
+    lines = str(error).strip().splitlines()
+    return lines[0][:LONGEST_REASON] if lines else type(error).__name__
+
+
+def fitting_batches(
+    spec: DeploymentSpec, batches: Sequence[int], *, most_places: int = MOST_PLACES
+) -> tuple[list[int], list[str]]:
+    """Those of ``batches`` that a model takes in memory of a usual size; why others are left out.
+
+    One image is always measured, however large it is.
+    """
+    first = next(iter(spec.inputs))
+    one_by_one = spec.free_axes.get(first, {}).get(0) is None
+    places = max((math.prod(shape[2:]) for shape in spec.inputs.values()), default=1)
+    fitting, left_out = [], []
+    for batch in dict.fromkeys(batches):
+        if batch > 1 and one_by_one:
+            left_out.append(f"{batch} images a call: this model takes one at a time")
+        elif batch > 1 and batch * places > most_places:
+            left_out.append(
+                f"{batch} images a call: {batch * places / 1e6:.1f} million pixels or voxels, more "
+                f"than the {most_places / 1e6:.1f} million that are measured at once"
+            )
+        else:
+            fitting.append(batch)
+    return fitting or [1], left_out
 
 
 def example_inputs(spec: DeploymentSpec, batch: int = 1) -> dict[str, NDArray[np.float32]]:

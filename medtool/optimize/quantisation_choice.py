@@ -20,7 +20,7 @@ from medtool.core.progress import Reporter
 from medtool.optimize.acceptance import refusal
 from medtool.optimize.activations import Ranges, Seen, ranges_of
 from medtool.optimize.quantise_onnx import FloatGraph, Layer, quantise
-from medtool.optimize.sensitivity import Cost, Inputs, layer_costs, output_error
+from medtool.optimize.sensitivity import Cost, Inputs, Wanted, layer_costs, output_error
 from medtool.predict.engines import open_engine
 from medtool.score.falls import Fall
 
@@ -33,6 +33,10 @@ Judge = Callable[[Path], Sequence[Fall]]
 RANKING_INPUTS = 8
 # Differences of a metric below this are no reason to prefer a way over another.
 EQUAL = 1e-4
+UNDECIDED = (
+    "INT8: no metric is defined on the selection part. Ranges are chosen by the outputs alone, and "
+    "no layer is left in float to keep a metric."
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Quantiser:
     folder: Path
     judge: Judge
     trials: list[Trial] = field(default_factory=list)
-    _wanted: list[Inputs] = field(default_factory=list)
+    _wanted: Wanted | None = None
 
     def ranges(self, method: Method) -> Ranges:
         """The range of every activation by ``method``."""
@@ -124,9 +128,8 @@ class Quantiser:
         quantise(
             self.graph, self.ranges(method), file, floats=nodes, reduce_range=self.reduce_range
         )
-        if not self._wanted:
-            engine = open_engine(self.graph.file)
-            self._wanted = [engine.run(one) for one in self.inputs]
+        if self._wanted is None:
+            self._wanted = Wanted(open_engine(self.graph.file), self.inputs)
         error = output_error(open_engine(file), self.inputs, self._wanted)
         falls = tuple(self.judge(file)) if isfinite(error) else ()
         names = tuple(layer.name for layer in self.graph.layers if layer in floats)
@@ -157,6 +160,8 @@ def choose_quantisation(quantiser: Quantiser, reporter: Reporter) -> Quantised:
     settings, layers = quantiser.settings, quantiser.graph.layers
     always = {*_named(layers, settings.float_layers), *(one for one in layers if one.last)}
     best = _best_method(quantiser, always, reporter)
+    if not best.falls:
+        reporter.warn(UNDECIDED)
     costs: list[Cost] = []
     if not best.kept:
         others = [layer for layer in layers if layer not in always]

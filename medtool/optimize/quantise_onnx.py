@@ -8,9 +8,10 @@ them. Batch norms are folded into the convolutions before them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,8 @@ class FloatGraph:
 
     ``observed`` is the same graph with every tensor that can be quantised as an output. ``rows``
     are nodes between layers that work on rows of numbers, not on maps: always in float, for eight
-    bits of sums beside counts say nothing, and are saved nowhere.
+    bits of sums beside counts say nothing, and are saved nowhere. ``sizes`` are how many values
+    tensors have for one image, where their shapes are known.
     """
 
     file: Path
@@ -62,6 +64,7 @@ class FloatGraph:
     tensors: tuple[str, ...]
     external: bool
     rows: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def ready_graph(
@@ -91,10 +94,11 @@ def ready_graph(
     rows = tuple(
         node.name for node in _row_nodes(model.graph) if node.op_type in BETWEEN and node.name
     )
+    sizes = _sizes(model)
     observed = folder / "observed.onnx"
     _observed(model, tensors)
     onnx.save(model, observed, save_as_external_data=external, location="observed.data")
-    return FloatGraph(file, observed, layers, tensors, external, rows)
+    return FloatGraph(file, observed, layers, tensors, external, rows, sizes)
 
 
 def quantise(
@@ -169,6 +173,19 @@ def _tensors(model: onnx.ModelProto) -> tuple[str, ...]:
         if name and name not in left_out
     )
     return tuple(found)
+
+
+def _sizes(model: onnx.ModelProto) -> dict[str, int]:
+    """How many values each tensor of a known shape has; an axis whose size is free counts once."""
+    graph = model.graph
+    return {
+        value.name: math.prod(
+            axis.dim_value if axis.HasField("dim_value") else 1
+            for axis in value.type.tensor_type.shape.dim
+        )
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        if value.type.tensor_type.HasField("shape")
+    }
 
 
 def _of_other_types(model: onnx.ModelProto) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from medtool.predict.engines.contract import Engine
 
 Inputs = Mapping[str, "NDArray[Any]"]
+
+# Answers of the float model that are kept; the maps of one volume can be larger.
+KEPT_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ def layer_costs(
     advance: Advance,
 ) -> list[Cost]:
     """What each of ``layers`` costs over ``inputs``, the dearest first."""
-    engine = open_engine(graph.file)
-    wanted = [engine.run(one) for one in inputs]
+    wanted = Wanted(open_engine(graph.file), inputs)
     trial = folder / "one-layer.onnx"
     costs = []
     for layer in layers:
@@ -65,7 +67,35 @@ def layer_costs(
     return sorted(costs, key=lambda cost: -cost.error)
 
 
-def output_error(engine: Engine, inputs: Sequence[Inputs], wanted: Sequence[Inputs]) -> float:
+class Wanted:
+    """What ``engine`` says to each of ``inputs``, as often as it is asked.
+
+    Up to ``most_bytes`` are kept, the rest is computed each time: memory does not grow with the
+    number of inputs.
+    """
+
+    def __init__(
+        self, engine: Engine, inputs: Sequence[Inputs], *, most_bytes: int = KEPT_BYTES
+    ) -> None:
+        self._engine, self._inputs = engine, inputs
+        self._room_bytes = most_bytes
+        self._kept: list[Inputs] = []
+
+    def __iter__(self) -> Iterator[Inputs]:
+        for number, one in enumerate(self._inputs):
+            if number < len(self._kept):
+                yield self._kept[number]
+                continue
+            found = self._engine.run(one)
+            size = sum(array.nbytes for array in found.values())
+            # The first ones only: what is kept has no gaps.
+            if number == len(self._kept) and size <= self._room_bytes:
+                self._kept.append(found)
+                self._room_bytes -= size
+            yield found
+
+
+def output_error(engine: Engine, inputs: Sequence[Inputs], wanted: Iterable[Inputs]) -> float:
     """Root mean square difference of all outputs from ``wanted``, each as a share of its spread.
 
     Infinite where an output is no number.

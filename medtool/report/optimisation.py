@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from medtool.core.files import replace_text
 from medtool.core.records import Section
+from medtool.predict.engines.contract import PYTORCH
 from medtool.report.page import Badge, page_html
 from medtool.report.templates import (
     MISSING,
@@ -104,8 +105,8 @@ def _files_html(document: Document) -> Markup:
     export = document.get("export") or {}
     if export:
         said.append(
-            f"on real cases the exported file differs from PyTorch by at most "
-            f"{export['largest']:.2g}, where the output spans {export['range']:.3g}"
+            f"on {export['inputs']} inputs of real cases the exported file differs from PyTorch by "
+            f"at most {export['largest']:.2g}, where the output spans {export['range']:.3g}"
         )
     text = "; ".join(said)
     told = paragraph_html(text[:1].upper() + text[1:] + ".") if text else Markup("")
@@ -212,33 +213,56 @@ def _agreement_html(document: Document) -> Markup:
 
 def _latency_html(document: Document) -> Markup:
     rows = []
-    slowest: dict[int, float] = {}
-    for row in document.get("latency") or ():
-        # The first of each batch is PyTorch: what others are compared with.
-        base = slowest.setdefault(int(row["batch"]), float(row["median_ms"]))
+    measured = list(document.get("latency") or ())
+    timed = [row for row in measured if "median_ms" in row]
+    # What others are compared with.
+    whole = {row["batch"]: row["median_ms"] for row in timed if row["engine"] == PYTORCH}
+    for row in timed:
         low, high = row["quartiles_ms"]
-        rows.append(
-            {**row, "quartiles": f"{low:.2f} to {high:.2f}", "times": base / row["median_ms"]}
-        )
-    if not rows:
+        base = whole.get(row["batch"])
+        times = None if base is None else base / row["median_ms"]
+        rows.append({**row, "quartiles": f"{low:.2f} to {high:.2f}", "times": times})
+    if not measured:
         return Markup("")
     machine = document.get("machine") or {}
     told = ", ".join(str(one) for one in machine.get("instructions", ())) or MISSING
+    threads = f"{rows[0]['threads']} threads; " if rows else ""
     text = (
-        f"{machine.get('processor', 'This processor')}, {rows[0]['threads']} threads; vector "
-        f"instructions: {told}. Medians of {rows[0]['runs']} calls of the network alone."
+        f"{machine.get('processor', 'This processor')}, {threads}vector instructions: {told}. "
+        "Medians of calls of the network alone. Memory is that of a process of its own that "
+        "answers one call, with its libraries."
     )
     columns = {
         "file": "File",
         "engine": "Engine",
         "batch": "Images a call",
+        "runs": "Calls",
         "median_ms": "Median, ms",
         "quartiles": "Quartiles, ms",
         "per_second": "Images a second",
         "times": "Times faster",
         "memory_mb": "Peak memory, MB",
     }
-    return paragraph_html(text) + table_html(rows, columns, digits=2)
+    html = paragraph_html(text) + table_html(rows, columns, digits=2)
+    missing = list(_not_measured(document, measured))
+    return html + (heading_html("Not measured") + list_html(missing) if missing else "")
+
+
+def _not_measured(document: Document, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    measuring = document.get("measuring") or {}
+    for why in measuring.get("left_out", ()):
+        yield f"{why}."
+    for row in rows:
+        where = f"{row['file']}, {row['batch']} images a call"
+        if why := row.get("why_not"):
+            yield f"{where}: {why}."
+        elif why := row.get("why_no_memory"):
+            yield f"{where}, memory: {why}."
+        elif row["runs"] < measuring.get("calls", 0):
+            yield (
+                f"{where}: {row['runs']} of {measuring['calls']} calls; more would take longer "
+                f"than {measuring['seconds']:g} seconds."
+            )
 
 
 def _quantisation_html(document: Document) -> Markup:
@@ -305,10 +329,17 @@ def _pruning_html(document: Document) -> Markup:
         return Markup("")
     before, after = int(found["parameters_before"]), int(found["parameters"])
     smallest = min(float(entry["bytes"]) for entry in document["files"].values())
-    text = (
-        f"{before:,} parameters before, {after:,} after ({after / before:.0%}). The smallest file "
-        f"is {4 * before / smallest:.1f} times smaller than those before in float32. After each "
-        "round the network learned again; values are of the selection part, optimistic."
+    text = f"{before:,} parameters before, {after:,} after ({after / before:.0%})"
+    work = [document.get(key) or {} for key in ("counts_before", "counts")]
+    if all(one.get("multiply_adds") for one in work):
+        whole, narrow = (int(one["multiply_adds"]) for one in work)
+        text += (
+            f"; {whole:,} multiply-adds an input before, {narrow:,} after ({narrow / whole:.0%})"
+        )
+    text += (
+        f". The smallest file is {4 * before / smallest:.1f} times smaller than those before in "
+        "float32. After each round the network learned again; values are of the selection part, "
+        "optimistic."
     )
     rows = [{**one, "share": f"{one['share']:.0%}"} for one in found["rounds"]]
     columns = {

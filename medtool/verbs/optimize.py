@@ -24,7 +24,8 @@ from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
-    from medtool.optimize.sensitivity import Cost
+    from medtool.optimize.calibration import Calibration
+    from medtool.verbs.optimize_make import Making
 
 # Keys of a preset that say how a model is made smaller.
 OPTIMIZE_KEYS = "optimize."
@@ -153,28 +154,40 @@ def _made(
             model, data, settings.prune, stage / PRUNED_FILE, scratch, reporter
         )
     making = Making(
-        model, smaller, data, settings, stage, scratch, reporter, seed=options.run.seed or 0
+        model,
+        smaller,
+        data,
+        settings,
+        stage,
+        scratch,
+        reporter,
+        seed=options.run.seed or 0,
+        named=options.formats,
     )
     making.export()
     making.document |= {"pruning": pruning} if pruning else {}
-    costs: tuple[Cost, ...] = ()
-    floats: tuple[str, ...] = ()
-    formats = set(settings.formats)
-    if CALIBRATED & formats:
-        calibration = making.calibrate()
-        if {"int8", "openvino"} & formats:
-            quantised = making.quantise(calibration)
-            costs, floats = quantised.costs, quantised.floats
-        if "openvino" in formats:
-            making.openvino()
-        if "litert" in formats:
-            making.litert(calibration, floats, options.litert_python)
+    calibration = making.calibrate() if CALIBRATED & set(settings.formats) else None
+    making.check_export(calibration)
+    if calibration is not None:
+        _in_eight_bits(making, calibration, options)
     making.lighter()
-    making.judge(costs)
+    making.judge()
     making.measure()
     document = making.write()
     write_optimisation_report(stage, document, command=options.command)
     return OptimizeResult(options.output, document, options.output / "report.html")
+
+
+def _in_eight_bits(making: Making, calibration: Calibration, options: OptimizeOptions) -> None:
+    """The files that rest on calibration, as far as they are asked for."""
+    formats = making.settings.formats
+    floats: tuple[str, ...] = ()
+    if "int8" in formats or "openvino" in formats:
+        floats = making.quantise(calibration).floats
+    if "openvino" in formats:
+        making.openvino()
+    if "litert" in formats:
+        making.litert(calibration, floats, options.litert_python)
 
 
 def _run_of(named: Path, file: Path) -> RunFolder | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, nan
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,15 @@ import numpy as np
 
 from medtool.core.checkpoint import plain_json
 from medtool.core.deployed import FLOAT_FILE, write_deployed
+from medtool.core.errors import CheckpointError, InputError
 from medtool.core.files import file_sha256
-from medtool.optimize.acceptance import require_accepted, tolerances_of
+from medtool.optimize.acceptance import (
+    accepted,
+    advice,
+    require_accepted,
+    require_answers,
+    tolerances_of,
+)
 from medtool.optimize.accuracy import (
     Accuracy,
     agreement_of,
@@ -24,14 +31,13 @@ from medtool.optimize.accuracy import (
     worst_case,
 )
 from medtool.optimize.activations import observe
-from medtool.optimize.calibration import Calibration, calibration_of
+from medtool.optimize.calibration import Calibration, Inputs, calibration_of, drawn_cases
+from medtool.optimize.export import on_processor
 from medtool.optimize.folder import record_probe, whole_network, write_exported
 from medtool.optimize.lighter import weights_in_float16, weights_in_int8
 from medtool.optimize.litert import write_litert
-from medtool.optimize.measure import count_onnx, example_inputs, time_engine
-from medtool.optimize.memory import peak_of_engine
 from medtool.optimize.openvino_file import write_openvino
-from medtool.optimize.processor import has_vnni, processor_record
+from medtool.optimize.processor import has_vnni
 from medtool.optimize.quantisation_choice import Quantised, Quantiser, choose_quantisation
 from medtool.optimize.quantise_onnx import ready_graph
 from medtool.predict.answers import Answers, answers_of
@@ -40,8 +46,8 @@ from medtool.predict.deployed_probe import EXACT
 from medtool.predict.engines import open_engine
 from medtool.predict.engines.contract import ONNX_RUNTIME, OPENVINO
 from medtool.predict.engines.presence import engines_here
-from medtool.predict.engines.pytorch import PyTorchEngine
 from medtool.score.falls import Fall, ScoredModel
+from medtool.verbs.optimize_measure import counted, measured, pytorch_engine
 
 if TYPE_CHECKING:
     from medtool.config.optimize_section import OptimizeSection
@@ -52,8 +58,9 @@ if TYPE_CHECKING:
     from medtool.verbs.optimize_data import OptimizeData
 
 INT8_FILE, OPENVINO_FILE = "model.int8.onnx", "model.int8.xml"
-# Inputs on which the export is compared with PyTorch.
-CHECKED_INPUTS = 8
+# Inputs on which the export is compared with PyTorch, and cases that give them where nothing is
+# calibrated.
+CHECKED_INPUTS, CHECKED_CASES = 8, 4
 # A difference of times below this may be chance.
 CLEARLY = 0.9
 FLOAT16_FILE, WEIGHTS8_FILE = "model.float16.onnx", "model.weights8.onnx"
@@ -72,7 +79,7 @@ class Making:
     """One model on its way: ``stage`` becomes the output, ``scratch`` is lost.
 
     ``original`` is what it is compared with, ``model`` what is exported: the same, unless it was
-    pruned.
+    pruned. ``named`` are the formats that were asked for by name, and not by the preset.
     """
 
     original: Model
@@ -83,7 +90,10 @@ class Making:
     scratch: Path
     reporter: Reporter
     seed: int = 0
+    named: Collection[str] = ()
     document: dict[str, Any] = field(default_factory=dict)
+    _quantiser: Quantiser | None = None
+    _quantised: Quantised | None = None
     _befores: dict[str, Before] = field(default_factory=dict)
     _folders: int = 0
 
@@ -93,7 +103,7 @@ class Making:
         self.document = write_exported(self.model, self.stage)
 
     def calibrate(self) -> Calibration:
-        """Record what training cases show the network, and check the export on it."""
+        """Record what training cases show the network."""
         data, settings = self.data, self.settings
         count = min(settings.calibration_cases, len(data.calibration))
         with self.reporter.progress("Calibration cases", count) as advance:
@@ -107,38 +117,81 @@ class Making:
                 seed=self.seed,
                 advance=advance,
             )
-        difference = self._export_difference(found)
-        self.reporter.say(
-            f"Calibrated on {len(found.inputs)} inputs of {found.patients} patients; on them the "
-            f"exported file differs from PyTorch by at most {difference['largest']:.2g} "
-            f"(of {difference['range']:.3g})."
-        )
-        self.document["export"] = difference
+        self.reporter.say(f"Calibrated on {len(found.inputs)} inputs of {found.patients} patients.")
         return found
 
-    def _export_difference(self, calibration: Calibration) -> dict[str, float]:
-        """The largest difference of any output on real cases, and the range of that output."""
-        task, network = whole_network(self.model)
-        network = network.to("cpu")
-        torch_engine = PyTorchEngine(task.exported(network), task.exported_deployment())
+    def check_export(self, calibration: Calibration | None) -> None:
+        """Compare the float file with PyTorch on inputs of real cases, calibration's or others.
+
+        Raises CheckpointError where it gives no numbers.
+        """
+        inputs = self._recorded() if calibration is None else calibration.inputs
+        if not inputs:
+            # Then no case has an answer either, which the gate refuses.
+            self.reporter.warn("No case gave an input to compare the exported file on.")
+            return
+        found = self._export_difference(inputs[:CHECKED_INPUTS])
+        if not isfinite(found["largest"]):
+            raise CheckpointError(
+                "The exported network gives values that are no numbers.",
+                met="NaN or infinity on inputs of real cases",
+                wanted="finite outputs",
+                how="medtool doctor --checkpoint C says whether the checkpoint works here.",
+            )
+        self.reporter.say(
+            f"On {found['inputs']} inputs of real cases the exported file differs from PyTorch by "
+            f"at most {found['largest']:.2g} (of {found['range']:.3g})."
+        )
+        self.document["export"] = found
+
+    def _recorded(self) -> Sequence[Inputs]:
+        """Some inputs of cases, where nothing was calibrated."""
+        cases = (self.data.calibration or self.data.judging)[:CHECKED_CASES]
+        with self.reporter.progress("Inputs of cases", len(cases)) as advance:
+            try:
+                return calibration_of(
+                    self.model,
+                    open_engine(self.stage / FLOAT_FILE),
+                    cases,
+                    self.data.cache,
+                    inputs=CHECKED_INPUTS,
+                    most_cases=CHECKED_CASES,
+                    seed=self.seed,
+                    advance=advance,
+                ).inputs
+            except InputError:
+                return ()
+
+    def _export_difference(self, inputs: Sequence[Inputs]) -> dict[str, float]:
+        """The largest difference of any output, and the range of that output."""
+        torch_engine = pytorch_engine(self.model)
         engine = open_engine(self.stage / FLOAT_FILE)
         apart: dict[str, float] = {}
         lowest: dict[str, float] = {}
         highest: dict[str, float] = {}
-        for one in calibration.inputs[:CHECKED_INPUTS]:
+        for one in inputs:
             wanted, found = torch_engine.run(one), engine.run(one)
             for name, truth in wanted.items():
-                apart[name] = max(apart.get(name, 0.0), float(np.abs(truth - found[name]).max()))
+                difference = float(np.abs(truth - found[name]).max())
+                # max() passes over what is no number.
+                difference = difference if isfinite(difference) else inf
+                apart[name] = max(apart.get(name, 0.0), difference)
                 lowest[name] = min(lowest.get(name, inf), float(truth.min()))
                 highest[name] = max(highest.get(name, -inf), float(truth.max()))
         worst = max(apart, key=lambda name: apart[name])
-        return {"largest": apart[worst], "range": highest[worst] - lowest[worst]}
+        return {
+            "inputs": len(inputs),
+            "largest": apart[worst],
+            "range": highest[worst] - lowest[worst],
+        }
 
     def quantise(self, calibration: Calibration) -> Quantised:
         """Choose how, on the selection part, and write the file."""
         graph = ready_graph(self.stage / FLOAT_FILE, self.scratch)
-        seen = observe(open_engine(graph.observed), calibration.inputs, graph.tensors)
-        quantiser = Quantiser(
+        seen = observe(
+            open_engine(graph.observed), calibration.inputs, graph.tensors, sizes=graph.sizes
+        )
+        self._quantiser = Quantiser(
             graph=graph,
             seen=seen,
             inputs=calibration.inputs,
@@ -147,7 +200,7 @@ class Making:
             folder=self.scratch,
             judge=self._chosen_by,
         )
-        chosen = choose_quantisation(quantiser, self.reporter)
+        self._quantised = chosen = choose_quantisation(self._quantiser, self.reporter)
         self._copied(chosen.trial.file, self.stage / INT8_FILE)
         floats = ", ".join(chosen.floats) or "none"
         self.reporter.say(f"INT8 by {chosen.trial.method}; layers left in float: {floats}.")
@@ -167,11 +220,20 @@ class Making:
         onnx.save(model, target, save_as_external_data=large, location=target.name + ".data")
 
     def openvino(self) -> None:
-        """The eight-bit file for OpenVINO, where that is installed."""
+        """The eight-bit file for OpenVINO, where that is installed.
+
+        Raises CheckpointError where OpenVINO cannot compute it, if it was asked for by name.
+        """
         if not any(one.name == OPENVINO and one.installed for one in engines_here()):
             self.reporter.say("OpenVINO is not installed: no file for it.")
             return
-        write_openvino(self.stage / INT8_FILE, self.stage / OPENVINO_FILE)
+        try:
+            write_openvino(self.stage / INT8_FILE, self.stage / OPENVINO_FILE)
+        except CheckpointError as error:
+            if OPENVINO in self.named:
+                raise
+            self.reporter.warn(f"No file for OpenVINO. {error.what} ({error.met})")
+            return
         self._add(OPENVINO_FILE, OPENVINO, "int8")
 
     def litert(self, calibration: Calibration, floats: Sequence[str], python: Path | None) -> None:
@@ -179,7 +241,7 @@ class Making:
         task, network = whole_network(self.model)
         made = write_litert(
             task,
-            network,
+            on_processor(network),
             self.stage,
             calibration.inputs,
             python=python,
@@ -243,7 +305,7 @@ class Making:
 
     def _chosen_by(self, file: Path) -> tuple[Fall, ...]:
         """The falls of a trial on the selection part; none where there is nobody to ask."""
-        cases = self.data.choosing[: self.settings.choice_cases]
+        cases = self.choosing
         if not cases:
             return ()
         before = self._before("choosing", cases)
@@ -252,10 +314,15 @@ class Making:
         shutil.rmtree(after.folder, ignore_errors=True)
         return falls
 
+    @property
+    def choosing(self) -> list[Case]:
+        """Cases on which ways are compared, of every class: a cohort may be sorted by it."""
+        return drawn_cases(self.data.choosing, self.seed)[: self.settings.choice_cases]
+
     def _by(self, file: Path) -> Model:
         return engine_model(self.model, open_engine(file))
 
-    def judge(self, costs: Sequence[Cost]) -> None:
+    def judge(self) -> None:
         """Every file on the part that judges. Raises GateError where one is worse than allowed."""
         cases = self.data.judging
         before = self._before("judging", cases)
@@ -263,11 +330,7 @@ class Making:
         for name in self.document["files"]:
             after = self._answered(self._by(self.stage / name), cases, f"Answers of {name}")
             found = self._accuracy(before, after)
-            for fall in found.falls:
-                self.reporter.say(f"{name}: {fall.line()}.")
-            require_accepted(
-                found.falls, self.settings, costs=costs, part=self.data.judged, file=name
-            )
+            self._require_as_good(name, found, len(before.answers.cases))
             accuracies[name] = found.as_dict()
             shutil.rmtree(after.folder, ignore_errors=True)
         self.document["accuracy"] = {
@@ -277,6 +340,30 @@ class Making:
             "judged_by": self.settings.judged_by,
             "files": accuracies,
         }
+
+    def _require_as_good(self, name: str, found: Accuracy, answered: int) -> None:
+        arithmetic = str(self.document["files"][name]["arithmetic"])
+        part, how = self.data.judged, advice(arithmetic, pruned=self.model is not self.original)
+        require_answers(found.silent, answered, part=part, file=name, how=how)
+        for fall in found.falls:
+            self.reporter.say(f"{name}: {fall.line()}.")
+        costs: Sequence[Cost] = ()
+        if arithmetic == "int8" and not all(accepted(one, self.settings) for one in found.falls):
+            costs = self._layer_costs()
+        require_accepted(found.falls, self.settings, costs=costs, part=part, file=name, how=how)
+
+    def _layer_costs(self) -> list[Cost]:
+        """What the layers in eight bits cost each by itself, the dearest first.
+
+        The choice of layers knows it only where the selection part asked for one.
+        """
+        if self._quantiser is None or self._quantised is None:
+            return []
+        chosen = self._quantised
+        if chosen.costs:
+            return [one for one in chosen.costs if one.layer.name not in chosen.floats]
+        layers = [layer for layer in chosen.layers if layer.name not in chosen.floats]
+        return self._quantiser.costs(chosen.trial.method, layers, self.reporter)
 
     def _accuracy(self, before: Before, after: Answers) -> Accuracy:
         silent = _silent(before, after)
@@ -292,39 +379,11 @@ class Making:
     # --- measuring ----------------------------------------------------------------------------
     def measure(self) -> None:
         """Time and memory of PyTorch and of every file, parameters and multiply-adds."""
-        runs, batches = self.settings.measure_runs, self.settings.measure_batches
-        if not runs:
-            return
-        task, network = whole_network(self.original)
-        spec = task.exported_deployment()
-        shapes = {name: tuple(shape) for name, shape in spec.inputs.items()}
-        original = PyTorchEngine(task.exported(network.cpu()), spec)
-        files = list(self.document["files"])
-        rows: list[dict[str, Any]] = []
-        with self.reporter.progress("Measuring", (len(files) + 1) * len(batches)) as advance:
-            for name in ("", *files):
-                engine = open_engine(self.stage / name) if name else original
-                for batch in batches:
-                    inputs = example_inputs(spec, batch)
-                    found = time_engine(engine, inputs, batch=batch, runs=runs)
-                    label = {"file": name or "the checkpoint", "engine": engine.name}
-                    rows.append({**label, **found.as_dict()})
-                    advance(1)
-        for row in rows:
-            # In a process of its own, which takes seconds: at the first batch only.
-            if row["file"] in files and row["batch"] == batches[0]:
-                row["memory_mb"] = self._memory_mb(row["file"], row["batch"], row["threads"])
-        self.document["latency"] = rows
-        self.document["counts"] = count_onnx(self.stage / FLOAT_FILE, shapes).as_dict()
-        self.document["machine"] = processor_record()
-
-    def _memory_mb(self, name: str, batch: int, threads: int) -> float:
-        """Peak memory of a process of its own that answers one batch by a file."""
-        spec = whole_network(self.model)[0].exported_deployment()
-        engine = self.document["files"][name]["engine"]
-        inputs = example_inputs(spec, batch)
-        peak = peak_of_engine(self.stage / name, engine, inputs, threads=threads)
-        return round(peak.whole_bytes / 1e6, 1)
+        self.document |= counted(self.original, self.model, self.stage, self.reporter)
+        if self.settings.measure_runs:
+            self.document |= measured(
+                self.original, self.stage, self.document["files"], self.settings, self.reporter
+            )
 
     def write(self) -> Mapping[str, Any]:
         """optimize.json, with everything that is known by now."""
@@ -347,8 +406,9 @@ class Making:
         times = {
             row["file"]: float(row["median_ms"])
             for row in reversed(self.document.get("latency", []))
+            if "median_ms" in row
         }
-        if times and times[FLOAT_FILE] < CLEARLY * times[INT8_FILE]:
+        if times.get(FLOAT_FILE, inf) < CLEARLY * times.get(INT8_FILE, 0.0):
             self.reporter.say("Eight bits are no faster on this machine: the default is float.")
             return FLOAT_FILE
         return INT8_FILE

@@ -11,7 +11,12 @@ import pytest
 from medtool.config.optimize_section import OptimizeSection
 from medtool.core.errors import GateError
 from medtool.core.records import Case, Prediction, Scores
-from medtool.optimize.acceptance import require_accepted, tolerances_of
+from medtool.optimize.acceptance import (
+    advice,
+    require_accepted,
+    require_answers,
+    tolerances_of,
+)
 from medtool.optimize.accuracy import agreement_of, mask_agreement, worst_case
 from medtool.predict.answers import Answers
 from medtool.score.falls import Fall, ScoredModel
@@ -113,3 +118,27 @@ def test_the_gate_opens_to_what_fell_little_and_closes_to_the_rest() -> None:
     assert "0.9000 before, 0.8940 after" in refused.value.met
     with pytest.raises(GateError, match="Nothing says"):
         require_accepted([], estimate, costs=[], part="test part", file="x")
+
+
+def test_a_lost_answer_is_refused_with_why() -> None:
+    require_answers({}, 9, part="test part", file="x", how="so")
+    lost = {"a": "No lung was found.", "b": "No lung was found.", "c": "Out of memory."}
+    with pytest.raises(GateError, match="none any more") as refused:
+        require_answers(lost, 9, part="test part", file="x", how="so")
+    assert refused.value.met == "3 of 9 cases: No lung was found.; Out of memory."
+    assert (refused.value.where, refused.value.how) == ("x, test part", "so")
+
+
+def test_what_to_try_fits_the_file() -> None:
+    """More calibration helps only what was calibrated, another share only what was pruned."""
+    assert "calibration_inputs" in advice("int8", pruned=True)
+    assert "prune.share" in advice("float32", pruned=True)
+    assert "doctor" in advice("float32", pruned=False)
+    for arithmetic in ("float16 weights", "int8 weights"):
+        assert "--format" in advice(arithmetic, pruned=False)
+        assert "calibration" not in advice(arithmetic, pruned=False)
+    with pytest.raises(GateError) as refused:
+        require_accepted(
+            [fall(0.006, 0.02)], OptimizeSection(), costs=[], part="p", file="x", how="that"
+        )
+    assert refused.value.how == "that"

@@ -13,6 +13,7 @@ from medtool.optimize.activations import (
     SAMPLES_PER_INPUT,
     Seen,
     entropy_threshold,
+    grouped,
     observe,
     range_of,
 )
@@ -73,6 +74,41 @@ def test_what_passes_through_a_graph_is_observed(tmp_path: Path) -> None:
     assert seen["logits"].high == pytest.approx(max(float(x.max()) for x in logits))
     # Behind a Relu nothing is below 0.
     assert seen["encoder.on"].low == 0.0
+
+
+def test_tensors_are_asked_for_in_groups_that_fit() -> None:
+    sizes = {"a": 4, "b": 4, "c": 9, "d": 1, "e": 3}
+    assert list(grouped("abcde", sizes, 8)) == [["a", "b"], ["c"], ["d", "e"]]
+    # What is not known is as large as the largest.
+    assert list(grouped("adx", sizes, 8)) == [["a", "d"], ["x"]]
+    assert list(grouped("ab", {}, 8)) == [["a", "b"]]
+    assert list(grouped("", sizes, 8)) == []
+
+
+def test_in_groups_the_same_is_seen_as_at_once(tmp_path: Path) -> None:
+    graph = ready_graph(plain_graph(tmp_path / "model.onnx"), tmp_path)
+    # 8 x 8 pixels, one channel in and out and four in between.
+    assert {graph.sizes[name] for name in graph.tensors} == {64, 256}
+    engine, images = open_engine(graph.observed), inputs(2)
+    asked: list[int] = []
+
+    class Watched:
+        """The engine, and how many values it gives in a call."""
+
+        input_names = engine.input_names
+
+        def run(self, one, outputs):
+            found = engine.run(one, outputs)
+            asked.append(sum(array.size for array in found.values()))
+            return found
+
+    once = observe(engine, images, graph.tensors)
+    seen = observe(Watched(), images, graph.tensors, sizes=graph.sizes, values_per_call=300)
+    assert max(asked) <= 300 < sum(asked) / 2
+    assert seen.keys() == once.keys()
+    for name, one in once.items():
+        assert (seen[name].low, seen[name].high) == (one.low, one.high)
+        assert np.array_equal(seen[name].samples, one.samples)
 
 
 def test_a_value_that_is_no_number_is_refused_by_its_tensor(tmp_path: Path) -> None:

@@ -20,13 +20,15 @@ from medtool.optimize.measure import (
     count_module,
     count_onnx,
     example_inputs,
+    fitting_batches,
+    reason_of,
     time_calls,
 )
 
 
 def test_times_are_the_median_and_the_quartiles_of_the_calls_after_the_first() -> None:
     # Two calls that are not counted; then calls of 1, 2, 3, 4 and 100 seconds.
-    ends = list(chain.from_iterable((0.0, float(s)) for s in (3, 1, 100, 2, 4)))
+    ends = list(chain.from_iterable((0.0, float(s)) for s in (50, 50, 3, 1, 100, 2, 4)))
     calls: list[int] = []
     latency = time_calls(
         lambda: calls.append(0),
@@ -47,6 +49,63 @@ def test_times_are_the_median_and_the_quartiles_of_the_calls_after_the_first() -
         "quartiles_ms": [2000.0, 4000.0],
         "per_second": 2.667,
     }
+
+
+def test_calls_that_take_long_are_fewer() -> None:
+    """Calls of 10 seconds in 75: one before, and as many as pass that time."""
+    calls: list[int] = []
+    latency = time_calls(
+        lambda: calls.append(0),
+        batch=1,
+        threads=2,
+        runs=50,
+        warm_up=5,
+        most_s=75.0,
+        clock=iter(5.0 * n for n in range(0, 1000, 2)).__next__,
+    )
+    assert (latency.median_s, latency.runs, len(calls)) == (10.0, 8, 9)
+
+
+def test_of_calls_that_take_very_long_a_few_are_counted() -> None:
+    latency = time_calls(
+        lambda: None,
+        batch=1,
+        threads=2,
+        runs=50,
+        most_s=1.0,
+        clock=iter(100.0 * n for n in range(100)).__next__,
+    )
+    assert latency.runs == latency.as_dict()["runs"] == 5
+
+
+def test_volumes_are_not_measured_many_at_a_time() -> None:
+    free = {"image": {0: "images"}}
+    slices = DeploymentSpec(inputs={"image": (1, 1, 512, 512)}, outputs=(), free_axes=free)
+    assert fitting_batches(slices, [1, 8]) == ([1, 8], [])
+    volumes = DeploymentSpec(inputs={"image": (1, 4, 128, 128, 128)}, outputs=(), free_axes=free)
+    batches, left_out = fitting_batches(volumes, [1, 2, 8])
+    # Two are 2 x 128^3 voxels, which is just what is measured.
+    assert batches == [1, 2]
+    assert left_out == [
+        "8 images a call: 16.8 million pixels or voxels, more than the 4.2 million that are "
+        "measured at once"
+    ]
+    # One is measured however large it is.
+    large = DeploymentSpec(inputs={"image": (1, 1, 512, 512, 512)}, outputs=(), free_axes=free)
+    assert fitting_batches(large, [8])[0] == [1]
+
+
+def test_a_model_that_takes_one_image_is_measured_with_one() -> None:
+    spec = DeploymentSpec(inputs={"image": (1, 3, 4, 4)}, outputs=("logits",))
+    batches, (why,) = fitting_batches(spec, [1, 8])
+    assert batches == [1]
+    assert "one at a time" in why
+
+
+def test_why_something_was_not_measured_is_one_line() -> None:
+    assert reason_of(UsageError("What it is.", met="more")) == "What it is."
+    assert reason_of(RuntimeError("first\nsecond")) == "first"
+    assert reason_of(MemoryError()) == "MemoryError"
 
 
 def test_example_inputs_are_the_same_in_the_shape_of_the_batch() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from listening import Listening
 from small_graphs import drowned_graph, inputs, plain_graph, write_graph
 
 from medtool.config.optimize_section import OptimizeSection
 from medtool.core.errors import CheckpointError, GateError, UnknownNameError
-from medtool.core.progress import Silent
+from medtool.core.progress import Reporter, Silent
 from medtool.optimize.activations import observe
 from medtool.optimize.quantisation_choice import Quantised, Quantiser, choose_quantisation
 from medtool.optimize.quantise_onnx import ready_graph
@@ -36,6 +37,7 @@ def chosen(
     source: Path,
     *,
     judge: Callable[[Path], Sequence[Fall]] | None = None,
+    reporter: Reporter | None = None,
     **settings,
 ) -> Quantised:
     graph = ready_graph(source, folder)
@@ -48,7 +50,7 @@ def chosen(
         folder=folder,
         judge=judge or (lambda file: by_error(file, source)),
     )
-    return choose_quantisation(quantiser, Silent())
+    return choose_quantisation(quantiser, reporter or Silent())
 
 
 def test_every_way_is_tried_and_the_last_layer_stays_in_float(tmp_path: Path) -> None:
@@ -60,8 +62,12 @@ def test_every_way_is_tried_and_the_last_layer_stays_in_float(tmp_path: Path) ->
 
 
 def test_of_ways_alike_for_the_metric_the_nearest_outputs_win(tmp_path: Path) -> None:
-    found = chosen(tmp_path, plain_graph(tmp_path / "model.onnx"), judge=lambda file: [])
+    said = Listening()
+    source = plain_graph(tmp_path / "model.onnx")
+    found = chosen(tmp_path, source, judge=lambda file: [], reporter=said)
     assert found.trial.error == min(one.error for one in found.trials)
+    # That no metric decided must not be missed.
+    assert any("no metric is defined on the selection part" in line for line in said.lines)
 
 
 def test_the_way_with_the_smallest_fall_wins(tmp_path: Path) -> None:

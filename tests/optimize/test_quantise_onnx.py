@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from small_graphs import drawn, inputs, plain_graph, write_graph
 
+from medtool.core.errors import CheckpointError
 from medtool.optimize.activations import observe, ranges_of
 from medtool.optimize.openvino_file import write_openvino
 from medtool.optimize.quantise_onnx import FloatGraph, quantise, ready_graph
@@ -67,6 +68,21 @@ def test_openvino_reads_its_own_file_of_it_alike(graph: FloatGraph) -> None:
     onnx_file = open_engine(file, engine="openvino").run(one)["logits"]
     own = open_engine(file.with_suffix(".xml")).run(one)["logits"]
     np.testing.assert_array_equal(own, onnx_file)
+
+
+def test_what_openvino_cannot_compute_is_told_in_words_of_this_verb(tmp_path: Path) -> None:
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+    node = helper.make_node("Gate", ["x"], ["y"], name="gates.0/Gate", domain="example")
+    graph = helper.make_graph([node], "model", shapes[:1], shapes[1:])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("example", 1)]
+    source = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), source)
+    with pytest.raises(CheckpointError, match="cannot run an operator") as refused:
+        write_openvino(source, tmp_path / "model.xml")
+    assert "Gate of the layer gates.0/Gate" in refused.value.met
+    # There is no --engine to choose another one by.
+    assert "--format" in refused.value.how and "--engine" not in refused.value.how
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_each_output_channel_has_its_own_scale(graph: FloatGraph) -> None:

@@ -32,9 +32,11 @@ from medtool.data.run_folder import read_rows, write_rows
 from medtool.data.volumes import read_mask
 from medtool.nets.state import raw_tensor, read_tensors
 from medtool.predict.engines import presence
+from medtool.verbs import optimize_data
 from medtool.verbs.doctor import doctor
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.optimize import optimize
+from medtool.verbs.optimize_data import OptimizeData
 from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
 from medtool.verbs.options import RunOptions
 
@@ -104,8 +106,10 @@ def test_it_measures_every_file_beside_pytorch(made: OptimizeResult) -> None:
     rows = made.document["latency"]
     assert [row["file"] for row in rows] == ["the checkpoint", *made.document["files"]]
     assert all(row["median_ms"] > 0 for row in rows)
-    assert all(row["memory_mb"] > 0 for row in rows[1:])
+    # Each is a process with its libraries and a small model.
+    assert all(20 < row["memory_mb"] < 4000 for row in rows)
     assert made.document["counts"]["multiply_adds"] > 0
+    assert made.document["measuring"] == {"calls": 2, "seconds": 60.0, "left_out": []}
 
 
 def test_the_page_says_it_all(made: OptimizeResult) -> None:
@@ -161,6 +165,10 @@ def test_lighter_files_need_no_calibration(place: Path, tmp_path: Path) -> None:
         "model.weights8.onnx",
     }
     assert "quantisation" not in result.document
+    # The export is compared with PyTorch whatever is made of it.
+    export = result.document["export"]
+    assert 0 < export["inputs"] <= 8
+    assert 0 <= export["largest"] < 1e-4 * export["range"]
     sizes = {name: entry["bytes"] for name, entry in result.document["files"].items()}
     assert sizes["model.weights8.onnx"] < sizes["model.float16.onnx"] < sizes["model.onnx"]
 
@@ -223,6 +231,23 @@ def test_a_model_that_is_worse_than_allowed_is_not_written(drowned: Path, place,
     assert refused.value.exit_status == 4
     assert "encoder.stages.0.0.convs.1.conv (" in refused.value.met
     assert "--tolerance" in refused.value.how
+
+
+def test_layers_are_named_where_nobody_could_choose_them(
+    drowned: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the part that judges says that eight bits cost too much."""
+    whole = optimize_data.optimize_data
+
+    def nobody_chooses(*words: Any, **named: Any) -> OptimizeData:
+        return replace(whole(*words, **named), choosing=())
+
+    monkeypatch.setattr(optimize_data, "optimize_data", nobody_chooses)
+    with pytest.raises(GateError, match="nothing was written") as refused:
+        small(place, tmp_path / "out", checkpoint=drowned)
+    assert refused.value.where == "model.int8.onnx, test part"
+    assert "encoder.stages.0.0.convs.1.conv (" in refused.value.met
+    assert nothing_left(tmp_path)
 
 
 def test_calibration_patients_that_would_judge_are_refused(place: Path, tmp_path: Path) -> None:
@@ -359,7 +384,7 @@ def test_an_interrupted_run_leaves_nothing(
 ) -> None:
     from medtool.verbs.optimize_make import Making
 
-    def interrupted(self: Making, costs: object) -> None:
+    def interrupted(self: Making) -> None:
         assert (self.stage / "model.int8.onnx").is_file()
         raise KeyboardInterrupt
 

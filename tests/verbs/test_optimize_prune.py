@@ -75,6 +75,11 @@ def test_the_exported_files_are_those_of_the_narrow_network(
     page = result.report.read_text()
     assert "How it was pruned" in page
     assert f"{found['parameters']:,} after" in page
+    before, after = (result.document[key] for key in ("counts_before", "counts"))
+    assert before["parameters"] == found["parameters_before"]
+    # Nearly all is in convolutions between layers that both have fewer channels.
+    assert 0.25 < after["multiply_adds"] / before["multiply_adds"] < 0.65
+    assert f"{before['multiply_adds']:,} multiply-adds an input before" in page
 
 
 def test_the_pruned_checkpoint_is_one_like_any_other(

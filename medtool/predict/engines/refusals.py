@@ -23,14 +23,18 @@ PATTERNS = (
     re.compile(r"Didn't find op for builtin opcode '(?P<operator>\w+)'"),
 )
 LONGEST_MESSAGE = 300
+OTHER_ENGINES = (
+    "let another engine answer ('medtool infer --engine'); 'medtool doctor' lists those that are "
+    "here."
+)
 
 
 def lacking_operator(
-    file: Path, engine: str, message: str, layer: str = ""
+    file: Path, engine: str, message: str, layer: str = "", how: str = OTHER_ENGINES
 ) -> CheckpointError | None:
     """The refusal of a file with an operator that the engine lacks; None for other messages.
 
-    ``layer`` is the one, where the caller knows it.
+    ``layer`` is the one, where the caller knows it; ``how`` says how to go on.
     """
     for pattern in PATTERNS:
         found = pattern.search(message)
@@ -42,7 +46,7 @@ def lacking_operator(
             f"The engine '{engine}' cannot run an operator of this model.",
             where=str(file),
             met=f"operator {parts['operator']}" + (f" of the layer {node}" if node else ""),
-            how="name another engine with --engine; 'medtool doctor' lists those that are here.",
+            how=how,
         )
     return None
 

@@ -1,0 +1,57 @@
+"""The page of an optimised model, of documents as ``optimize`` writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medtool.report.optimisation import write_optimisation_report
+
+FILE = {"engine": "onnxruntime", "arithmetic": "float32", "bytes": 1000}
+
+
+def timed(file: str, batch: int, median_ms: float, runs: int = 50) -> dict[str, Any]:
+    engine = "pytorch" if file == "the checkpoint" else "onnxruntime"
+    return {
+        **{"file": file, "engine": engine, "batch": batch, "threads": 2, "runs": runs},
+        **{"median_ms": median_ms, "quartiles_ms": [median_ms, median_ms], "per_second": 1.0},
+    }
+
+
+def page(folder: Path, **document: Any) -> str:
+    whole = {"task": "heart", "default": "model.onnx", "files": {"model.onnx": FILE}, **document}
+    return write_optimisation_report(folder, whole).read_text(encoding="utf-8")
+
+
+def test_what_was_not_measured_stands_there_with_why(tmp_path: Path) -> None:
+    text = page(
+        tmp_path,
+        latency=[
+            timed("the checkpoint", 1, 70.0),
+            {"file": "the checkpoint", "engine": "pytorch", "batch": 8, "why_not": "out of it"},
+            timed("model.onnx", 1, 20.0, runs=7),
+            {**timed("model.onnx", 8, 90.0), "why_no_memory": "it ended"},
+        ],
+        measuring={"calls": 50, "seconds": 60.0, "left_out": ["64 images a call: too many"]},
+    )
+    assert "3.50" in text
+    for said in (
+        "Not measured",
+        "64 images a call: too many.",
+        "the checkpoint, 8 images a call: out of it.",
+        "model.onnx, 8 images a call, memory: it ended.",
+        "model.onnx, 1 images a call: 7 of 50 calls; more would take longer than 60 seconds.",
+    ):
+        assert said in text
+    # Nothing is compared with what was not measured.
+    assert "0.78" not in text
+
+
+def test_where_all_was_measured_nothing_is_said_of_it(tmp_path: Path) -> None:
+    text = page(
+        tmp_path,
+        latency=[timed("the checkpoint", 1, 70.0), timed("model.onnx", 1, 20.0)],
+        measuring={"calls": 50, "seconds": 60.0, "left_out": []},
+    )
+    assert "How fast it is" in text
+    assert "Not measured" not in text

@@ -1,0 +1,108 @@
+"""The steps of ``optimize`` where something goes wrong on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from listening import Listening
+from trained_heart import train_heart
+
+from medtool.core.errors import CheckpointError, GateError
+from medtool.core.progress import Silent
+from medtool.core.records import Case
+from medtool.predict.engines import open_engine
+from medtool.verbs import optimize_make
+from medtool.verbs.optimize import optimize
+from medtool.verbs.optimize_make import Making
+from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
+from medtool.verbs.options import RunOptions
+
+QUICK = ("optimize.measure_runs=0", "optimize.calibration_inputs=8", 'optimize.methods=["minmax"]')
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort of 12 patients, and a run on it."""
+    folder = tmp_path_factory.mktemp("making")
+    train_heart(folder)
+    return folder
+
+
+def made(
+    place: Path, output: Path, *formats: str, reporter: Listening | None = None
+) -> OptimizeResult:
+    return optimize(
+        OptimizeOptions(
+            checkpoint=place / "runs" / "heart" / "a",
+            output=output,
+            formats=formats,
+            assignments=QUICK,
+            run=RunOptions(workers=0, device="cpu", cache=place / "cache"),
+        ),
+        reporter,
+    )
+
+
+def test_an_answer_that_is_lost_is_refused_with_why(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stumbling:
+        """An engine that answers the first time only."""
+
+        def __init__(self, file: Path) -> None:
+            self._engine, self._answered = open_engine(file), False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._engine, name)
+
+        def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Any:
+            if self._answered:
+                raise CheckpointError("The engine stumbled.")
+            self._answered = True
+            return self._engine.run(inputs, outputs)
+
+    def opened(file: Path) -> Any:
+        return (Stumbling if file.name == "model.int8.onnx" else open_engine)(file)
+
+    monkeypatch.setattr(optimize_make, "open_engine", opened)
+    with pytest.raises(GateError, match="have none any more") as refused:
+        made(place, tmp_path / "out", "int8")
+    assert refused.value.exit_status == 4
+    assert refused.value.where == "model.int8.onnx, test part"
+    assert "The engine stumbled." in refused.value.met
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_openvino_cannot_compute_ends_only_what_asked_for_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(source: Path, target: Path) -> Path:
+        raise CheckpointError("It lacks an operator.", met="operator Gate", how="leave it out.")
+
+    monkeypatch.setattr(optimize_make, "write_openvino", lacking)
+    said = Listening()
+    result = made(place, tmp_path / "out", reporter=said)
+    assert set(result.document["files"]) == {"model.onnx", "model.int8.onnx"}
+    assert "No file for OpenVINO. It lacks an operator. (operator Gate)" in said.lines
+    with pytest.raises(CheckpointError, match="lacks an operator"):
+        made(place, tmp_path / "named", "int8", "openvino")
+    assert not (tmp_path / "named").exists()
+
+
+def test_of_a_sorted_cohort_both_classes_choose() -> None:
+    cases = tuple(Case(f"{n:02}", f"{n:02}", "", {}, label=float(n >= 20)) for n in range(40))
+    data, settings = SimpleNamespace(choosing=cases), SimpleNamespace(choice_cases=6)
+    making = Making(
+        *[None] * 2,
+        data,
+        settings,
+        *[None] * 2,
+        Silent(),  # type: ignore[arg-type]
+    )
+    chosen = making.choosing
+    assert sorted(case.label for case in chosen) == [0, 0, 0, 1, 1, 1]
+    assert chosen == making.choosing
