@@ -59,6 +59,8 @@ DATASET_CODES: Mapping[str, str] = {
     "file-unmatched": "images and masks that belong to no case",
     "count-differs": "another number of training cases than the description declares",
     "case-twice": "images with the name of another case: left out, or refused",
+    "channels-by-order": "the channels have other names than those that are wanted, and are taken "
+    "for them in their order",
     "channels-differ": "a case with other channels than the data set declares; refused",
     "image-missing": "the description names an image that is not there; the case is refused",
 }
@@ -94,7 +96,8 @@ IMAGE_CODES: Mapping[str, str] = {
     "label-undeclared": "a mask with ids that the data set does not declare; refused",
     "image-constant": "a channel that holds one value only",
     "one-slice": "a volume of one slice",
-    "spacing-unknown": "the picture does not say how large a pixel is: no mL and no mm are given",
+    "spacing-unknown": "the picture does not say how large a pixel is: no mL and no mm are given; "
+    "voxels of a TIFF of several pages are taken for 1 mm",
     "scale-differs": "pixels of another kind than the model learned from (8 bits, HU); refused",
     "image-duplicate": "the same pixels in several cases",
     "orientations-differ": "axes of the volumes run differently; each is read by its own header",
@@ -113,6 +116,7 @@ CACHE_CODES: Mapping[str, str] = {
 # Of an answer: beside those of the case in column ``code`` of predictions.csv.
 ANSWER_CODES: Mapping[str, str] = {
     "prediction": "the network was not given what it needs, and why",
+    "writing": "the answer could not be written, and why",
     "region-whole-volume": "a coarse look found too little: the whole volume was looked at closely",
     "not-finite": "the network's answer holds NaN or infinite values: none is given",
     "unlike-training": "scanner, kernel, thickness or spacing of which no training study had the "

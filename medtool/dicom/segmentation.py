@@ -47,6 +47,8 @@ _MAY_LACK = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+# Values of PatientSex (PS3.3 C.7.1.1).
+_SEXES = ("", "M", "F", "O")
 # The day and time of objects whose study has none.
 _NO_DATE, _NO_TIME = "19000101", "000000"
 
@@ -256,12 +258,26 @@ def _source_headers(series: Series) -> list[Dataset]:
     for file in dict.fromkeys(plane.path for plane in series.planes):
         header = dcmread(file, stop_before_pixels=True, force=True)
         for keyword in _MAY_LACK:
-            if keyword not in header:
+            if keyword not in header or not _allowed(keyword, header[keyword].value):
                 setattr(header, keyword, "")
         if not header.get("FrameOfReferenceUID"):
             header.FrameOfReferenceUID = _Identity(series.uid).uid("frame of reference")
         headers.append(header)
     return headers
+
+
+def _allowed(keyword: str, value: Any) -> bool:
+    """Whether the standard has such a value: anonymisers write 00000000 for a date."""
+    from pydicom.valuerep import DA, TM
+
+    text = str(value or "")
+    if keyword == "PatientSex":
+        return text in _SEXES
+    kind = {"StudyDate": DA, "PatientBirthDate": DA, "StudyTime": TM}.get(keyword)
+    try:
+        return kind is None or not text or kind(text) is not None
+    except ValueError:
+        return False
 
 
 def _fix(made: Dataset, identity: _Identity, date: str, time: str) -> None:

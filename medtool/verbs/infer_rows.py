@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool import __version__
-from medtool.core.errors import UsageError
-from medtool.core.files import file_sha256, files_sha256
+from medtool.core.errors import MachineError, MedtoolError, UsageError
+from medtool.core.files import cannot_write, file_sha256, files_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Finding, Prediction, RefusedStudy
 from medtool.core.task import Task
@@ -20,6 +21,7 @@ from medtool.data.cache import input_files
 from medtool.data.predictions import LEADING_COLUMNS
 from medtool.data.privacy import Pseudonymiser, read_key
 from medtool.data.run_record import now_utc, run_record
+from medtool.data.worker import unforeseen
 from medtool.verbs.infer_output import OutputPlace
 
 if TYPE_CHECKING:
@@ -27,6 +29,19 @@ if TYPE_CHECKING:
     from medtool.predict.model import Model
     from medtool.verbs.infer import InferOptions
     from medtool.verbs.infer_output import Output
+
+# What the system says of a disk, and not of one file on it.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass
+class _Written:
+    """What is there of the answer of one case: its part of the row, its slices, its files."""
+
+    columns: dict[str, Any] = field(default_factory=dict)
+    elements: list[dict[str, Any]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)
 
 
 class RowMaker:
@@ -93,10 +108,23 @@ class RowMaker:
         }
 
     def entry(self, outcome: CaseOutcome) -> dict[str, Any]:
-        """The entry of one outcome; writes its masks and pictures first."""
+        """The entry of one outcome; writes its masks and pictures first.
+
+        A case whose answer cannot be written is a failed one. Raises MachineError where no other
+        case could be written either.
+        """
         started = time.perf_counter()
-        case = outcome.case
-        findings = self._findings(outcome)
+        written = _Written()
+        try:
+            self._write(outcome, written)
+        except MachineError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one case must not end the others
+            _require_disk(error, self._place.folder)
+            for path in written.files:
+                path.unlink(missing_ok=True)
+            outcome, written = _unwritten(outcome, error), _Written()
+        case, findings = outcome.case, self._findings(outcome)
         row: dict[str, Any] = {
             "case": self.key(case.case_id),
             "patient": self._patient(case.patient_id),
@@ -105,34 +133,38 @@ class RowMaker:
             "code": outcome.code or ";".join(dict.fromkeys(f.code for f in findings)),
             # Messages may name files and folders, and folders are often named after patients.
             "message": "" if self._names else outcome.message or _join(findings),
+            **written.columns,
         }
-        elements: list[dict[str, Any]] = []
-        outputs: list[Path] = []
-        if outcome.prediction is not None:
-            prediction = self._renamed(outcome.prediction)
-            folder = self._place.folder
-            row |= _plain(self._model.task.write(prediction, case, folder))
-            outputs += [folder / row[name] for name in self._files if row.get(name)]
-            elements = [_plain(element) for element in prediction.elements]
-            if self._options.dicom_seg:
-                outputs += self._model.task.write_dicom(prediction, case, folder, self._model)
-            if self._options.overlays and outcome.prepared is not None:
-                pictures = folder / "overlays" / safe_file_stem(self.key(case.case_id))
-                outputs += self._model.task.picture(prediction, outcome.prepared, case, pictures)
-        inputs_sha256 = files_sha256({path for path, _ in input_files(case)})
-        outputs_sha256 = {
-            path.relative_to(self._place.folder).as_posix(): file_sha256(path) for path in outputs
-        }
+        inputs_sha256 = _inputs_sha256(case)
         seconds = {**outcome.seconds, "writing": time.perf_counter() - started}
         for step, seconds_of_step in seconds.items():
             self._seconds[step] += seconds_of_step
         return {
             "case": row["case"],
             "row": row,
-            "elements": elements,
+            "elements": written.elements,
             "inputs_sha256": inputs_sha256,
-            "outputs_sha256": outputs_sha256,
+            "outputs_sha256": written.hashes,
             "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        }
+
+    def _write(self, outcome: CaseOutcome, written: _Written) -> None:
+        """Write what the answer of one case gives; ``written`` has what is there so far."""
+        if outcome.prediction is None:
+            return
+        task, case, folder = self._model.task, outcome.case, self._place.folder
+        prediction = self._renamed(outcome.prediction)
+        written.columns = _plain(task.write(prediction, case, folder))
+        named = [written.columns[name] for name in self._files if written.columns.get(name)]
+        written.files += [folder / name for name in named]
+        written.elements = [_plain(element) for element in prediction.elements]
+        if self._options.dicom_seg:
+            written.files += task.write_dicom(prediction, case, folder, self._model)
+        if self._options.overlays and outcome.prepared is not None:
+            pictures = folder / "overlays" / safe_file_stem(self.key(case.case_id))
+            written.files += task.picture(prediction, outcome.prepared, case, pictures)
+        written.hashes = {
+            path.relative_to(folder).as_posix(): file_sha256(path) for path in written.files
         }
 
     def _findings(self, outcome: CaseOutcome) -> list[Finding]:
@@ -284,6 +316,28 @@ class RowMaker:
     def new_key(self) -> Path | None:
         """The key file, when this run made it."""
         return self._options.pseudonymise if self._key_is_new else None
+
+
+def _require_disk(error: Exception, folder: Path) -> None:
+    """Raise MachineError where ``error`` is one of the disk: it ends the run, not one case."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        raise cannot_write(folder, error) from error
+
+
+def _unwritten(outcome: CaseOutcome, error: Exception) -> CaseOutcome:
+    """The outcome of a case whose answer could not be written."""
+    code, message = unforeseen(error)
+    if isinstance(error, MedtoolError):
+        code, message = getattr(error, "code", "writing"), error.what
+    return replace(outcome, status="failed", code=code, message=message, prediction=None)
+
+
+def _inputs_sha256(case: Case) -> str:
+    """One hash of all files of a case; "" where one of them is not there any more."""
+    try:
+        return files_sha256({path for path, _ in input_files(case)})
+    except OSError:
+        return ""
 
 
 def _without_places(preset: Mapping[str, Any]) -> dict[str, Any]:

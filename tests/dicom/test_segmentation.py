@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -268,6 +269,29 @@ def test_headers_that_lack_a_name_or_a_frame_of_reference_are_enough(tmp_path: P
         for name in ("a.dcm", "b.dcm")
     }
     assert len(uids) == 1
+
+
+# What anonymisers and careless scanners write where the standard has no such value.
+STRANGE = {
+    "StudyDate": "00000000",
+    "StudyTime": "999999",
+    "PatientBirthDate": "19990231",
+    "PatientSex": "X",
+}
+
+
+@pytest.mark.parametrize("keyword", [*STRANGE, "all"])
+def test_values_that_the_standard_has_not_are_left_empty(tmp_path: Path, keyword: str) -> None:
+    """A study date of 00000000 once ended the run that was to write the object."""
+    tags = STRANGE if keyword == "all" else {keyword: STRANGE[keyword]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        files = build.build_series(tmp_path / "ct", (6, 12, 10), tags=tags)
+    series = series_by_hand.series(files.files)
+    data = written(np.ones((6, 12, 10), np.uint8), series, tmp_path / "seg.dcm", SEGMENTS[:1])
+    assert all(not data[name].value for name in tags)
+    assert data.ContentDate == ("19000101" if "StudyDate" in tags else "20200102")
+    assert data.PatientName == "Nobody^Known"
 
 
 def test_a_mask_of_another_shape_and_no_segments_are_refused(tmp_path: Path) -> None:

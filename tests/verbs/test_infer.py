@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.metadata
 import json
 import signal
@@ -19,7 +20,14 @@ from tiny_plugin import install_plugin
 from tiny_task import TinySettings, TinyTask, write_tiny_cohort
 
 from medtool.core.checkpoint import write_checkpoint
-from medtool.core.errors import GateError, InputError, OutputExistsError, UsageError
+from medtool.core.errors import (
+    CaseRefused,
+    GateError,
+    InputError,
+    MachineError,
+    OutputExistsError,
+    UsageError,
+)
 from medtool.core.records import Prediction
 from medtool.core.registry import load_task
 from medtool.nets.state import raw_tensor
@@ -142,6 +150,86 @@ def test_a_network_that_fails_on_one_study_is_a_row(
     row = {row["case"]: row for row in rows_of(result.table)}["P001_0"]
     assert (row["status"], row["code"]) == ("failed", code)
     assert row["message"].startswith(message)
+
+
+@pytest.mark.parametrize("step", ["write", "write_dicom", "picture"])
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ValueError("P001^Name"), "unforeseen", "ValueError in fail (test_infer.py:"),
+        (CaseRefused("invalid-geometry", "No volume."), "invalid-geometry", "No volume."),
+        (UsageError("A folder stands there."), "writing", "A folder stands there."),
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_a_row(
+    tiny, monkeypatch, step, error, code, message
+) -> None:
+    """Such a study once ended the run, and --continue stopped at it again."""
+    task = load_task("tiny")
+
+    def written(self, prediction, case, folder, *rest) -> list[Path]:
+        path = folder / f"{case.case_id}.{'dcm' if rest else 'png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("drawn")
+        return [path]
+
+    monkeypatch.setattr(task, "write_dicom", written)
+    monkeypatch.setattr(
+        task, "picture", lambda self, p, ready, c, folder: written(self, p, c, folder)
+    )
+    answer = getattr(task, step)
+
+    def fail(self, prediction, *rest) -> object:
+        if prediction.case_id == "P001_0":
+            raise error
+        return answer(self, prediction, *rest)
+
+    monkeypatch.setattr(task, step, fail)
+    result = infer(options(tiny, dicom_seg=True, overlays=True))
+    assert (result.ok, result.failed, int(result.status)) == (5, 1, 1)
+    row = {row["case"]: row for row in rows_of(result.table)}["P001_0"]
+    assert (row["status"], row["code"], row["probability"]) == ("failed", code, "")
+    assert row["message"].startswith(message)
+    # What was written of it before is gone; what was written of the others is listed.
+    assert list((tiny / "out").rglob("*P001_0*.*")) == []
+    of_case = {c["case"]: c for c in json.loads((tiny / "out/run.json").read_text())["cases"]}
+    assert of_case["P001_0"]["outputs_sha256"] == {}
+    assert len(of_case["P002_0"]["outputs_sha256"]) == 2
+    assert len(of_case["P001_0"]["inputs_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    "error", [MachineError("The disk is full."), OSError(errno.ENOSPC, "No space left on device")]
+)
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(tiny, monkeypatch, error) -> None:
+    task = load_task("tiny")
+    write = task.write
+
+    def fail(self, prediction, case, folder) -> object:
+        if prediction.case_id == "P001_0":
+            raise error
+        return write(self, prediction, case, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "write", fail)
+        with pytest.raises(MachineError, match="The disk is full"):
+            infer(options(tiny))
+    assert (infer(options(tiny, resume=True)).ok) == 6
+
+
+def test_a_study_whose_files_are_gone_is_a_row(tiny, monkeypatch) -> None:
+    """The hash of the files was asked for outside of what catches errors."""
+    task = load_task("tiny")
+    prepare = task.prepare
+
+    def vanish(self, case) -> object:
+        if case.case_id == "P001_0":
+            next(iter(case.inputs.values())).unlink()
+        return prepare(self, case)
+
+    monkeypatch.setattr(task, "prepare", vanish)
+    result = infer(options(tiny))
+    assert (result.ok, result.failed) == (5, 1)
 
 
 def test_when_no_study_gives_an_answer_the_table_still_says_why(tiny) -> None:
