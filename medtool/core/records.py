@@ -115,6 +115,21 @@ class Cohort:
 
 
 @dataclass(frozen=True)
+class CheckedCase:
+    """What was found in the pixels of one case, and what of it is compared with other cases.
+
+    ``image_hash`` is "" where no image could be read, ``orientation`` names the axes of a volume
+    (LPS), "" for a picture, or where that is of no interest.
+    """
+
+    case_id: str
+    patient_id: str
+    findings: tuple[Finding, ...]
+    image_hash: str = ""
+    orientation: str = ""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """One case, ready for the network but for augmentation and normalisation.
 

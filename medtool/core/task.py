@@ -17,6 +17,7 @@ from medtool.core.progress import Reporter
 from medtool.core.records import (
     Batch,
     Case,
+    CheckedCase,
     Cohort,
     DeploymentSpec,
     Finding,
@@ -88,6 +89,13 @@ class Task(ABC):
     def check(self, case: Case) -> list[Finding]:
         """What only pixels show. Runs in a worker."""
         return []
+
+    def checked(self, case: Case) -> CheckedCase:
+        """What ``check`` says, with what is compared with other cases; by default nothing is.
+
+        Runs in a worker.
+        """
+        return CheckedCase(case.case_id, case.patient_id, tuple(self.check(case)))
 
     @abstractmethod
     def prepare(self, case: Case) -> Prepared:

@@ -31,6 +31,7 @@ from medtool.core.records import Case, Prepared
 from medtool.data.case_file import DamagedFile, read_case_file, to_bytes, verify
 from medtool.data.case_file import read_case_file as read_prepared
 from medtool.data.dataset_record import ImageReference
+from medtool.data.layout_files import spacing_file
 from medtool.data.locks import locked
 from medtool.dicom.series import Series
 
@@ -75,8 +76,11 @@ def input_files(case: Case) -> list[tuple[Path, int]]:
 
 
 def _files_at(path: Path) -> list[Path]:
-    """The file itself, or every file below a folder."""
-    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    """The file itself and what says how large its voxels are, or every file below a folder."""
+    if path.is_dir():
+        return [file for file in path.rglob("*") if file.is_file()]
+    beside = spacing_file(path)
+    return [path] if beside is None else [path, beside]
 
 
 def _reference_files(case: Case) -> list[tuple[Path, int]]:

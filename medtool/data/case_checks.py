@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
-from medtool.core.records import Finding
-from medtool.data.dataset_record import ImageReference, LabelScheme, SegmentationCase
+from medtool.core.records import CheckedCase, Finding
+from medtool.data.dataset_record import LabelScheme, SegmentationCase
 from medtool.data.grids import grid_text, orientation, same_grid
-from medtool.data.images import read_picture, read_picture_mask
-from medtool.data.layout_files import image_ending
 from medtool.data.matching import shown
-from medtool.data.volumes import VOLUME_ENDINGS, read_mask, read_volume
+from medtool.data.picture_volumes import measured, read_image, read_image_mask
+from medtool.data.volumes import Volume
 from medtool.dicom.plausible import hu_findings
 
 if TYPE_CHECKING:
@@ -33,18 +32,10 @@ CT_CHANNELS = frozenset({"ct"})
 DIGEST_BYTES = 16
 
 
-@dataclass(frozen=True)
-class CheckedCase:
-    """What was found in one case; ``image_hash`` is "" where no channel could be read.
-
-    ``orientation`` names the axes of a volume (LPS), "" for a picture.
-    """
-
-    case_id: str
-    patient_id: str
-    findings: tuple[Finding, ...]
-    image_hash: str = ""
-    orientation: str = ""
+# Gives an image, or raises CaseRefused.
+ReadImage = Callable[[], Volume]
+# Gives the mask of an image on this grid; None where no image could be read.
+ReadMask = Callable[[Grid | None], Volume]
 
 
 def check_case(case: SegmentationCase, channels: Sequence[str], labels: LabelScheme) -> CheckedCase:
@@ -52,37 +43,58 @@ def check_case(case: SegmentationCase, channels: Sequence[str], labels: LabelSch
 
     What cannot be read is a finding of its code, never an error.
     """
-    findings: list[Finding] = []
     if len(case.images) != len(channels):
         text = f"{len(case.images)} images; the data set has {len(channels)} channels"
-        findings.append(Finding("channels-differ", text, "refusal"))
-        return CheckedCase(case.case_id, case.patient_id, tuple(findings))
+        finding = Finding("channels-differ", text, "refusal")
+        return CheckedCase(case.case_id, case.patient_id, (finding,))
+    images = [
+        (channel, partial(read_image, reference))
+        for channel, reference in zip(channels, case.images, strict=True)
+    ]
+    mask: ReadMask | None = None
+    if case.mask is not None:
+        mask = partial(read_image_mask, case.mask, binary=labels.is_binary)
+    return check_read(case.case_id, case.patient_id, images, mask, labels)
+
+
+def check_read(
+    case_id: str,
+    patient_id: str,
+    images: Sequence[tuple[str, ReadImage]],
+    mask: ReadMask | None,
+    labels: LabelScheme,
+) -> CheckedCase:
+    """As ``check_case``, of images and a mask that are read as they are asked for."""
+    findings: list[Finding] = []
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    places: list[_Place] = []
-    for channel, reference in zip(channels, case.images, strict=True):
+    # Of images only this is kept, so that memory stays small.
+    places: list[tuple[str, Grid]] = []
+    for channel, read in images:
         try:
-            seen = _image(reference)
+            seen = read()
         except CaseRefused as refusal:
             findings.append(_as_finding(refusal))
             continue
         findings += [*seen.findings, *_image_findings(channel, seen)]
-        digest.update(np.ascontiguousarray(seen.array).tobytes())
-        places.append(_Place(channel, seen.array.shape, seen.grid))
-    if case.mask is not None:
+        digest.update(np.ascontiguousarray(seen.array).data)
+        places.append((channel, seen.grid))
+    first = places[0][1] if places else None
+    if mask is not None:
         try:
-            mask = _mask(case, labels, places)
-            findings += [*mask.findings, *label_findings(mask.array, labels)]
-            places.append(_Place("mask", mask.array.shape, mask.grid))
+            drawn = mask(first)
+            findings += [*drawn.findings, *label_findings(drawn.array, labels)]
+            places.append(("mask", drawn.grid))
         except CaseRefused as refusal:
             findings.append(_as_finding(refusal))
-    findings += [_apart(places[0], other) for other in places[1:] if _differ(places[0], other)]
-    whole = not any(finding.severity == "refusal" for finding in findings)
+    findings += [finding for other in places[1:] for finding in _apart(places[0], other)]
+    whole = first is not None and all(finding.severity != "refusal" for finding in findings)
+    scan = None if first is None else measured(first)
     return CheckedCase(
-        case.case_id,
-        case.patient_id,
+        case_id,
+        patient_id,
         tuple(findings),
         digest.hexdigest() if whole else "",
-        orientation(places[0].grid) if places and places[0].grid else "",
+        "" if scan is None else orientation(scan),
     )
 
 
@@ -108,11 +120,6 @@ def compare_cases(checked: Sequence[CheckedCase]) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def is_volume(reference: ImageReference) -> bool:
-    """Whether a file of this kind holds volumes; pictures and single DICOM files do not."""
-    return reference.path.is_dir() or image_ending(reference.path).lower() in VOLUME_ENDINGS
-
-
 def label_findings(mask: NDArray[Any], labels: LabelScheme) -> list[Finding]:
     """Ids that nobody declared (a refusal), and a mask without any structure (a warning)."""
     ids, counts = np.unique(mask, return_counts=True)
@@ -128,52 +135,13 @@ def label_findings(mask: NDArray[Any], labels: LabelScheme) -> list[Finding]:
     return findings
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """An image or mask that was read; ``grid`` is None for a picture."""
-
-    array: NDArray[Any]
-    grid: Grid | None
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where an image or mask lies: all that is kept of it, so that memory stays small."""
-
-    name: str
-    shape: tuple[int, ...]
-    grid: Grid | None
-
-
-def _image(reference: ImageReference) -> _Seen:
-    if is_volume(reference):
-        volume = read_volume(reference)
-        return _Seen(volume.array, volume.grid, volume.findings)
-    picture = read_picture(reference)
-    return _Seen(picture.array, None, picture.findings)
-
-
-def _mask(case: SegmentationCase, labels: LabelScheme, places: Sequence[_Place]) -> _Seen:
-    """The mask, as its image is: a volume, or a picture of the same size."""
-    reference = case.mask or case.images[0]
-    if is_volume(reference):
-        volume = read_mask(reference)
-        return _Seen(volume.array, volume.grid, volume.findings)
-    if not places:
-        raise CaseRefused("mask-without-image", "The mask has no image to be compared with.")
-    binary = labels.declared == {0, 1}
-    picture = read_picture_mask(reference, places[0].shape, binary=binary)
-    return _Seen(picture.array, None, picture.findings)
-
-
-def _image_findings(channel: str, seen: _Seen) -> list[Finding]:
+def _image_findings(channel: str, seen: Volume) -> list[Finding]:
     """What the values of one channel show."""
     findings = []
     if seen.array.size and seen.array.min() == seen.array.max():
         text = f"{channel} holds one value only, {float(seen.array.flat[0]):g}"
         findings.append(Finding("image-constant", text, "warning"))
-    if seen.grid is None:
+    if measured(seen.grid) is None:
         return findings
     if seen.grid.size[2] == 1:
         findings.append(Finding("one-slice", f"{channel} has one slice", "warning"))
@@ -182,24 +150,14 @@ def _image_findings(channel: str, seen: _Seen) -> list[Finding]:
     return findings
 
 
-def _differ(first: _Place, other: _Place) -> bool:
-    if first.grid is not None and other.grid is not None:
-        return same_grid(first.grid, other.grid) is not None
-    return first.shape[:2] != other.shape[:2]
-
-
-def _apart(first: _Place, other: _Place) -> Finding:
-    """The finding of two grids that differ, with both of them."""
-    names = f"{first.name} and {other.name}"
-    if first.grid is None or other.grid is None:
-        text = f"{names} have different sizes: {first.shape} and {other.shape}"
-        return Finding("grids-differ", text, "refusal")
-    why = same_grid(first.grid, other.grid)
-    text = (
-        f"{names} lie on different grids: {why}; {first.name} {grid_text(first.grid)}; "
-        f"{other.name} {grid_text(other.grid)}"
-    )
-    return Finding("grids-differ", text, "refusal")
+def _apart(first: tuple[str, Grid], other: tuple[str, Grid]) -> list[Finding]:
+    """The finding of two grids that differ, with both of them; none where they do not."""
+    why = same_grid(first[1], other[1])
+    if why is None:
+        return []
+    text = f"{first[0]} and {other[0]} lie on different grids: {why}; "
+    text += "; ".join(f"{name} {grid_text(grid)}" for name, grid in (first, other))
+    return [Finding("grids-differ", text, "refusal")]
 
 
 def _as_finding(refusal: CaseRefused) -> Finding:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medtool.core.progress import Reporter, Silent
-from medtool.core.records import Case, Finding
+from medtool.core.records import Case, CheckedCase, Finding
+from medtool.data.case_checks import compare_cases
 from medtool.data.pool import Stop, WorkerPool
 from medtool.data.preparation import DEFAULT_CASE_TIMEOUT_S, CaseFailure
 from medtool.data.worker import Answer, check_in_worker, check_one
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Findings by case, and the cases that could not be looked at."""
+    """Findings by case, those of all cases together, and the cases that could not be looked at."""
 
     findings: dict[str, tuple[Finding, ...]]
     failures: tuple[CaseFailure, ...]
+    compared: tuple[Finding, ...] = ()
 
 
 def check_cases(
@@ -33,9 +35,9 @@ def check_cases(
     reporter: Reporter | None = None,
     stop: Stop | None = None,
 ) -> CheckReport:
-    """``task.check`` for every case; ``workers`` 0 stays in this process. Raises MachineError."""
+    """``task.checked`` for every case; ``workers`` 0 stays in this process. Raises MachineError."""
     reporter = reporter or Silent()
-    findings: dict[str, tuple[Finding, ...]] = {}
+    checked: list[CheckedCase] = []
     failures: list[CaseFailure] = []
     answers: dict[str, Answer] = {}
     with reporter.progress("Checking pixels", len(cases)) as advance:
@@ -51,8 +53,9 @@ def check_cases(
                 answers[case.case_id] = answer
                 advance(1, case.case_id)
     for case_id, answer in answers.items():
-        if answer.status == "ok":
-            findings[case_id] = answer.findings
+        if answer.checked is not None:
+            checked.append(answer.checked)
         else:
             failures.append(CaseFailure(case_id, answer.status, answer.code, answer.message))
-    return CheckReport(findings, tuple(failures))
+    findings = {one.case_id: one.findings for one in checked}
+    return CheckReport(findings, tuple(failures), compare_cases(checked))

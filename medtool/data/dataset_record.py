@@ -73,6 +73,11 @@ class LabelScheme:
         return tuple(name for name in self.ids if name != BACKGROUND)
 
     @property
+    def is_binary(self) -> bool:
+        """Whether masks say yes or no, so that pictures of them may be cut at half."""
+        return self.declared == {0, 1}
+
+    @property
     def declared(self) -> frozenset[int]:
         """Every id that may stand in a mask."""
         ignored = () if self.ignore_id is None else (self.ignore_id,)

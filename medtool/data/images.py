@@ -18,7 +18,7 @@ from medtool.core.records import Finding, Skipped
 from medtool.data.contours import filled_contour, read_contour
 from medtool.data.dataset_record import ImageReference
 from medtool.data.grids import check_grid
-from medtool.data.layout_files import PICTURE_ENDINGS, image_ending
+from medtool.data.layout_files import PICTURE_ENDINGS, TIFF_ENDINGS, image_ending
 from medtool.data.nifti import read_header
 from medtool.data.volumes import NIFTI_ENDINGS, read_plane, whole_labels
 from medtool.dicom.image import Image
@@ -68,7 +68,7 @@ def read_picture(reference: ImageReference) -> Picture:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = int(np.count_nonzero(~np.isfinite(array)))
             _refuse("undefined-values", "Pixels hold no number.", reference, f"{count} pixels")
-        if reference.component is not None and _pages(reference.path) == 1:
+        if reference.component is not None and page_count(reference.path) == 1:
             array = _channel(array, reference)
         return Picture(array, findings=findings)
     if ending in NIFTI_ENDINGS:
@@ -82,7 +82,7 @@ def pictures_of(path: Path) -> tuple[ImageReference, ...]:
     """A reference to each 2D image in a file: pages of a TIFF, frames of a DICOM file."""
     ending = image_ending(path).lower()
     if ending in PICTURE_ENDINGS:
-        count = _pages(path)
+        count = page_count(path)
     elif ending in NIFTI_ENDINGS:
         count = 1
     else:
@@ -97,6 +97,18 @@ def is_flat(path: Path) -> bool:
     except CaseRefused:
         return False
     return all(size == 1 for size in shape[2:])
+
+
+def page_count(path: Path) -> int:
+    """How many pages a TIFF has; other pictures have one."""
+    import cv2
+
+    if path.suffix.lower() not in TIFF_ENDINGS:
+        return 1
+    try:
+        return int(cv2.imcount(str(path), cv2.IMREAD_UNCHANGED))
+    except cv2.error:
+        return 1
 
 
 def read_picture_mask(
@@ -171,7 +183,7 @@ def _decoded(reference: ImageReference) -> NDArray[Any]:
         _refuse("unreadable", "The file cannot be read.", path, error.strerror or "")
     _require_whole(content, path)
     array = None
-    if (count := _pages(path)) > 1:
+    if (count := page_count(path)) > 1:
         if reference.component is None or reference.component >= count:
             _refuse("not-a-picture", "The file holds several images.", path, f"{count} pages")
         done, pages = cv2.imreadmulti(
@@ -194,18 +206,6 @@ def _require_whole(content: bytes, path: Path) -> None:
     for start, end in ((_PNG_START, _PNG_END), (_JPEG_START, _JPEG_END)):
         if content.startswith(start) and end not in content[-_END_BYTES:]:
             _refuse("truncated-file", "The picture breaks off.", path, f"{len(content)} bytes")
-
-
-def _pages(path: Path) -> int:
-    """How many pages a TIFF has; other pictures have one."""
-    import cv2
-
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return 1
-    try:
-        return int(cv2.imcount(str(path), cv2.IMREAD_UNCHANGED))
-    except cv2.error:
-        return 1
 
 
 def _without_alpha(array: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[Finding, ...]]:

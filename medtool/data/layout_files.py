@@ -20,6 +20,9 @@ IMAGE_ENDINGS = (
 )  # fmt: skip
 # Images without the third dimension, but for DICOM, which is asked by its header.
 PICTURE_ENDINGS = (".png", ".tiff", ".tif", ".jpeg", ".jpg", ".bmp")
+TIFF_ENDINGS = (".tiff", ".tif")
+# nnU-Net's number of a channel, at the end of the name of its file.
+CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 
 def image_ending(path: Path) -> str:
@@ -32,6 +35,16 @@ def image_ending(path: Path) -> str:
 def image_stem(path: Path) -> str:
     """The name of an image without its ending."""
     return path.name.removesuffix(image_ending(path) or path.suffix)
+
+
+def spacing_file(path: Path) -> Path | None:
+    """The JSON beside a TIFF, named as its case, that says how large voxels are, as for nnU-Net."""
+    if path.suffix.lower() not in TIFF_ENDINGS:
+        return None
+    stem = image_stem(path)
+    numbered = CHANNEL_SUFFIX.match(stem)
+    names = [stem, *([numbered["case"]] if numbered else [])]
+    return next((f for name in names if (f := path.with_name(f"{name}.json")).is_file()), None)
 
 
 def image_files(folder: Path) -> list[Path]:

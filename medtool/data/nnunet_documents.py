@@ -16,14 +16,16 @@ from medtool.data.nnunet_plans import (
     LAYER,
     NETWORKS,
     NORMALISATIONS,
+    PICTURE_READER,
     PLANNERS,
     PREPROCESSOR,
     READERS,
     RESAMPLER,
     STYLE,
 )
+from medtool.data.picture_volumes import is_of_pictures
 
-ENDING = ".nii.gz"
+ENDING, PICTURE_ENDING = ".nii.gz", ".png"
 # Order of the splines by which nnU-Net resamples each kind of array.
 ORDERS = {"data": 3, "seg": 1, "probabilities": 1}
 # What stands for intensities where no channel is normalised by them.
@@ -44,9 +46,7 @@ def plans_document(
         "plans_name": name,
         "original_median_spacing_after_transp": list(configuration.spacing_mm),
         "original_median_shape_after_transp": list(configuration.median_size_vox),
-        "image_reader_writer": next(
-            reader for reader, orientation in READERS.items() if orientation == plan.orientation
-        ),
+        "image_reader_writer": _reader(plan, configuration),
         "transpose_forward": list(plan.axes_forward),
         "transpose_backward": backward,
         "configurations": {configuration.name: _configuration_document(configuration)},
@@ -58,6 +58,15 @@ def plans_document(
             str(channel): _intensities(plan, channel) for channel in range(channels)
         },
     }
+
+
+def _reader(plan: Plan, configuration: Configuration) -> str:
+    """What reads the model's images in nnU-Net."""
+    if is_of_pictures(configuration.spacing_mm):
+        return PICTURE_READER
+    return next(
+        reader for reader, orientation in READERS.items() if orientation == plan.orientation
+    )
 
 
 def _intensities(plan: Plan, channel: int) -> dict[str, float]:
@@ -116,7 +125,12 @@ def _architecture_document(network: NetworkPlan) -> dict[str, Any]:
 
 
 def dataset_document(
-    channels: Sequence[str], labels: LabelScheme, *, training_cases: int, more: Mapping[str, Any]
+    channels: Sequence[str],
+    labels: LabelScheme,
+    *,
+    training_cases: int,
+    more: Mapping[str, Any],
+    pictures: bool = False,
 ) -> dict[str, Any]:
     """``dataset.json``; ``more`` are further keys, such as a licence.
 
@@ -134,6 +148,6 @@ def dataset_document(
         "labels": names,
         **order,
         "numTraining": training_cases,
-        "file_ending": ENDING,
+        "file_ending": PICTURE_ENDING if pictures else ENDING,
         **more,
     }

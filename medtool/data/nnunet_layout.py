@@ -7,7 +7,6 @@ Read as nnU-Net does (its documentation of the data set format): images are name
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from medtool.core.records import Finding, Part, RefusedStudy
 from medtool.data.dataset_record import ImageReference, SegmentationCase, SegmentationDataset
 from medtool.data.label_scheme import label_scheme
 from medtool.data.layout_files import (
+    CHANNEL_SUFFIX,
     PICTURE_ENDINGS,
     beside,
     files_of,
@@ -29,7 +29,6 @@ from medtool.data.layout_files import (
 
 TRAINING_IMAGES, TRAINING_MASKS = "imagesTr", "labelsTr"
 TEST_IMAGES, TEST_MASKS = "imagesTs", "labelsTs"
-CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 # Red, green and blue.
 COLOURS = 3
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
@@ -180,10 +179,11 @@ def _listed(layout: _Layout, entries: Any) -> tuple[list[SegmentationCase], list
                 wanted='{"images": ["..."], "label": "..."}',
             )
         paths = [beside(layout.table, str(text)) for text in images]
+        references = _channel_references(dict(enumerate(paths)), layout)
         absent = [path for path in paths if not path.exists()]
         if absent:
             refused.append(missing_image(case_id, absent[0]))
-        elif len(paths) != len(layout.channels):
+        elif not references:
             refused.append(_channels_refused(case_id, len(paths), [], layout))
         else:
             mask = beside(layout.table, str(entry["label"])) if entry.get("label") else None
@@ -191,7 +191,7 @@ def _listed(layout: _Layout, entries: Any) -> tuple[list[SegmentationCase], list
                 SegmentationCase(
                     case_id,
                     case_id,
-                    tuple(map(ImageReference, paths)),
+                    references,
                     ImageReference(mask) if mask is not None and mask.is_file() else None,
                 )
             )

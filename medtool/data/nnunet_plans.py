@@ -27,6 +27,7 @@ from medtool.data.dataset_record import LabelScheme
 from medtool.data.json_file import read_json
 from medtool.data.label_scheme import label_scheme
 from medtool.data.nnunet_layout import channel_names
+from medtool.data.picture_volumes import PICTURE_SLICE_MM
 
 PLANS_FILE, DATASET_FILE = "plans.json", "dataset.json"
 FINGERPRINT_FILE = "dataset_fingerprint.json"
@@ -57,15 +58,15 @@ INTENSITY_KEYS = (
     "foreground_intensity_properties_per_channel",
     "foreground_intensity_properties_by_modality",
 )
+USUAL_READER, PICTURE_READER = "SimpleITKIO", "NaturalImage2DIO"
 # Readers, and which way the axes of their arrays run.
 READERS: Mapping[str, Orientation] = {
-    "SimpleITKIO": "stored",
+    USUAL_READER: "stored",
     "NibabelIO": "stored",
     "NibabelIOWithReorient": "ras",
-    "NaturalImage2DIO": "stored",
+    PICTURE_READER: "stored",
     "Tiff3DIO": "stored",
 }
-USUAL_READER = "SimpleITKIO"
 RESAMPLER = "resample_data_or_seg_to_shape"
 PREPROCESSOR = "DefaultPreprocessor"
 LABEL_MANAGER = "LabelManager"
@@ -176,9 +177,11 @@ def _as_ours(
     network = _network(entry["architecture"])
     spacing = [float(value) for value in entry["spacing"]]
     slices_mm = list(document.get("original_median_spacing_after_transp") or [1.0])
+    reader = str(document.get("image_reader_writer", USUAL_READER))
     if len(spacing) == 2:
         # Slices stay where they are: their step is only to be read.
-        spacing = [float(slices_mm[0]), *spacing]
+        step_mm = PICTURE_SLICE_MM if reader == PICTURE_READER else float(slices_mm[0])
+        spacing = [step_mm, *spacing]
     configuration = Configuration(
         name=name,
         spacing_mm=tuple(spacing),
@@ -198,7 +201,7 @@ def _as_ours(
         original_median_size_vox=(),
         intensities=_intensities(document, channel_count),
         configurations={name: configuration},
-        orientation=READERS[str(document.get("image_reader_writer", USUAL_READER))],
+        orientation=READERS[reader],
     )
     return plan, configuration
 

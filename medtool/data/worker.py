@@ -18,7 +18,7 @@ from medtool.core.clock import READING, stopwatch
 from medtool.core.environment import limit_threads
 from medtool.core.errors import CaseRefused, InputError, MachineError
 from medtool.core.processes import begin_worker
-from medtool.core.records import Case, CaseStatus, Finding
+from medtool.core.records import Case, CaseStatus, CheckedCase, Finding
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -42,7 +42,7 @@ class Answer:
     reused: bool = False
     stored_bytes: int = 0
     peak_bytes: int = 0
-    findings: tuple[Finding, ...] = ()
+    checked: CheckedCase | None = None
 
 
 class _Process:
@@ -80,15 +80,16 @@ def check_one(task: Task, case: Case) -> Answer:
     """What the pixels of one case show; a case that cannot be read is a finding as well."""
     started = time.perf_counter()
     try:
-        findings = tuple(task.check(case))
+        checked = task.checked(case)
     except MachineError:
         raise
     except InputError as error:
         code = error.code if isinstance(error, CaseRefused) else "refused"
-        findings = (Finding(code, error.what, "refusal"),)
+        said = (Finding(code, error.what, "refusal"),)
+        checked = CheckedCase(case.case_id, case.patient_id, said)
     except Exception as error:  # noqa: BLE001 - one case must not end the others
         return Answer("failed", *unforeseen(error), time.perf_counter() - started)
-    return Answer("ok", seconds=time.perf_counter() - started, findings=findings)
+    return Answer("ok", seconds=time.perf_counter() - started, checked=checked)
 
 
 def prepare_one(task: Task, cache: Cache, case: Case) -> Answer:

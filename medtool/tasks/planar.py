@@ -19,6 +19,7 @@ from medtool.core.errors import CaseRefused
 from medtool.core.records import (
     Batch,
     Case,
+    CheckedCase,
     Cohort,
     DeploymentSpec,
     Finding,
@@ -96,6 +97,14 @@ class PlanarTask(SegmentationTask):
         """What only pixels show: sizes that differ, masks in colour, ids undeclared, no mask."""
         from medtool.tasks.planar_preparation import check_slices
 
+        return list(check_slices(case, self.settings).findings)
+
+    def checked(self, case: Case) -> CheckedCase:
+        """As ``check``, with what tells images that are there twice, and axes."""
+        from medtool.tasks.planar_preparation import check_slices
+
+        if type(self).check is not PlanarTask.check:
+            return super().checked(case)
         return check_slices(case, self.settings)
 
     def prepare(self, case: Case) -> Prepared:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtool.core.errors import CaseRefused
-from medtool.core.records import Case, Finding, Prepared
+from medtool.core.records import Case, CheckedCase, Finding, Prepared
 from medtool.data.case_checks import label_findings
+from medtool.data.grids import orientation
+from medtool.data.picture_volumes import SPACING_UNKNOWN
 from medtool.tasks.planar_reading import COLOURS, PixelKind, ReadSlices, read_slices
 from medtool.tasks.segmentation_labels import scheme_of
 from medtool.tasks.segmentation_reading import pixel_hash
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from medtool.tasks.planar_settings import PlanarPreparationSection, PlanarSettings
 
 FULL_8_BIT = 255.0
-SPACING_UNKNOWN = "spacing-unknown"
 # What pixels have to be where the scale is that of one kind.
 WANTED: dict[str, tuple[PixelKind, str]] = {
     "8-bit": ("8-bit", "pictures of 8 bits a channel"),
@@ -64,21 +65,29 @@ def prepare_slices(case: Case, settings: PlanarSettings) -> Prepared:
     return Prepared(case.case_id, arrays, grids, facts=facts, findings=tuple(findings))
 
 
-def check_slices(case: Case, settings: PlanarSettings) -> list[Finding]:
+def check_slices(case: Case, settings: PlanarSettings) -> CheckedCase:
     """What only pixels show of a case; a refusal where it cannot be used."""
     try:
         found = read_slices(case, settings.data)
         _require_usable(found, settings, case.case_id)
     except CaseRefused as refusal:
         what = " ".join(part for part in (refusal.what, refusal.met) if part)
-        return [Finding(refusal.code, what, "refusal")]
+        finding = Finding(refusal.code, what, "refusal")
+        return CheckedCase(case.case_id, case.patient_id, (finding,))
     findings = list(found.findings)
     if found.image.size and found.image.min() == found.image.max():
         text = f"the image holds one value only, {float(found.image.flat[0]):g}"
         findings.append(Finding("image-constant", text, "warning"))
     if found.label is not None:
         findings += label_findings(found.label, scheme_of(settings.data))
-    return findings
+    return CheckedCase(
+        case.case_id,
+        case.patient_id,
+        tuple(findings),
+        pixel_hash(found.image),
+        # A single slice lies as it was cut; stacks are compared.
+        orientation(found.grid) if found.grid is not None and len(found.image) > 1 else "",
+    )
 
 
 def _require_usable(found: ReadSlices, settings: PlanarSettings, where: str) -> None:

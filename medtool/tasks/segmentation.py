@@ -22,6 +22,7 @@ from medtool.core.errors import CaseRefused
 from medtool.core.records import (
     Batch,
     Case,
+    CheckedCase,
     Cohort,
     DeploymentSpec,
     Finding,
@@ -144,6 +145,15 @@ class SegmentationTask(Task):
         """What only voxels show: grids that differ, labels undeclared, empty masks, no HU."""
         from medtool.tasks.segmentation_reading import check_images
 
+        return list(check_images(case, self.settings.data).findings)
+
+    def checked(self, case: Case) -> CheckedCase:
+        """As ``check``, with what tells images that are there twice, and axes."""
+        from medtool.tasks.segmentation_reading import check_images
+
+        if type(self).check is not SegmentationTask.check:
+            # What a task says in its own way is not left out.
+            return super().checked(case)
         return check_images(case, self.settings.data)
 
     def prepare(self, case: Case) -> Prepared:

@@ -15,6 +15,7 @@ from medtool.core.files import replace_text
 from medtool.core.foreign import ForeignFolder, ForeignModel
 from medtool.data.nnunet_documents import dataset_document, plans_document
 from medtool.data.nnunet_plans import DATASET_FILE, PLANS_FILE
+from medtool.data.picture_volumes import is_of_pictures
 from medtool.nets.state import fill
 from medtool.nets.unet import build_unet
 from medtool.nets.widths import PRUNED
@@ -125,6 +126,7 @@ class _Written:
             scheme_of(data),
             training_cases=int(known.get("cases") or 0),
             more=more,
+            pictures=is_of_pictures(data.preparation.spacing_mm),
         )
 
     def _mirrored(self) -> Iterator[int]:

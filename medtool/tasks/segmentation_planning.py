@@ -20,6 +20,7 @@ from medtool.core.records import Case
 from medtool.data.fingerprint import (
     pooled,
 )
+from medtool.data.picture_volumes import is_of_pictures
 from medtool.data.planning import make_plan
 from medtool.tasks.segmentation_measuring import fingerprints
 from medtool.tasks.segmentation_settings import IntensitiesSection
@@ -238,8 +239,10 @@ def _tell(settings: SegmentationSettings, reporter: Reporter) -> None:
     model, preparation = settings.model, settings.data.preparation
     patch = " x ".join(map(str, model.patch_size_vox))
     spacing = " x ".join(f"{value:.3g}" for value in preparation.spacing_mm)
+    pictures = is_of_pictures(preparation.spacing_mm)
+    size = "pixels of pictures" if pictures else f"voxels of {spacing} mm"
     reporter.say(
-        f"Planned {preparation.configuration}: patches of {patch} voxels of {spacing} mm, "
+        f"Planned {preparation.configuration}: patches of {patch} {size}, "
         f"{settings.train.batch_cases} a step, {model.kind} U-Net of {len(model.features)} stages "
         f"from {model.features[0]} features."
     )

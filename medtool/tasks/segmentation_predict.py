@@ -18,6 +18,7 @@ from medtool.data.dataset_record import ImageReference
 from medtool.data.images import read_picture
 from medtool.data.masks import label_volumes_ml, voxel_ml, write_mask, write_mask_picture
 from medtool.data.nifti_writer import write_nifti
+from medtool.data.picture_volumes import measured
 from medtool.data.placement import placement_from_facts
 from medtool.data.volumes import read_mask
 from medtool.dicom.series import Series
@@ -77,7 +78,7 @@ class Part:
 
 def predict_mean(model: Model, parts: Sequence[Part], case: Case) -> Prediction:
     """The mask of the mean of the logits of ``parts``; the first says what labels mean."""
-    settings, grid = parts[0].settings, parts[0].prepared.grids["image"]
+    settings, grid = parts[0].settings, measured(parts[0].prepared.grids["image"])
     rule = LabelRule(output_ids(settings.data), regions=has_regions(settings.data))
     ways = [way_back(placement_from_facts(part.prepared.facts)) for part in parts]
     regions = _regions(model, parts, case)
@@ -93,7 +94,7 @@ def predict_mean(model: Model, parts: Sequence[Part], case: Case) -> Prediction:
         patient_id=case.patient_id,
         scalars={},
         arrays={MASK: mask, **kept_chances(settings.data, decided)},
-        grids={MASK: grid},
+        grids={} if grid is None else {MASK: grid},
         findings=() if regions[0] is None else regions[0].findings,
     )
 
@@ -252,7 +253,10 @@ def draw_prediction(
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = prediction.arrays[MASK].astype(np.uint16)
     truth = None if found.label is None else found.label.clip(min=0).astype(np.uint16)
-    draw_overlay(found.image[0], mask, truth, found.grid, path, caption=prediction.case_id)
+    placed = measured(found.grid) is not None
+    draw_overlay(
+        found.image[0], mask, truth, found.grid, path, caption=prediction.case_id, placed=placed
+    )
     return [path]
 
 

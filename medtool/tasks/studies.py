@@ -8,7 +8,7 @@ row of every table.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -25,6 +25,7 @@ from medtool.dicom.document import intake_document
 from medtool.dicom.overrule import overruled, reasons_to_stay_refused
 from medtool.dicom.series import Intake, Series
 from medtool.tasks.study_tables import (
+    NIFTI_SUFFIXES,
     ManifestRow,
     VolumeStudies,
     is_manifest,
@@ -77,17 +78,21 @@ def find_studies(
     modalities: Sequence[str],
     channel: str,
     classes: Mapping[str, float] | None = None,
+    endings: Collection[str] = NIFTI_SUFFIXES,
 ) -> Cohort:
     """Every study under ``source``; ``classes`` maps values of a manifest's label column.
+
+    ``endings`` are those of the files that hold volumes.
 
     Raises InputError for a path that does not exist, LabelsError for a manifest that is none.
     """
     roots, tables, findings = _roots(source.paths)
     manifest = [row for table in tables for row in read_manifest(table, classes or {})]
     folders = [*roots, *(row.image for row in manifest if row.image.is_dir())]
-    volumes = _with_a_persons_word(
-        nifti_studies(roots, manifest, channel=channel, patient_key=patient_key), source
+    files = nifti_studies(
+        roots, manifest, channel=channel, patient_key=patient_key, endings=endings
     )
+    volumes = _with_a_persons_word(files, source)
     intake = _without(_read(folders, source), volumes.files)
     studies = _studies(intake, roots, patient_key)
     studies = _named(_by_manifest(studies, {row.image: row for row in manifest}), patient_key)

@@ -7,18 +7,20 @@ the manifest), and, where they are known, ``patient`` (else the case) and ``labe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from medtool.core.errors import LabelsError
+from medtool.core.errors import CaseRefused, LabelsError
 from medtool.core.geometry import Grid
 from medtool.core.names import counted, nearest_name, safe_file_stem
 from medtool.core.records import Case, Finding, RefusedStudy
+from medtool.data.dataset_record import ImageReference
 from medtool.data.foreign_table import read_foreign_table
-from medtool.data.layout_files import beside
+from medtool.data.layout_files import beside, image_ending, image_stem
+from medtool.data.volumes import read_volume_header
 from medtool.dicom.find import find_files
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -127,22 +129,24 @@ def nifti_studies(
     *,
     channel: str,
     patient_key: Literal["patient-id", "folder", "case"],
+    endings: Collection[str] = NIFTI_SUFFIXES,
 ) -> VolumeStudies:
     """NIfTI files below ``roots`` and in the manifest; a file is a case named after itself.
 
-    NIfTI has no PatientID: the folder that a file lies in below the root stands for the patient,
-    directly below the root the file's own name.
+    ``endings`` are those of the files that are looked for below ``roots``, where other volumes
+    are wanted too. They have no PatientID: the folder that a file lies in below the root stands
+    for the patient, directly below the root the file's own name.
     """
     rows = [row for row in manifest if is_nifti(row.image)]
-    rows += [row for root in roots for row in _named_files(root, patient_key)]
+    rows += [row for root in roots for row in _named_files(root, patient_key, endings)]
     cases: list[Case] = []
     refused: list[RefusedStudy] = []
     table: list[dict[str, Any]] = []
     for row in rows:
-        grid, why = read_grid(row.image)
-        table.append(_table_row(row, grid, why))
+        grid, code, why = _place(row.image)
+        table.append(_table_row(row, grid, code, why))
         if grid is None:
-            refused.append(RefusedStudy(row.case_id, row.patient_id, "", "unreadable-nifti", why))
+            refused.append(RefusedStudy(row.case_id, row.patient_id, "", code, why))
             continue
         cases.append(_volume_case(row, grid, channel))
     return VolumeStudies(
@@ -150,14 +154,14 @@ def nifti_studies(
     )
 
 
-def _named_files(root: Path, patient_key: str) -> Iterator[ManifestRow]:
-    """NIfTI files below ``root`` as rows: each case with an id of its own."""
-    files = [file for file in find_files([root])[0] if is_nifti(file)]
+def _named_files(root: Path, patient_key: str, endings: Collection[str]) -> Iterator[ManifestRow]:
+    """Files of volumes below ``root`` as rows: each case with an id of its own."""
+    files = [file for file in find_files([root])[0] if image_ending(file).lower() in endings]
     base = root.parent if root.is_file() else root
-    stems = Counter(nifti_stem(file) for file in files)
+    stems = Counter(image_stem(file) for file in files)
     wanted = []
     for file in files:
-        folders, stem = file.relative_to(base).parts[:-1], nifti_stem(file)
+        folders, stem = file.relative_to(base).parts[:-1], image_stem(file)
         wanted.append(stem if stems[stem] == 1 else "_".join([*folders, stem]))
     several = Counter(safe_file_stem(name).lower() for name in wanted)
     for file, name in zip(files, wanted, strict=True):
@@ -173,7 +177,7 @@ def _named_files(root: Path, patient_key: str) -> Iterator[ManifestRow]:
 
 
 def nameless_patients(cases: Sequence[Case], patient_key: str) -> list[Finding]:
-    """What stands for the patients of ``cases`` that NIfTI files gave: said once."""
+    """What stands for the patients of ``cases`` that files of volumes gave: said once."""
     own = [case for case in cases if "patient-id-missing" in {f.code for f in case.findings}]
     if not own:
         return []
@@ -187,14 +191,26 @@ def nameless_patients(cases: Sequence[Case], patient_key: str) -> list[Finding]:
     if len(in_folders) < len(own):
         others = counted(len(own) - len(in_folders), "file")
         said.append(f"each of {others} is taken for a patient of its own")
-    text = f"NIfTI has no PatientID: {'; '.join(said)}. A manifest CSV can name the patients."
+    files = [Path(value) for case in own for value in case.inputs.values()]
+    owner = "NIfTI has" if all(map(is_nifti, files)) else "Files of volumes have"
+    text = f"{owner} no PatientID: {'; '.join(said)}. A manifest CSV can name the patients."
     return [Finding("patients-by-place", text, "warning")]
 
 
-def nifti_stem(path: Path) -> str:
-    """The name of a NIfTI file without its ending."""
-    suffix = next((s for s in reversed(NIFTI_SUFFIXES) if path.name.lower().endswith(s)), "")
-    return path.name[: len(path.name) - len(suffix)]
+def _kind(path: Path) -> str:
+    """What a file of a volume is called."""
+    return "NIfTI" if is_nifti(path) else "The file"
+
+
+def _place(path: Path) -> tuple[Grid | None, str, str]:
+    """The grid of a volume from its header; or None, with the code and why."""
+    if is_nifti(path):
+        grid, why = read_grid(path)
+        return grid, "unreadable-nifti", why
+    try:
+        return read_volume_header(ImageReference(path)).grid, "", ""
+    except CaseRefused as refusal:
+        return None, refusal.code, f"{refusal.what} {refusal.met}".strip()
 
 
 def read_grid(path: Path) -> tuple[Grid | None, str]:
@@ -223,10 +239,11 @@ def read_grid(path: Path) -> tuple[Grid | None, str]:
 
 
 def _volume_case(row: ManifestRow, grid: Grid, channel: str) -> Case:
-    units = "NIfTI does not say its units; values are taken as they are."
+    kind = _kind(row.image)
+    units = f"{kind} does not say its units; values are taken as they are."
     findings = [Finding("nifti-units", units, "warning")]
     if not row.listed:
-        text = f"NIfTI has no PatientID; '{row.patient_id}' (by its name) stands for the patient."
+        text = f"{kind} has no PatientID; '{row.patient_id}' (by its name) stands for the patient."
         findings.append(Finding("patient-id-missing", text, "warning"))
     return Case(
         case_id=row.case_id,
@@ -245,7 +262,7 @@ def _volume_case(row: ManifestRow, grid: Grid, channel: str) -> Case:
     )
 
 
-def _table_row(row: ManifestRow, grid: Grid | None, why: str) -> dict[str, Any]:
+def _table_row(row: ManifestRow, grid: Grid | None, code: str, why: str) -> dict[str, Any]:
     """A row of the intake document, the case in place of the series."""
     nowhere = {"size": None, "spacing_mm": None, "origin_mm": None, "direction": None}
     return {
@@ -259,7 +276,7 @@ def _table_row(row: ManifestRow, grid: Grid | None, why: str) -> dict[str, Any]:
         "description": row.image.name,
         "files": 1,
         "verdict": "accepted" if grid else "refused",
-        "codes": [] if grid else ["unreadable-nifti"],
+        "codes": [] if grid else [code],
         "reasons": [] if grid else [why],
         "repairs": [],
         "warnings": [],

@@ -119,7 +119,7 @@ def check_document(found: LabelledCohort, seen: CheckReport) -> dict[str, Any]:
             ),
         ],
         "labels": _labels(found),
-        "findings": [asdict(finding) for finding in found.findings],
+        "findings": [asdict(finding) for finding in (*found.findings, *seen.compared)],
     }
 
 

@@ -10,7 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from medtool.data.case_checks import CheckedCase, check_case, compare_cases
+from medtool.core.records import CheckedCase
+from medtool.data.case_checks import check_case, compare_cases
 from medtool.data.dataset_record import ImageReference, LabelScheme, SegmentationCase
 from medtool.data.datasets import read_dataset
 

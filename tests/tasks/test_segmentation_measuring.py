@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +31,6 @@ def task(folder: Path, channel: str = "MR") -> Segment:
 def measured(dataset: Path, folder: Path, workers: int | None, channel: str = "MR"):
     asked = task(folder, channel)
     cases = asked.find(Source((dataset,))).cases
-    if channel != "MR":
-        cases = tuple(dataclasses.replace(c, inputs={channel: c.inputs["MR"]}) for c in cases)
     return list(fingerprints(asked, asked.settings.data, cases, folder, workers=workers))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import nibabel
 import numpy as np
 import pytest
@@ -144,6 +145,32 @@ def test_regions_channels_and_slices_of_a_residual_network(tmp_path: Path) -> No
     assert len(np.unique(wanted)) == 3
     found = mask_of(checkpoint, tmp_path / "imagesTs", tmp_path / "out")
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("median_mm", [[999.0, 1.0, 1.0], None])
+def test_a_model_of_pictures_answers_pictures(
+    tmp_path: Path, median_mm: list[float] | None
+) -> None:
+    """The reader was accepted once, and then no picture could be given to the model."""
+    network = random_network(RESIDUAL)
+    plans = plans_document(RESIDUAL, patch=(16, 16))
+    plans["image_reader_writer"] = "NaturalImage2DIO"
+    plans["original_median_spacing_after_transp"] = median_mm
+    dataset = {**dataset_document(), "file_ending": ".png"}
+    folder = write_model_folder(
+        tmp_path / "model", {"fold_0": network}, plans=plans, dataset=dataset
+    )
+    checkpoint = imported(folder, tmp_path)
+    values = np.random.default_rng(4).integers(0, 255, (1, 16, 16), dtype=np.uint8)
+    (tmp_path / "imagesTs").mkdir()
+    cv2.imwrite(str(tmp_path / "imagesTs" / "a_0000.png"), values[0])
+    run = RunOptions(workers=0, device="cpu")
+    result = infer(InferOptions((tmp_path / "imagesTs",), checkpoint, tmp_path / "out", run=run))
+    assert result.ok == 1, result.rows
+    mask = tmp_path / "out" / str(result.rows[0]["mask"])
+    wanted = logits_of([network], [values.astype(np.float32)]).argmax(0).numpy()
+    assert len(np.unique(wanted)) == 3
+    np.testing.assert_array_equal(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED), wanted[0])
 
 
 def test_outputs_follow_the_ids_of_labels_not_their_order(tmp_path: Path) -> None:
