@@ -48,19 +48,20 @@ MINUTES = 10.0
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to train: its data, its preset and what is changed of it, and the epochs that it
-    learns again for in the first and the last round of pruning.
+    """A network to train: its preset and what is changed of it, the epochs that it learns again for
+    in the first and the last round of pruning, and what writes its data; None for data that are
+    named.
     """
 
     task: str
     title: str
     preset: str
-    write: Callable[[Path, int], None]
-    patients: int
-    quick_patients: int
     settings: tuple[str, ...]
-    quick_settings: tuple[str, ...]
     epochs_again: tuple[int, int]
+    write: Callable[[Path, int], None] | None = None
+    patients: int = 0
+    quick_patients: int = 0
+    quick_settings: tuple[str, ...] = ()
 
 
 def heart_data(folder: Path, patients: int) -> None:
@@ -75,13 +76,6 @@ def head_data(folder: Path, patients: int) -> None:
     from medtool_brainmet.demo import DemoOptions, write_cohort
 
     write_cohort(folder, 0, DemoOptions(patients=patients, oddities=False))
-
-
-def volume_data(folder: Path, patients: int) -> None:
-    """Generated volumes, for a quick run."""
-    from medtool_segment.demo import write_dataset
-
-    write_dataset(folder, 0, patients)
 
 
 HEART = Subject(
@@ -127,20 +121,7 @@ SEGMENT = Subject(
     task="segment",
     title="planned 3D U-Net, hippocampus of real patients",
     preset="default",
-    write=volume_data,
-    patients=0,
-    quick_patients=10,
     settings=("train.split=three-part", "train.test_share=0.2"),
-    quick_settings=(
-        "train.epochs=1",
-        "train.examples_per_case=1",
-        "model.features=[4,8]",
-        "model.kernel_sizes=[[3,3,3],[3,3,3]]",
-        "model.strides=[[1,1,1],[2,2,2]]",
-        "model.encoder_blocks=[1,1]",
-        "model.decoder_convolutions=[1]",
-        "model.patch_size_vox=[16,16,16]",
-    ),
     epochs_again=(2, 6),
 )
 SUBJECTS = {one.task: one for one in (HEART, BRAINMET, SEGMENT)}
@@ -149,7 +130,7 @@ SUBJECTS = {one.task: one for one in (HEART, BRAINMET, SEGMENT)}
 def trained(subject: Subject, data: Path, folder: Path, *, quick: bool) -> Path:
     """The run of a network that has learned."""
     precision = (f"train.precision={best_precision()}",)
-    minutes = MINUTES if subject is SEGMENT and not quick else None
+    minutes = MINUTES if subject.write is None else None
     result = train(
         TrainOptions(
             task=subject.task,
@@ -233,13 +214,13 @@ def main() -> int:
         for name in options.only:
             subject, folder = SUBJECTS[name], work / name
             folder.mkdir()
-            if subject is SEGMENT and not options.quick:
-                if options.hippocampus is None:
-                    continue
-                data = options.hippocampus.resolve()
-            else:
+            if subject.write is not None:
                 data = folder / "data"
                 subject.write(data, subject.quick_patients if options.quick else subject.patients)
+            elif options.hippocampus is not None:
+                data = options.hippocampus.resolve()
+            else:
+                continue
             rows += rows_of(subject, data, folder, quick=options.quick)
     return run.finish(rows)
 
