@@ -89,7 +89,7 @@ IMAGE_CODES: Mapping[str, str] = {
     "transparent": "a picture that is partly transparent; refused",
     "alpha-dropped": "an opaque alpha channel of a picture was dropped",
     "mask-colour": "a mask in colour, whose channels differ; refused",
-    "mask-binarised": "a mask with values between 0 and its largest one: cut at half of it",
+    "mask-binarised": "a mask with grey values: cut at half of 255, or of its largest value",
     "broken-contour": "a text file that is no outline of points; refused",
     "mask-without-image": "the mask cannot be compared, since its image cannot be read; refused",
     "mask-empty": "a mask that is all background",

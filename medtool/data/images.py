@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CONTOUR_ENDING = ".txt"
 # A mask in grey reaches further; whole numbers up to here, of several kinds, are ids of labels.
 MOST_IDS = 32
+FULL_8_BIT = 255
 # How files of these kinds end when they are whole: the PNG chunk IEND with its checksum, and the
 # JPEG marker EOI. Decoders fill up what is missing without a word.
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
@@ -116,8 +117,8 @@ def read_picture_mask(
 ) -> Picture:
     """The mask of an image of ``image_shape``, as ids (rows, columns): int16.
 
-    A binary mask is cut at half of its range: above half of its largest value is 1. An outline in
-    a text file is filled. Raises CaseRefused: ``grids-differ`` (another size), ``mask-colour``,
+    A binary mask is cut at half of its range (``binarised``). An outline in a text file is
+    filled. Raises CaseRefused: ``grids-differ`` (another size), ``mask-colour``,
     ``not-labels``, ``label-undeclared`` (several ids where it is binary), and the codes of
     ``read_picture``.
     """
@@ -161,15 +162,19 @@ def require_one_structure(values: NDArray[Any], where: str) -> None:
 
 
 def binarised(values: NDArray[Any]) -> tuple[NDArray[np.int16], tuple[Finding, ...]]:
-    """1 where a value lies above half of the largest one, else 0; grey values are said."""
+    """1 where a value lies above half of the range, else 0; grey values are said.
+
+    The range is that of the file's values: 0 and 1 are a mask as much as 0 and 255 are. Grey values
+    of 8 bits have 255: what a lossy file leaves of an empty mask is no structure.
+    """
     highest = float(values.max(initial=0))
-    cut = values > highest / 2
     between = int(np.count_nonzero((values != 0) & (values != highest)))
+    half = FULL_8_BIT / 2 if between and values.dtype == np.uint8 else highest / 2
     findings = []
     if between:
-        text = f"{between} pixels of the mask lie between 0 and {highest:g}; cut at {highest / 2:g}"
+        text = f"{between} pixels of the mask lie between 0 and {highest:g}; cut at {half:g}"
         findings.append(Finding("mask-binarised", text, "warning"))
-    return cut.astype(np.int16), tuple(findings)
+    return (values > half).astype(np.int16), tuple(findings)
 
 
 def _decoded(reference: ImageReference) -> NDArray[Any]:

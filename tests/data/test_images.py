@@ -152,10 +152,26 @@ def test_masks_are_cut_at_half_of_their_range(highest: int) -> None:
 
 def test_grey_values_of_a_mask_are_said() -> None:
     # Half of 200 is 100: above it is inside.
-    labels, findings = binarised(np.array([[0, 99, 100, 101, 200]], dtype=np.uint8))
+    labels, findings = binarised(np.array([[0, 99, 100, 101, 200]], dtype=np.uint16))
     assert labels.tolist() == [[0, 0, 0, 1, 1]]
     assert [f.code for f in findings] == ["mask-binarised"]
     assert findings[0].message.startswith("3 pixels")
+
+
+def test_grey_values_of_8_bits_are_cut_at_half_of_255(tmp_path: Path) -> None:
+    """What a JPEG leaves of an empty mask was once cut at half of its own largest value."""
+    labels, findings = binarised(np.array([[0, 99, 101, 127, 128, 200]], dtype=np.uint8))
+    assert labels.tolist() == [[0, 0, 0, 0, 1, 1]]
+    assert "cut at 127.5" in findings[0].message
+    assert not binarised(np.array([[0, 1, 2, 40]], dtype=np.uint8))[0].any()
+    square = np.zeros((40, 40), np.uint8)
+    square[7:29, 9:33] = 255
+    for name, mask in (("square", square), ("noise", np.eye(40, dtype=np.uint8) * 60)):
+        path = tmp_path / f"{name}.jpg"
+        assert cv2.imwrite(str(path), mask, [cv2.IMWRITE_JPEG_QUALITY, 60])
+        found = read_picture_mask(ImageReference(path), (40, 40), binary=True)
+        assert len(np.unique(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))) > 3
+        assert np.array_equal(found.array, mask > 127), name
 
 
 def test_masks_of_pictures(tmp_path: Path) -> None:
