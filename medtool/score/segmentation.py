@@ -70,7 +70,8 @@ def score_structures(
     ``prediction`` and ``reference`` hold label ids on one grid of two or three axes,
     ``spacing_mm`` is in the order of these axes ([z, y, x]); None where it is not known: what has
     a length in it is then undefined. Undefined values are NaN. In 2D areas in mm^2 stand in place
-    of volumes. Raises UsageError where shapes or spacing do not fit.
+    of volumes. A volume of one slice has volumes, and the surfaces of 2D: contours. Raises
+    UsageError where shapes or spacing do not fit.
     """
     chosen = options or SegmentationOptions()
     is_known = spacing_mm is not None
@@ -135,7 +136,10 @@ def _row(
     options: SegmentationOptions,
 ) -> Row:
     box = joint_box(prediction, reference)
-    shape = prediction.shape
+    across = _across(prediction.shape)
+    extent_mm = _without(
+        across, [n * step for n, step in zip(prediction.shape, spacing_mm, strict=True)]
+    )
     prediction, reference = prediction[box], reference[box]
     counts = overlap(prediction, reference, voxels)
     unit, voxel = _unit(spacing_mm)
@@ -148,18 +152,40 @@ def _row(
         **counts.metrics(),
         f"prediction_{unit}": counts.prediction_vox * voxel,
         f"reference_{unit}": counts.reference_vox * voxel,
-        "image_diagonal_mm": sqrt(
-            sum((n * step) ** 2 for n, step in zip(shape, spacing_mm, strict=True))
-        ),
+        "image_diagonal_mm": sqrt(sum(length_mm**2 for length_mm in extent_mm)),
     }
     if options.surfaces:
         tolerance_mm = options.tolerance_mm.get(name, options.default_tolerance_mm)
-        row |= _surface_metrics(prediction, reference, spacing_mm, tolerance_mm)
+        row |= _surface_metrics(
+            _in_plane(prediction, across),
+            _in_plane(reference, across),
+            _without(across, spacing_mm),
+            tolerance_mm,
+        )
     if name in options.lesions:
         row |= _lesion_metrics(prediction, reference, spacing_mm, options.lesion_rule)
     if options.where_present and not counts.reference_vox:
         row |= {metric: nan for metric in OVERLAPS if metric in row}
     return row
+
+
+def _across(shape: Sequence[int]) -> int | None:
+    """The axis across the only slice of a volume, along which a mask has no surface; else None.
+
+    The faces of a slice lie as near to each other as its thickness, whatever is drawn on it: as
+    surface they would make every distance small and every share large.
+    """
+    single = [axis for axis, length in enumerate(shape) if length == 1]
+    return single[0] if len(shape) == 3 and single else None
+
+
+def _in_plane(mask: Mask, across: int | None) -> Mask:
+    # A mask that is empty has lost its only slice.
+    return mask if across is None else np.asarray(mask.any(axis=across))
+
+
+def _without(across: int | None, values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(value for axis, value in enumerate(values) if axis != across)
 
 
 def _unit(spacing_mm: Sequence[float]) -> tuple[str, float]:
@@ -173,7 +199,12 @@ def _surface_metrics(
     prediction: Mask, reference: Mask, spacing_mm: Sequence[float], tolerance_mm: float
 ) -> Row:
     """Distances are NaN unless both masks hold something; the surface Dice only needs one."""
-    found = {"nsd": nan, "tolerance_mm": tolerance_mm, **dict.fromkeys(DISTANCES, nan)}
+    found = {
+        "nsd": nan,
+        "tolerance_mm": tolerance_mm,
+        "surface_axes": len(spacing_mm),
+        **dict.fromkeys(DISTANCES, nan),
+    }
     if prediction.any() != reference.any():
         return found | {"nsd": 0.0}
     if not reference.any():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 
 import numpy as np
 
 from medtool.core.errors import UsageError
+from medtool.core.records import Scores
 from medtool.score.overlap import Mask
 from medtool.score.sample import FloatArray
 from medtool.score.segmentation import DISTANCES, OVERLAPS, Row, SegmentationOptions
@@ -42,6 +43,16 @@ CONVENTIONS: Mapping[str, str] = {
     "false_positive_mm2": "predicted components without any true voxel",
     "false_negative_mm2": "true components without any predicted voxel",
 }
+# Of surfaces, where all cases have two axes or one slice.
+CONTOURS: Mapping[str, str] = {
+    "nsd": f"{EMPTY_OR_ZERO}; by length of the contours",
+    "hd_mm": f"largest distance between the contours; {NOT_EMPTY}",
+    "hd95_mm": f"95 % of the contour's length, the larger of both directions; {NOT_EMPTY}",
+    "assd_mm": f"edge pixels of both masks together; {NOT_EMPTY}",
+    "prediction_to_reference_mm": f"mean by length of the contour; {NOT_EMPTY}",
+    "reference_to_prediction_mm": f"mean by length of the contour; {NOT_EMPTY}",
+}
+SINGLE_SLICES = "single slices by their contours"
 LESION_VOLUMES = ("false_positive", "false_negative")
 
 
@@ -81,18 +92,39 @@ class Column:
         return np.where(self.missing, self.penalty, self.values)
 
 
-def convention(metric: str, row: Row, options: SegmentationOptions) -> str:
-    """What stands beside a number: its definition where that is a choice, what it leaves out."""
+def convention(metric: str, rows: Sequence[Row], options: SegmentationOptions) -> str:
+    """What stands beside a number: its definition where that is a choice, what it leaves out.
+
+    ``rows`` are those of the structure in all cases.
+    """
     text = CONVENTIONS[metric]
+    if metric in CONTOURS:
+        flat = [row.get("surface_axes") == 2 for row in rows]
+        if all(flat):
+            text = CONTOURS[metric]
+        elif any(flat):
+            text += f"; {SINGLE_SLICES}"
     if options.where_present and metric in OVERLAPS:
         text = text.replace(EMPTY_OR_ZERO, WHERE_PRESENT)
     if metric == "nsd":
-        text += f", tolerance {row['tolerance_mm']:g} mm"
+        text += f", tolerance {rows[0]['tolerance_mm']:g} mm"
     if metric == "lesion_f1":
         text += f"; {options.lesion_rule}"
     elif metric.startswith(LESION_VOLUMES):
         text += f"; components of {options.lesion_rule.connectivity} neighbours"
     return text
+
+
+def scored_cases(scores: Scores) -> dict[str, ScoredCase]:
+    """Each case with its rows, as they were scored; {} where no masks were."""
+    rows: dict[str, list[Row]] = {}
+    patients: dict[str, str] = {}
+    for row in scores.tables.get(BY_CASE) or ():
+        # Scores that were kept in a file hold None for what is undefined.
+        known = {name: nan if value is None else value for name, value in row.items()}
+        rows.setdefault(str(row["case"]), []).append(known)
+        patients[str(row["case"])] = str(row["patient"])
+    return {name: ScoredCase(name, patients[name], own) for name, own in rows.items()}
 
 
 def columns_of(cases: Sequence[ScoredCase]) -> list[Column]:

@@ -129,7 +129,7 @@ def _mean(name: str, values: FloatArray, text: str, trivial: tuple[float, str]) 
 def _shares(column: Column, options: SegmentationOptions) -> list[_Share]:
     """The mean of a column, and the other numbers that are made of it."""
     metric, values, rows = column.metric, column.values, column.rows
-    text, trivial = convention(metric, rows[0], options), _trivial(column)
+    text, trivial = convention(metric, rows, options), _trivial(column)
     found = [_mean(column.name, values, text, trivial)]
     if column.missing.any():
         found.append(_mean(_penalised(column), column.penalised, PENALISED, (nan, "")))
@@ -274,7 +274,7 @@ def _table_row(
         "median_interval": intervals[_median(column)],
         "penalised": point[penalised],
         "penalised_interval": intervals[penalised],
-        "convention": convention(column.metric, column.rows[0], options),
+        "convention": convention(column.metric, column.rows, options),
     }
 
 
