@@ -55,27 +55,36 @@ def choose_postprocessing(
     cases: Sequence[Callable[[], Validated]],
     structures: Mapping[str, Sequence[int]],
     *,
+    largest: bool = True,
     least_volumes_ml: Mapping[str, Sequence[float]] | None = None,
     becomes: Mapping[str, int] | None = None,
 ) -> Chosen:
     """Steps that raise the Dice on ``cases``; each is read anew for every step that is tried.
 
     ``structures`` maps names to labels (a region has several), without the background;
-    ``least_volumes_ml`` names candidates for some of them, of which the best is taken. Removed
-    voxels of a structure get its label in ``becomes``, else background.
+    ``largest``: whether keeping the largest piece alone is tried; ``least_volumes_ml`` names
+    candidates for some of them, of which the best is taken. Removed voxels of a structure get its
+    label in ``becomes``, else background.
     """
     chooser = _Chooser(cases, {name: tuple(labels) for name, labels in structures.items()})
-    everything = sorted({label for labels in structures.values() for label in labels})
-    chooser.try_one(Step("largest-component", tuple(everything)), _no_class_falls)
     under = becomes or {}
-    if len(structures) > 1:
-        for name, labels in chooser.structures.items():
-            step = Step("largest-component", labels, becomes=under.get(name, 0))
-            chooser.try_one(step, _rises(name))
+    if largest:
+        _try_largest(chooser, under)
     for name, volumes_ml in (least_volumes_ml or {}).items():
         step = Step("least-volume", chooser.structures[name], becomes=under.get(name, 0))
         chooser.try_best([replace(step, least_ml=ml) for ml in volumes_ml], name)
     return Chosen(tuple(chooser.steps), tuple(chooser.trials))
+
+
+def _try_largest(chooser: _Chooser, becomes: Mapping[str, int]) -> None:
+    """The largest piece of all foreground together, then of each structure."""
+    known = chooser.structures
+    everything = sorted({label for labels in known.values() for label in labels})
+    chooser.try_one(Step("largest-component", tuple(everything)), _no_class_falls)
+    if len(known) > 1:
+        for name, labels in known.items():
+            step = Step("largest-component", labels, becomes=becomes.get(name, 0))
+            chooser.try_one(step, _rises(name))
 
 
 Accepts = Callable[[Means, Means], bool]

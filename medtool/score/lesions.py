@@ -67,10 +67,6 @@ class LesionRule:
         return f"components of {self.connectivity} neighbours; {text}"
 
 
-# autoPET's evaluation script counts components of 18 neighbours.
-AUTOPET_RULE = LesionRule(connectivity=18)
-
-
 @dataclass(frozen=True)
 class Lesions:
     """Lesions of one case.

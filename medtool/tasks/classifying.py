@@ -31,7 +31,9 @@ from medtool.tasks.classifying_classes import (
     decisions,
     known_classes,
     planned_classes,
+    planned_pieces,
     probability_column,
+    scored_structures,
     with_classes,
 )
 from medtool.tasks.classifying_settings import ClassifyingSettings
@@ -75,6 +77,10 @@ class ClassifyingSegmentationTask(SegmentationTask):
             },
         }
 
+    def _scored(self) -> Mapping[str, tuple[int, ...]]:
+        """The labels, and all of them together."""
+        return scored_structures(self.settings)
+
     # --- data -----------------------------------------------------------------------------
     def self_labelled(self, cohort: Cohort) -> Cohort:
         """The cohort with the classes that a manifest or the names of the cases give."""
@@ -100,7 +106,7 @@ class ClassifyingSegmentationTask(SegmentationTask):
             known, cases, intake=intake, folder=folder, workers=workers, reporter=reporter
         )
         settings = cast(ClassifyingSettings, planned.settings)
-        task = type(self)(planned_classes(settings, cases))
+        task = type(self)(planned_pieces(planned_classes(settings, cases)))
         task.plan = planned.plan
         if task.settings != self.settings:
             # A run that goes on, or a planned preset, decides nothing anew.

@@ -11,16 +11,19 @@ from medtool.core.errors import LabelsError
 from medtool.core.names import nearest_name, safe_file_stem
 from medtool.core.records import Case, Cohort, Finding
 from medtool.data.cohort import CLASSES
+from medtool.data.dataset_record import BACKGROUND
 from medtool.data.labels import MOST_CLASSES, class_names, normal_value
 from medtool.data.layout_files import read_from_names
 from medtool.data.matching import shown, with_class
 from medtool.tasks.classifying_settings import ClassifyingDataSection, ClassifyingSettings
-from medtool.tasks.segmentation_labels import structures
+from medtool.tasks.segmentation_labels import has_regions, structures
 
 # Under this name the layouts of data sets give the class of a case, as text.
 CLASS_COVARIATE = "class"
 # What chooses the checkpoint: with classes, and without.
 BALANCED, WITHOUT_CLASSES = "dice_and_f1", "dice"
+# Volumes under which pieces of a lesion may be removed: balls of 4.6, 7.3 and 9.8 mm.
+LEAST_LESION_ML = (0.05, 0.2, 0.5)
 HEAD_OFF = (
     "no case has a class: there is neither a table of labels, nor a column label in a manifest, "
     "nor data.class_pattern"
@@ -140,6 +143,26 @@ def planned_classes(settings: ClassifyingSettings, cases: Sequence[Case]) -> Cla
     )
 
 
+def planned_pieces(settings: ClassifyingSettings) -> ClassifyingSettings:
+    """What becomes of small pieces of the lesion, where the preset leaves that open.
+
+    A removed piece becomes the organ around it, or it would be a hole; least volumes are tried at
+    the end. Raises LabelsError where no label has the name of the lesion.
+    """
+    lesion, organ, infer = lesion_name(settings.data), organ_name(settings.data), settings.infer
+    becomes = {lesion: organ} if organ else {}
+    return settings.model_copy(
+        update={
+            "infer": infer.model_copy(
+                update={
+                    "removed_becomes": {**becomes, **infer.removed_becomes},
+                    "least_volumes_ml": {lesion: [*LEAST_LESION_ML], **infer.least_volumes_ml},
+                }
+            )
+        }
+    )
+
+
 def counts(cases: Sequence[Case], classes: Sequence[str]) -> dict[str, int]:
     """Cases of each class, by its name."""
     found = Counter(case.label for case in cases if case.label is not None)
@@ -147,10 +170,10 @@ def counts(cases: Sequence[Case], classes: Sequence[str]) -> dict[str, int]:
 
 
 def decisions(settings: ClassifyingSettings, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """What was decided of the classes and why, in the form of a plan's decisions."""
-    classes = settings.data.classes
+    """What was decided of lesion and classes and why, in the form of a plan's decisions."""
+    classes, pieces = settings.data.classes, _decided_pieces(settings)
     if not classes:
-        return [{"what": "classification head", "value": "off", "why": HEAD_OFF}]
+        return [pieces, {"what": "classification head", "value": "off", "why": HEAD_OFF}]
     seen = counts(cases, classes)
     said = ", ".join(f"{count} {name}" for name, count in seen.items())
     without = len(cases) - sum(seen.values())
@@ -162,6 +185,7 @@ def decisions(settings: ClassifyingSettings, cases: Sequence[Case]) -> list[dict
         else "the bottleneck"
     )
     return [
+        pieces,
         {
             "what": "classification head",
             "value": ", ".join(classes),
@@ -174,6 +198,16 @@ def decisions(settings: ClassifyingSettings, cases: Sequence[Case]) -> list[dict
             f"{train.class_weight_power:g}, mean 1 over the cases, unless the preset gives them",
         },
     ]
+
+
+def _decided_pieces(settings: ClassifyingSettings) -> dict[str, Any]:
+    lesion, infer = lesion_name(settings.data), settings.infer
+    return {
+        "what": f"pieces of {lesion} under so many mL",
+        "value": infer.least_volumes_ml.get(lesion, []),
+        "why": "removed where that helps on the selection part; they become "
+        + infer.removed_becomes.get(lesion, BACKGROUND),
+    }
 
 
 # --- labels of the masks ------------------------------------------------------------------
@@ -197,6 +231,27 @@ def lesion_ids(data: ClassifyingDataSection) -> tuple[int, ...]:
     return structures(data)[lesion_name(data)]
 
 
+def organ_name(data: ClassifyingDataSection) -> str:
+    """The label in which the lesion lies: the smallest region around it, or the only other label.
+
+    "" where that is not one.
+    """
+    known, lesion = structures(data), lesion_name(data)
+    others = {name: set(ids) for name, ids in known.items() if name != lesion}
+    if has_regions(data):
+        around = {n: ids for n, ids in others.items() if ids > set(known[lesion])}
+        return min(around, key=lambda name: len(around[name]), default="")
+    return next(iter(others)) if len(others) == 1 else ""
+
+
 def organ_ids(data: ClassifyingDataSection) -> tuple[int, ...]:
     """Ids of all labels together."""
     return tuple(sorted({number for ids in structures(data).values() for number in ids}))
+
+
+def scored_structures(settings: ClassifyingSettings) -> dict[str, tuple[int, ...]]:
+    """The labels, and all of them together where they exclude each other."""
+    known, name = dict(structures(settings.data)), settings.metrics.organ_name
+    if name and name not in known and len(known) > 1 and not has_regions(settings.data):
+        known[name] = organ_ids(settings.data)
+    return known

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.records import Prediction, Scores, Truth
 from medtool.score.dice_and_f1 import NAME, dice_and_f1
 from medtool.score.multiclass import multiclass_scores
+from medtool.score.segmentation import SegmentationOptions
 from medtool.score.segmentation_columns import ScoredCase
-from medtool.tasks.classifying_classes import organ_ids, probability_column
+from medtool.tasks.classifying_classes import (
+    lesion_name,
+    probability_column,
+    scored_structures,
+)
 from medtool.tasks.classifying_predict import CLASS
-from medtool.tasks.segmentation_labels import has_regions, structures
-from medtool.tasks.segmentation_scores import scored_case, summarised
+from medtool.tasks.segmentation_labels import structures
+from medtool.tasks.segmentation_scores import options_of, scored_case, summarised
 
 if TYPE_CHECKING:
     from medtool.tasks.classifying_settings import ClassifyingSettings
@@ -20,12 +26,14 @@ if TYPE_CHECKING:
 Answer = Mapping[str, Any]
 
 
-def scored_structures(settings: ClassifyingSettings) -> dict[str, tuple[int, ...]]:
-    """The labels, and all of them together where they exclude each other."""
-    known, name = dict(structures(settings.data)), settings.metrics.organ_name
-    if name and name not in known and len(known) > 1 and not has_regions(settings.data):
-        known[name] = organ_ids(settings.data)
-    return known
+def classified_options(settings: ClassifyingSettings) -> SegmentationOptions:
+    """What is computed; lesions are counted in the label that is classified, unless some are named.
+
+    Raises LabelsError where no label has the name of that label.
+    """
+    options = options_of(settings)
+    counted = options.lesions or (lesion_name(settings.data),)
+    return replace(options, lesions=counted)
 
 
 def score_classified(
@@ -36,16 +44,16 @@ def score_classified(
     Cases without a class count in the masks only. Raises CaseRefused where a mask and its
     reference are on different grids.
     """
-    known = scored_structures(settings)
+    known, options = scored_structures(settings), classified_options(settings)
     apart = known.keys() - structures(settings.data).keys()
     cases: list[ScoredCase] = []
     answers: list[Answer] = []
     labels: list[int | None] = []
     for prediction, reference in zip(predictions, truths, strict=True):
-        cases.append(scored_case(settings, known, prediction, reference))
+        cases.append(scored_case(settings, known, prediction, reference, options))
         answers.append(prediction.scalars)
         labels.append(None if reference.label is None else int(reference.label))
-    masks = summarised(settings, cases, apart=apart)
+    masks = summarised(settings, cases, apart=apart, options=options)
     names = settings.data.classes
     truth = {n: label for n, label in enumerate(labels) if label is not None}
     if not names or not truth:

@@ -57,6 +57,9 @@ class ClassifyingMetricsSection(SegmentationMetricsSection):
     without classes it becomes dice."""
     organ_name: str = "whole organ"
     """What all labels together are called in tables; "" to leave it out."""
+    lesions: list[str] = []
+    """Labels of which each piece is a lesion: counted as found, missed or invented, the last two
+    with their volumes; [] for the one of data.lesion."""
     targets: dict[str, float] = {}
     """Values that metrics should reach, by the name of the metric; shown beside them."""
 

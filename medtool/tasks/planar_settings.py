@@ -137,6 +137,9 @@ class PlanarInferSection(MaskInferSection):
     softmax."""
     batch_slices: Count = 8
     """Slices that pass the network at a time."""
+    least_volumes_ml: dict[str, list[Positive]] = {}
+    """By label, volumes under which pieces may be removed; each is tried on the selection part,
+    and the best is kept where it helped."""
 
 
 class PlanarSettings(SegmentationSettings):

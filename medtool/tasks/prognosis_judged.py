@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medtool.core.records import Outcome, Prediction, Truth
-from medtool.score.lesions import AUTOPET_RULE
 from medtool.score.overlap import Mask, overlap
 from medtool.score.segmentation import SegmentationOptions
 from medtool.score.segmentation_columns import ScoredCase
@@ -20,7 +19,7 @@ from medtool.tasks.prognosis_answers import UNCERTAINTY
 from medtool.tasks.prognosis_labels import TRUE_RISK
 from medtool.tasks.segmentation_labels import MASK, has_regions, structures
 from medtool.tasks.segmentation_predict import PROBABILITIES
-from medtool.tasks.segmentation_scores import scored_case
+from medtool.tasks.segmentation_scores import options_of, scored_case
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,14 +58,9 @@ class JudgedCase:
 
 
 def mask_options(settings: PrognosisSettings) -> SegmentationOptions:
-    """Overlaps of cases with lesions only, and volumes of lesions invented or missed as autoPET."""
-    return SegmentationOptions(
-        default_tolerance_mm=settings.metrics.nsd_tolerance_mm,
-        ignore_label=settings.data.ignore_id,
-        lesions=tuple(structures(settings.data)),
-        lesion_rule=AUTOPET_RULE,
-        where_present=True,
-    )
+    """Overlaps of cases with lesions only; lesions of all labels, unless some are named."""
+    counted = settings.metrics.lesions or structures(settings.data)
+    return replace(options_of(settings), lesions=tuple(counted), where_present=True)
 
 
 def judge(

@@ -85,6 +85,12 @@ class PrognosisMetricsSection(SegmentationMetricsSection):
     primary: Literal["dice_and_c_index", "dice", "harrell_c", "loss"] = "dice_and_c_index"
     """What chooses the best checkpoint, on the selection part: the mean of Dice and Harrell's C
     (of one of them, where the other is not defined), one of both, or the loss."""
+    lesions: list[str] = []
+    """Labels of which each piece is a lesion: counted as found, missed or invented, the last two
+    with their volumes; [] for all."""
+    lesion_neighbours: Literal[6, 18, 26] = 18
+    """Which voxels of a lesion touch: by a face (6), by an edge too (18, as autoPET counts), by a
+    corner too (26)."""
     horizons_days: Annotated[list[Positive], Field(min_length=1)] = [365.0, 730.0, 1095.0]
     """Times at which survival is predicted and judged."""
 

@@ -33,7 +33,12 @@ from medtool.core.records import (
     Truth,
 )
 from medtool.core.task import Task
-from medtool.tasks.segmentation_labels import MASK
+from medtool.tasks.segmentation_labels import (
+    MASK,
+    require_known_labels,
+    structures,
+    volume_column,
+)
 from medtool.tasks.segmentation_settings import SegmentationSettings, require_mirrored_training
 
 if TYPE_CHECKING:
@@ -75,23 +80,27 @@ class SegmentationTask(Task):
 
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__(settings)
-        self._check_codes()
+        self._check_names()
         require_mirrored_training(settings)
         chances = PROBABILITY_COLUMNS if settings.infer.probabilities else {}
         self.columns = {**SEGMENTATION_COLUMNS, **self._volume_columns(), **chances}
         # What ``planned`` decided, with reasons; None where the preset held the plan already.
         self.plan: Plan | None = None
 
-    def _check_codes(self) -> None:
-        """Before any work: a code of a label that there is not is a slip (UsageError)."""
+    def _check_names(self) -> None:
+        """Before any work: a label that is named and that there is not is a slip (UsageError)."""
+        if not self.settings.data.label_ids:
+            return
         from medtool.tasks.segmentation_codes import check_codes
 
-        if self.settings.data.label_ids:
-            check_codes(self.settings)
+        check_codes(self.settings)
+        require_known_labels(self.settings, self._scored())
+
+    def _scored(self) -> Mapping[str, tuple[int, ...]]:
+        """Ids of each structure that scores are told of."""
+        return structures(self.settings.data)
 
     def _volume_columns(self) -> dict[str, tuple[str, str, str]]:
-        from medtool.tasks.segmentation_labels import structures, volume_column
-
         return {
             volume_column(name): ("float", "mL", f"volume of {name}")
             for name in structures(self.settings.data)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from medtool.core.names import safe_file_stem
+from medtool.core.errors import UsageError
+from medtool.core.names import nearest_name, safe_file_stem
 from medtool.data.dataset_record import BACKGROUND, LabelScheme
-from medtool.tasks.segmentation_settings import SegmentationDataSection
+from medtool.tasks.segmentation_settings import SegmentationDataSection, SegmentationSettings
 
 BACKGROUND_ID = 0
 # Under this name masks stand in references, truths and predictions.
@@ -33,6 +34,31 @@ def output_ids(data: SegmentationDataSection) -> tuple[int, ...]:
     if has_regions(data):
         return tuple(data.regions_order)
     return (BACKGROUND_ID, *(ids[0] for ids in structures(data).values()))
+
+
+def require_known_labels(settings: SegmentationSettings, known: Collection[str]) -> None:
+    """Raises UsageError where a key names a structure that there is not, which would do nothing."""
+    metrics, infer = settings.metrics, settings.infer
+    # Of slices there are least volumes as well; a prognosis has none.
+    least = getattr(infer, "least_volumes_ml", {})
+    labels = structures(settings.data)
+    named: list[tuple[str, Iterable[str], Collection[str]]] = [
+        ("metrics.nsd_tolerances_mm", metrics.nsd_tolerances_mm, known),
+        ("metrics.lesions", metrics.lesions, known),
+        ("infer.least_volumes_ml", least, labels),
+        ("infer.removed_becomes", infer.removed_becomes, labels),
+        ("infer.removed_becomes", infer.removed_becomes.values(), [BACKGROUND, *labels]),
+    ]
+    for where, names, wanted in named:
+        for name in names:
+            if name not in wanted:
+                raise UsageError(
+                    "A label is named that there is not.",
+                    where=where,
+                    met=name,
+                    wanted="one of: " + ", ".join(wanted),
+                    nearest=nearest_name(name, wanted),
+                )
 
 
 def volume_column(name: str) -> str:

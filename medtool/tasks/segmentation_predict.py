@@ -14,7 +14,7 @@ from medtool import __version__
 from medtool.core.files import file_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Prediction, Prepared, Truth
-from medtool.data.dataset_record import ImageReference
+from medtool.data.dataset_record import BACKGROUND, ImageReference
 from medtool.data.images import read_picture
 from medtool.data.masks import label_volumes_ml, voxel_ml, write_mask, write_mask_picture
 from medtool.data.nifti_writer import write_nifti
@@ -30,6 +30,7 @@ from medtool.predict.region import Region, cut_out, put_back
 from medtool.predict.sliding_window import Windows, sliding_window
 from medtool.predict.together import mean_planes
 from medtool.tasks.segmentation_labels import (
+    BACKGROUND_ID,
     MASK,
     has_regions,
     output_ids,
@@ -141,20 +142,36 @@ def kept_chances(data: SegmentationDataSection, decided: Decided) -> dict[str, N
 def postprocessing_steps(settings: SegmentationSettings, model: Model) -> tuple[Step, ...]:
     """What is removed from masks: as the preset says, or as the selection part decided."""
     asked = settings.infer.largest_component
-    if asked == "always":
-        known = structures(settings.data).values()
-        return tuple(Step("largest-component", ids) for ids in known)
+    steps = model.document.get("postprocessing", {}).get("steps", ())
+    decided = tuple(step_from_dict(step) for step in steps)
+    if asked == "auto":
+        return decided
+    small = tuple(step for step in decided if step.kind == "least-volume")
     if asked == "never":
-        return ()
-    decided = model.document.get("postprocessing", {}).get("steps", ())
-    return tuple(step_from_dict(step) for step in decided)
+        return small
+    under, known = _becomes(settings), structures(settings.data)
+    largest = (
+        Step("largest-component", ids, becomes=under.get(name, BACKGROUND_ID))
+        for name, ids in known.items()
+    )
+    return (*largest, *small)
+
+
+def _becomes(settings: SegmentationSettings) -> dict[str, int]:
+    """By label, the id that its removed pieces get."""
+    known = structures(settings.data)
+    written = output_ids(settings.data)[0 if has_regions(settings.data) else 1 :]
+    ids = {BACKGROUND: BACKGROUND_ID, **dict(zip(known, written, strict=True))}
+    return {name: ids[other] for name, other in settings.infer.removed_becomes.items()}
 
 
 def decide_postprocessing(
     settings: SegmentationSettings, predictions: Sequence[Prediction], truths: Sequence[Truth]
 ) -> dict[str, Any]:
     """What is to be removed from masks, where that helped on these cases; {} for nothing."""
-    if settings.infer.largest_component != "auto" or not predictions:
+    infer = settings.infer
+    largest = infer.largest_component == "auto"
+    if not (largest or infer.least_volumes_ml) or not predictions:
         return {}
 
     def case(number: int) -> Validated:
@@ -164,7 +181,13 @@ def decide_postprocessing(
         )
 
     cases = [partial(case, number) for number in range(len(predictions))]
-    chosen = choose_postprocessing(cases, structures(settings.data))
+    chosen = choose_postprocessing(
+        cases,
+        structures(settings.data),
+        largest=largest,
+        least_volumes_ml=infer.least_volumes_ml,
+        becomes=_becomes(settings),
+    )
     if not chosen.steps:
         return {}
     return {

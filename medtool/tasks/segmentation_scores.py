@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtool.core.records import Prediction, Scores, Truth
 from medtool.data.grids import require_same_grid
+from medtool.score.lesions import LesionRule
 from medtool.score.segmentation import SegmentationOptions, score_structures
 from medtool.score.segmentation_columns import APART, BY_CASE, ScoredCase
 from medtool.score.segmentation_summary import OVERALL, summarise_structures
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
 
 def options_of(settings: SegmentationSettings) -> SegmentationOptions:
     """What is computed, as the preset says."""
+    metrics = settings.metrics
     return SegmentationOptions(
-        default_tolerance_mm=settings.metrics.nsd_tolerance_mm,
+        tolerance_mm=metrics.nsd_tolerances_mm,
+        default_tolerance_mm=metrics.nsd_tolerance_mm,
         ignore_label=settings.data.ignore_id,
+        lesions=tuple(metrics.lesions),
+        lesion_rule=LesionRule(
+            metrics.lesion_neighbours, metrics.lesion_rule, metrics.lesion_share
+        ),
     )
 
 

@@ -121,6 +121,18 @@ class SegmentationMetricsSection(MetricsSection):
     """The metric that chooses the best checkpoint and is shown first."""
     nsd_tolerance_mm: Positive = 2.0
     """Distance within which surfaces count as equal, for the normalised surface Dice."""
+    nsd_tolerances_mm: dict[str, Positive] = {}
+    """The same by label, for those that have one of their own."""
+    lesions: list[str] = []
+    """Labels of which each piece is a lesion: counted as found, missed or invented, the last two
+    with their volumes; [] for none."""
+    lesion_neighbours: Literal[6, 18, 26] = 26
+    """Which voxels of a lesion touch: by a face (6), by an edge too (18), by a corner too (26)."""
+    lesion_rule: Literal["touch", "covered", "iou"] = "touch"
+    """When a lesion is found: one voxel of it is enough, a share of it is needed, or a lesion of
+    the answer has a least IoU with it."""
+    lesion_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """That share, or that IoU."""
     subgroups: list[str] = []
     """Facts of the cases by which tables of subgroups are made."""
 
@@ -178,6 +190,8 @@ class MaskInferSection(InferSection):
     """By label, where it is for DICOM SEG: [code, scheme, meaning]."""
     largest_component: Literal["auto", "always", "never"] = "auto"
     """Whether only the largest piece of a label is kept; auto: where that helped selection."""
+    removed_becomes: dict[str, str] = {}
+    """By label, the label that its removed pieces get; else they become background."""
 
 
 class SegmentationInferSection(MaskInferSection):
@@ -195,6 +209,9 @@ class SegmentationInferSection(MaskInferSection):
     """Volume under which it found nothing: then the whole volume is looked at closely."""
     batch_windows: Count = 1
     """Windows that pass the network at a time; more take as many times the memory."""
+    least_volumes_ml: dict[str, list[Positive]] = {}
+    """By label, volumes under which pieces may be removed; each is tried on the selection part,
+    and the best is kept where it helped."""
 
 
 class SegmentationSettings(TaskSettings):

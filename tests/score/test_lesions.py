@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from mask_fixtures import box
 
 from medtool.core.errors import UsageError
-from medtool.score.lesions import AUTOPET_RULE, LesionRule, lesions
+from medtool.score.lesions import LesionRule, lesions
 
 SIDE = (12, 12, 12)
 
@@ -34,10 +34,6 @@ def test_known_case(known, connectivity, missed, f1):
     assert (counted.found, counted.invented, counted.missed) == (1, 1, missed)
     assert counted.f1 == pytest.approx(f1)
     assert (counted.false_positive_vox, counted.false_negative_vox) == (8, 10)
-
-
-def test_autopet_counts_components_of_18_neighbours(known):
-    assert lesions(*known, AUTOPET_RULE).missed == 3
 
 
 def line(text: str):

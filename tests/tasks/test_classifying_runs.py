@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from dicom_builder import build_series
 from medtool_pancreas import Pancreas
+from scipy import ndimage
 from tiny_classified import SMALL, class_of, draw_tiny, write_tiny_classified
 
 from medtool.config import resolve
@@ -69,7 +70,10 @@ def test_the_run_holds_classes_weights_and_scores(trained):
     assert document["metrics"]["primary"] == "dice_and_f1"
     metrics = result.scores["test"]["metrics"]
     wanted = {"dice_and_f1", "dice", "macro_f1", "accuracy", "recall.cystic", "f1.solid"}
+    wanted |= {"lesion_f1.lesion", "false_positive_ml.lesion", "false_negative_ml.lesion"}
     assert wanted | {"dice.organ", "dice.lesion", "dice.whole organ"} <= set(metrics)
+    assert preset["infer"]["removed_becomes"] == {"lesion": "organ"}
+    assert preset["infer"]["least_volumes_ml"]["lesion"]
     # The union is no structure of its own in the mean.
     by_hand = (metrics["dice.organ"]["value"] + metrics["dice.lesion"]["value"]) / 2
     assert metrics["dice"]["value"] == pytest.approx(by_hand)
@@ -88,6 +92,8 @@ def test_the_report_shows_what_was_taken_for_what(trained):
         "Confusion matrix",
         "called cystic",
         "Mean of Dice and macro F1",
+        "F1 of lesions",
+        "False-positive volume (mL)",
         "classification head",
     ):
         assert words in text, words
@@ -128,6 +134,33 @@ def test_answers_have_a_class_and_probabilities_and_are_scored_as_in_the_run(tra
     answers = {row["case"]: row["class"] for row in read_predictions(tmp_path / "answers")}
     right = [answers[case] == class_of(int(case[-2:])) for case in numbers]
     assert found.scores.metrics["accuracy"].value == pytest.approx(np.mean(right))
+
+
+def test_lesions_are_those_of_the_files(trained):
+    """Found, invented and missed pieces of the lesion, counted here by scipy."""
+    folder, result = trained
+    test = result.run / "predictions" / "test"
+    found = evaluate(EvaluateOptions(subjects=(result.run,))).evaluated[0].scores
+    f1, invented_ml, missed_ml = [], [], []
+    for row in read_predictions(test):
+        masks = [
+            read_mask(ImageReference(path))
+            for path in (test / row["mask"], folder / "data/labelsTr" / f"{row['case']}.nii.gz")
+        ]
+        ours, theirs = (mask.array == 2 for mask in masks)
+        voxel_ml = np.prod(masks[0].grid.spacing_mm) / 1000
+        pieces = []
+        for one, other in ((ours, theirs), (theirs, ours)):
+            labelled, count = ndimage.label(one, np.ones((3, 3, 3)))
+            apart = [n for n in range(1, count + 1) if not other[labelled == n].any()]
+            pieces.append((count, len(apart), np.isin(labelled, apart).sum() * voxel_ml))
+        (_, invented, invented_volume), (lesions, missed, missed_volume) = pieces
+        f1.append(2 * (lesions - missed) / (2 * (lesions - missed) + invented + missed))
+        invented_ml.append(invented_volume)
+        missed_ml.append(missed_volume)
+    assert found.metrics["lesion_f1.lesion"].value == pytest.approx(np.mean(f1))
+    assert found.metrics["false_positive_ml.lesion"].value == pytest.approx(np.mean(invented_ml))
+    assert found.metrics["false_negative_ml.lesion"].value == pytest.approx(np.mean(missed_ml))
 
 
 def test_an_evaluation_of_the_run_finds_the_classes_again(trained):
