@@ -25,6 +25,7 @@ from medtool.report.templates import (
     warning_html,
 )
 from medtool.score.document import TOLD_FIRST
+from medtool.score.paired import COMPARED
 
 METRIC_TITLES: Mapping[str, str] = {
     "auroc": "AUROC",
@@ -291,6 +292,9 @@ def subgroups_html(view: RunView) -> Markup:
     rows = view.scores[part].tables.get("subgroups") if part else None
     if not rows:
         return paragraph_html("No subgroup was asked for, or none of the facts is known.")
+    caption, small = _subgroup_words(view, part)
+    if "structure" in rows[0]:
+        return small + _mask_subgroups(rows, caption)
     shown = [
         {
             **row,
@@ -317,13 +321,37 @@ def subgroups_html(view: RunView) -> Markup:
         "specificity": "Spec.",
         "specificity_interval": "interval",
     }
+    return small + table_html(shown, columns, caption=caption)
+
+
+def _subgroup_words(view: RunView, part: str) -> tuple[str, Markup]:
+    """Whose numbers they are, and what they are worth."""
     optimistic = view.optimistic(part)
     caption = f"Numbers of the {PART_TITLES.get(part, part)}" + (
         f" ({optimistic})." if optimistic else "."
     )
-    return paragraph_html(
-        "Small groups have wide intervals; differences within them mean nothing."
-    ) + table_html(shown, columns, caption=caption)
+    small = "Small groups have wide intervals; differences within them mean nothing."
+    return caption, paragraph_html(small)
+
+
+def _mask_subgroups(rows: Sequence[Mapping[str, Any]], caption: str) -> Markup:
+    """Of each structure the same metrics that two models are compared by."""
+    columns = {"by": "By", "group": "Group", "structure": "Structure", "n": "n"}
+    for name in COMPARED:
+        if any(row.get(name) is not None for row in rows):
+            columns |= {name: METRIC_TITLES[name], f"{name}_interval": "interval"}
+    shown = [
+        {
+            **row,
+            "by": fact_title(str(row["by"])),
+            **{
+                f"{name}_interval": interval_text(row.get(f"{name}_low"), row.get(f"{name}_high"))
+                for name in COMPARED
+            },
+        }
+        for row in rows
+    ]
+    return table_html(shown, columns, caption=caption)
 
 
 def confounders_html(view: RunView) -> Markup:

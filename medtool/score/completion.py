@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from medtool.score.classification import (
     SelectionPart,
     binary_scores,
 )
+from medtool.score.mask_subgroups import mask_subgroup_table
+from medtool.score.segmentation_columns import APART, scored_cases
 
 # What a row of a two-class question has; rows of other questions are left as they are.
 BINARY_ROW = {"case", "patient", "label", "probability", "threshold"}
@@ -31,26 +33,40 @@ def completed(
     """``scores`` with tables by subgroup, and sensitivities at thresholds of the selection part.
 
     ``selection`` is one part, or one for each fold, ``folds`` then names the fold of each case.
-    ``facts`` are by case id; those of ``subgroups`` that no case has are left out. Scores without
-    rows of a two-class question come back unchanged.
+    ``facts`` are by case id; those of ``subgroups`` that no case has are left out. Scores of masks
+    get the tables alone; of other questions they come back unchanged.
     """
     rows = scores.per_case
+    if masks := scored_cases(scores):
+        values = _values(masks, facts, subgroups)
+        apart = scores.tables.get(APART, ())
+        table = mask_subgroup_table(
+            list(masks.values()), values, metrics=metrics, apart=apart, seed=seed
+        )
+        return replace(scores, tables={**scores.tables, "subgroups": table}) if table else scores
     if not rows or not rows[0].keys() >= BINARY_ROW:
         return scores
-    known = [name for name in subgroups if any(name in facts.get(r["case"], {}) for r in rows)]
     again = binary_scores(
         [row["label"] for row in rows],
         [row["probability"] for row in rows],
         [row["patient"] for row in rows],
         threshold=[row["threshold"] for row in rows],
         metrics=metrics,
-        subgroups={name: [facts.get(r["case"], {}).get(name) for r in rows] for name in known},
+        subgroups=_values([row["case"] for row in rows], facts, subgroups),
         selection=_parts(selection, [(folds or {}).get(row["case"], "") for row in rows]),
         seed=seed,
     )
     fixed = {row["name"]: again.metrics[row["name"]] for row in again.tables["fixed_specificity"]}
     tables = {name: again.tables[name] for name in ("subgroups", "fixed_specificity")}
     return replace(scores, metrics={**scores.metrics, **fixed}, tables={**scores.tables, **tables})
+
+
+def _values(
+    cases: Collection[str], facts: Mapping[str, Mapping[str, Any]], names: Sequence[str]
+) -> dict[str, list[Any]]:
+    """The value of each case of the facts that any of them has."""
+    known = [name for name in names if any(name in facts.get(case, {}) for case in cases)]
+    return {name: [facts.get(case, {}).get(name) for case in cases] for name in known}
 
 
 def _parts(

@@ -38,11 +38,18 @@ def subgroup_table(
     rows = []
     at = np.broadcast_to(np.asarray(threshold, dtype=np.float64), (sample.n,))
     for fact, values in groups.items():
-        names = group_names(values)
-        for name in sorted(set(names), key=_group_order):
-            inside = np.asarray([other == name for other in names], dtype=np.bool_)
+        for name, inside in members(values):
             rows.append({"by": fact, "group": name, **_row(sample, inside, at, confidence, seed)})
     return rows
+
+
+def members(values: Sequence[Any]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Each group that ``values`` of cases make, in order, and which cases (n,) are in it."""
+    names = group_names(values)
+    return [
+        (name, np.asarray([other == name for other in names], dtype=np.bool_))
+        for name in sorted(set(names), key=_group_order)
+    ]
 
 
 def _row(

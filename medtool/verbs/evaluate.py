@@ -16,7 +16,7 @@ from medtool.core.errors import (
 )
 from medtool.core.names import nearest_name
 from medtool.core.progress import Reporter, Silent, tell
-from medtool.core.records import Case, Finding
+from medtool.core.records import Finding
 from medtool.data.labels import find_labels, read_labels
 from medtool.data.matching import attach_labels
 from medtool.score.classification import FoldSelections, SelectionPart, binary_scores
@@ -27,10 +27,12 @@ from medtool.verbs.evaluate_result import SCORES_FILE, Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
     Row,
     Subject,
+    facts_of,
     is_checkpoint,
     is_run,
     pooled,
     predictions_subject,
+    require_facts,
     run_subject,
     training_gate,
     with_checkpoint,
@@ -241,7 +243,7 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
         )
     metrics = options.metrics or subject.metrics()
     cases = [row.case for row in rows]
-    facts = [_facts(case) for case in cases]
+    facts = [facts_of(case) for case in cases]
     labels = [float(row.case.label or 0.0) for row in rows]
     patients = [case.patient_id or case.case_id for case in cases]
     scores = binary_scores(
@@ -286,22 +288,11 @@ def _evaluated(subject: Subject, options: EvaluateOptions) -> Evaluated:
     )
 
 
-def _facts(case: Case) -> dict[str, Any]:
-    hidden = ("synthetic",)
-    return {k: v for k, v in {**case.covariates, **case.facts}.items() if k not in hidden}
-
-
 def _groups(
     facts: Sequence[Mapping[str, Any]], metrics: MetricsSection, options: EvaluateOptions
 ) -> dict[str, list[Any]]:
     """Subgroups that were asked for, else those of the preset that are known."""
-    known = {name for fact in facts for name, value in fact.items() if value not in (None, "")}
-    for name in options.subgroups:
-        if name not in known:
-            raise UsageError(
-                f"There is no fact '{name}' to make subgroups by.",
-                wanted="one of: " + ", ".join(sorted(known)) if known else "facts of the cases",
-            )
+    known = require_facts(facts, options.subgroups)
     names = options.subgroups or [n for n in metrics.subgroups if n in known]
     return {name: [fact.get(name) for fact in facts] for name in names}
 
@@ -368,7 +359,7 @@ def _page_rows(
                 {
                     "case": row.case.case_id,
                     "patient": row.case.patient_id,
-                    **{key: str(value) for key, value in _facts(row.case).items()},
+                    **{key: str(value) for key, value in facts_of(row.case).items()},
                 }
                 for row in subject.rows
             ],

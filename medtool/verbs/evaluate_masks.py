@@ -15,19 +15,22 @@ from medtool.core.checkpoint import BEST_NAME, find_checkpoint, read_header
 from medtool.core.errors import InputError, UnknownNameError, UsageError
 from medtool.core.lazy import Lazily
 from medtool.core.progress import Reporter
-from medtool.core.records import SELECTION_OPTIMISTIC, Source
+from medtool.core.records import SELECTION_OPTIMISTIC, Case, Scores, Source
 from medtool.data.cohort import build_cohort
 from medtool.data.predictions import read_predictions
 from medtool.data.run_folder import RunFolder
+from medtool.score.completion import completed
 from medtool.score.paired import MaskComparison
 from medtool.score.paired_scores import compare_scores
 from medtool.verbs.evaluate_result import Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
     NOT_CHECKED,
     PARTS_BY_HONESTY,
+    facts_of,
     is_checkpoint,
     is_run,
     predictions_record,
+    require_facts,
     training_gate,
 )
 from medtool.verbs.infer import InferOptions, infer
@@ -120,7 +123,6 @@ def _refuse_what_masks_lack(options: EvaluateOptions) -> None:
     asked = {
         "--by": options.by != "case",
         "--threshold": options.threshold is not None,
-        "--subgroup": bool(options.subgroups),
     }
     named = [option for option, is_given in asked.items() if is_given]
     if named:
@@ -265,6 +267,7 @@ def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporte
         Lazily(lambda case: task.restored(subject.rows[case.case_id], subject.folder), known),
         Lazily(task.truth, known),
     )
+    scores = _with_subgroups(scores, known, task, options)
     unlabelled = len(subject.rows) - len(known)
     notes = (*scores.notes, *subject.notes, *filter(None, [gate.note]))
     return Evaluated(
@@ -275,6 +278,25 @@ def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporte
         silent=subject.silent,
         folders=(subject.folder,),
     )
+
+
+def _with_subgroups(
+    scores: Scores, cases: Sequence[Case], task: Task, options: EvaluateOptions
+) -> Scores:
+    """With tables by the facts that were asked for, else by those of the preset that are known.
+
+    Raises UsageError for a fact that no case has, and where no masks were compared.
+    """
+    facts = {case.case_id: facts_of(case) for case in cases}
+    require_facts(facts.values(), options.subgroups)
+    metrics = options.metrics or task.settings.metrics
+    names = options.subgroups or metrics.subgroups
+    whole = completed(scores, facts=facts, subgroups=names, metrics=metrics, seed=options.seed)
+    if options.subgroups and "subgroups" not in whole.tables:
+        raise UsageError(
+            "Subgroups are those of masks, and none could be compared.", met="--subgroup"
+        )
+    return whole
 
 
 def _compared(

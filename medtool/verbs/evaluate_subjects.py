@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,24 @@ NOT_CHECKED = (
     "Whether patients were seen in training was not checked: no checkpoint was named beside these"
     " predictions (--checkpoint)."
 )
+
+
+def facts_of(case: Case) -> dict[str, Any]:
+    """What is known of a case besides its label."""
+    hidden = ("synthetic",)
+    return {k: v for k, v in {**case.covariates, **case.facts}.items() if k not in hidden}
+
+
+def require_facts(facts: Iterable[Mapping[str, Any]], asked: Sequence[str]) -> set[str]:
+    """The names of facts that some case has. Raises UsageError for one that none has."""
+    known = {name for fact in facts for name, value in fact.items() if value not in (None, "")}
+    for name in asked:
+        if name not in known:
+            raise UsageError(
+                f"There is no fact '{name}' to make subgroups by.",
+                wanted="one of: " + ", ".join(sorted(known)) if known else "facts of the cases",
+            )
+    return known
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A segmentation through the verbs: planned, trained, answered, evaluated."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,12 +149,42 @@ def test_references_are_found_where_the_run_found_them_or_asked_for(trained, tmp
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("by", "patient"), ("threshold", 0.5), ("labels", Path("labels.csv")), ("subgroups", ("x",))],
+    [("by", "patient"), ("threshold", 0.5), ("labels", Path("labels.csv"))],
 )
 def test_an_option_that_says_nothing_of_masks_is_refused(trained, option, value):
     _, result = trained
     with pytest.raises(UsageError, match="beside masks|reads no table of labels"):
         evaluate(EvaluateOptions(subjects=(result.run,), **{option: value}))
+
+
+def test_subgroups_are_those_of_a_column_of_the_manifest(trained, tmp_path):
+    folder, result = trained
+    test = result.run / "predictions" / "test"
+    rows = ["case,patient,image_MR,mask,site"]
+    for row in read_predictions(test):
+        image = folder / "data" / "imagesTr" / f"{row['case']}_0000.nii.gz"
+        mask = folder / "data" / "labelsTr" / f"{row['case']}.nii.gz"
+        rows.append(f"{row['case']},{row['patient']},{image},{mask},south")
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    options = EvaluateOptions(
+        subjects=(test,),
+        checkpoints=(result.checkpoint,),
+        data=manifest,
+        subgroups=("site",),
+        output=tmp_path / "out",
+    )
+    found = evaluate(options).evaluated[0].scores
+    organ, nodule = found.tables["subgroups"]
+    by_case = found.tables["structures_by_case"]
+    dices = [row["dice"] for row in by_case if row["structure"] == "organ"]
+    assert (organ["by"], organ["group"], organ["structure"]) == ("site", "south", "organ")
+    assert (organ["n"], organ["dice"]) == (len(dices), pytest.approx(np.mean(dices)))
+    assert nodule["structure"] == "nodule"
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "south" in page and "Small groups have wide intervals" in page
+    with pytest.raises(UsageError, match="no fact 'scanner'"):
+        evaluate(replace(options, subgroups=("scanner",), output=None))
 
 
 def test_a_network_that_is_given_in_part_is_refused(trained):
