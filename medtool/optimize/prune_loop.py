@@ -146,7 +146,8 @@ def _taught(
     """The task with the loss of a network that is taught by the whole one, where that is asked."""
     if settings.distil_weight == 0 or settings.kind == "weights":
         return task
-    teacher = copy.deepcopy(whole)
+    # Traced where the student is, on the CPU; it moves to the device with the learning.
+    teacher = copy.deepcopy(whole).cpu()
     taught: Any = DistilledTask(
         task,
         teacher,

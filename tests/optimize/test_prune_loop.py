@@ -48,6 +48,31 @@ class NormedTask(TinyTask):
         return Normed()
 
 
+class FarTask(TinyTask):
+    """The tiny task with a network that, as on a GPU, meets no slices before it is moved."""
+
+    def network(self) -> nn.Module:
+        plain: Any = super().network()
+
+        class Far(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.trunk, self.head = plain.trunk, plain.head
+                self.moved = False
+
+            def _apply(self, *words: Any, **named: Any) -> Any:
+                self.moved = True
+                return super()._apply(*words, **named)
+
+            def forward(self, slices: Tensor) -> Tensor:
+                if not self.moved:
+                    raise RuntimeError("Expected all tensors to be on the same device")
+                logit: Tensor = self.head(self.trunk(slices.flatten(1)).tanh()).max()
+                return logit
+
+        return Far()
+
+
 def learners(job: Job, **changes: Any) -> Learners:
     return Learners(job.training, job.selection, job.prepared, **changes)
 
@@ -90,6 +115,16 @@ def test_the_network_that_is_given_stays_as_it_is(tmp_path: Path) -> None:
     prune_in_rounds(task, network, settings, learners(job))
     assert all(torch.equal(before[n], tensor) for n, tensor in network.state_dict().items())
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_network_on_a_gpu_is_traced_and_taught_by_copies(tmp_path: Path) -> None:
+    """From a fault: the copy that teaches was traced on the GPU with inputs of the CPU."""
+    task = FarTask(tiny_task(learning_rate=0.01).settings)
+    network: Any = fresh(task)
+    settings = PruneSection(share=0.5, round_to=1, steps=1, last_epochs=1)
+    found = prune_in_rounds(task, network, settings, learners(tiny_job(tmp_path, task)))
+    assert found.rounds[0].best_value is not None
+    assert not network.moved
 
 
 def test_the_same_rounds_give_the_same_weights(tmp_path: Path) -> None:
