@@ -74,12 +74,15 @@ class Fall:
 
     @property
     def proved(self) -> bool:
-        """Whether a larger fall is unlikely too: the whole interval is within the tolerance."""
-        return self.kept and (not isfinite(self.high) or self.high <= self.tolerance + 1e-9)
+        """Whether a larger fall is unlikely too: the whole interval is within the tolerance.
+
+        Where there is no interval nothing is proved.
+        """
+        return self.kept and isfinite(self.high) and self.high <= self.tolerance + 1e-9
 
     def line(self) -> str:
         """The comparison as a sentence."""
-        interval = ""
+        interval = ", no paired interval"
         if isfinite(self.low):
             interval = f", paired interval {_change(self.high)} to {_change(self.low)}"
         return (

@@ -128,6 +128,14 @@ def test_what_is_undefined_is_not_kept() -> None:
     assert not fall.proved
 
 
+def test_where_there_is_no_interval_nothing_is_proved() -> None:
+    """From a fault: two patients without an interval were called as good."""
+    fall = Fall("harrell_c", 0.7, 0.7, nan, nan, 2, 2, 0.01)
+    assert fall.kept
+    assert not fall.proved
+    assert "(+0.0000, no paired interval; 2 cases" in fall.line()
+
+
 def test_better_is_kept_and_a_wide_interval_proves_nothing() -> None:
     better = Fall("dice", 0.9, 0.92, -0.05, 0.01, 9, 9, 0.005)
     assert better.kept
