@@ -11,16 +11,13 @@ from medtool.cli.console import Console
 from medtool.cli.flags import (
     SETTINGS,
     Cache,
-    Data,
     Device,
     Force,
     Json,
-    Labels,
     Quiet,
     Seed,
     Workers,
 )
-from medtool.cli.words import command_line
 
 Source = Annotated[
     Path,
@@ -35,12 +32,24 @@ Target = Annotated[
         help="The folder of the optimised model.",
     ),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder of the data; by default that of the run."),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Table of labels; by default the run's, else the one labels*.csv of the data.",
+    ),
+]
 Calibration = Annotated[
     Path | None,
     typer.Option(
         "--calibration",
         metavar="DIR",
-        help="Scans of other patients to calibrate on; by default the training part.",
+        help="Scans to calibrate on, and for nothing else; by default the training part's.",
     ),
 ]
 Formats = Annotated[
@@ -129,7 +138,6 @@ def command(
             assignments=tuple(assignments or ()),
             force=force,
             run=RunOptions(device=device, workers=workers, cache=cache, seed=seed),
-            command=command_line(),
         ),
         console,
     )

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from medtool.config.section import Positive, Section
 
+# Of single weights, where nobody says how many.
+SHARE_OF_WEIGHTS = 0.5
+
 
 class PruneSection(Section):
     """How channels, or single weights, are taken out of the network, and how it learns again."""
@@ -17,7 +20,8 @@ class PruneSection(Section):
     fall with the square of what stays."""
     kind: Literal["channels", "weights"] = "channels"
     """channels: whole channels leave, which makes the network smaller and faster. weights: the
-    smallest single weights become 0, for study: it makes nothing faster."""
+    smallest single weights become 0, half of them unless the share is set beside it, for study: it
+    makes nothing faster."""
     round_to: Annotated[int, Field(ge=1)] = 8
     """Widths are rounded down to a multiple of this; narrower layers stay as they are."""
     steps: Annotated[int, Field(ge=1)] = 4

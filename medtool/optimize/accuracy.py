@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ class Agreement:
 
     ``kind`` is "mask" (Dice between the masks; ``mean``, and the least as ``worst``), "number"
     (differences; the largest as ``worst``; ``correlation`` is Spearman's), "word" (share alike as
-    ``mean``) or "map" (Spearman's correlation over voxels; the least as ``worst``).
+    ``mean``) or "map" (Spearman's correlation over voxels; the least as ``worst``). ``by_case`` are
+    the numbers of masks and maps by themselves.
     """
 
     name: str
@@ -38,35 +39,46 @@ class Agreement:
     worst_case: str
     n: int
     correlation: float = nan
+    by_case: Mapping[str, float] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(vars(self))
+    def as_dict(self, row_of: Mapping[str, int]) -> dict[str, Any]:
+        """Plain values, for JSON; ``row_of`` says where each case stands in cases.csv."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "mean": self.mean,
+            "worst": self.worst,
+            "worst_row": row_of[self.worst_case],
+            "n": self.n,
+            "correlation": self.correlation,
+        }
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """One model file beside the model it was made of, on one part.
 
-    ``silent`` are cases that had an answer before and have none after, each with why.
+    ``errors`` are those of each case before and after; ``silent`` are cases that had an answer
+    before and have none after, each with why.
     """
 
     part: str
     optimistic: str
     falls: tuple[Fall, ...]
-    worst: Mapping[str, Any]
+    errors: Mapping[str, tuple[float, float]]
     agreement: tuple[Agreement, ...]
     silent: Mapping[str, str]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+    def as_dict(self, row_of: Mapping[str, int]) -> dict[str, Any]:
+        """Plain values, for JSON; ``row_of`` says where each case stands in cases.csv."""
+        worst = worst_case(self.errors)
         return {
             "part": self.part,
             "optimistic": self.optimistic,
             "metrics": [one.as_dict() for one in self.falls],
-            "worst_case": dict(self.worst),
-            "agreement": [one.as_dict() for one in self.agreement],
-            "without_answer": dict(self.silent),
+            "worst_case": {"row": row_of.get(worst.pop("case")), **worst} if worst else {},
+            "agreement": [one.as_dict(row_of) for one in self.agreement],
+            "without_answer": [row_of[case] for case in self.silent],
         }
 
 
@@ -93,26 +105,23 @@ def metric_falls(
     return falls_of(before, after, names, tolerances, metrics=metrics, seed=seed)
 
 
-def worst_case(before: ScoredModel, after: ScoredModel) -> dict[str, Any]:
-    """The case that lost most by the error of its row; {} without rows."""
-    errors = [
+def errors_of(before: ScoredModel, after: ScoredModel) -> dict[str, tuple[float, float]]:
+    """The error of each case before and after, as its row of the scores says; of those in both."""
+    first, second = (
         {str(row["case"]): float(row.get("error", nan)) for row in model.scores.per_case}
         for model in (before, after)
-    ]
-    lost = {
-        case: errors[1][case] - error
-        for case, error in errors[0].items()
-        if case in errors[1] and isfinite(errors[1][case] - error)
-    }
+    )
+    return {case: (error, second[case]) for case, error in first.items() if case in second}
+
+
+def worst_case(errors: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """The case that lost most; {} without numbers."""
+    lost = {case: two - one for case, (one, two) in errors.items() if isfinite(two - one)}
     if not lost:
         return {}
     worst = max(lost, key=lambda case: lost[case])
-    return {
-        "case": worst,
-        "error_before": errors[0][worst],
-        "error_after": errors[1][worst],
-        "lost": lost[worst],
-    }
+    before, after = errors[worst]
+    return {"case": worst, "error_before": before, "error_after": after, "lost": lost[worst]}
 
 
 def agreement_of(before: Answers, after: Answers) -> list[Agreement]:
@@ -176,7 +185,7 @@ def _rank_correlation(one: NDArray[Any], two: NDArray[Any]) -> float:
 def _least(name: str, kind: str, values: Sequence[tuple[str, float]]) -> Agreement:
     worst_case, worst = min(values, key=lambda pair: pair[1])
     mean = float(np.mean([value for _, value in values]))
-    return Agreement(name, kind, mean, worst, worst_case, len(values))
+    return Agreement(name, kind, mean, worst, worst_case, len(values), by_case=dict(values))
 
 
 def _numbers(name: str, pairs: Sequence[tuple[str, Any, Any]]) -> Agreement:

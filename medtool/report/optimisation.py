@@ -56,7 +56,7 @@ def write_optimisation_report(folder: Path, document: Document, *, command: str 
     text = json.dumps(document, indent=2)
     record = preformatted_html(text, "optimize.json")
     if command:
-        record = paragraph_html(f"Command: {command}") + record
+        record = paragraph_html(f"Command, without its places: {command}") + record
     sections.append(Section("Record", str(record), 1000))
     title = f"{document.get('task', 'Model')}: optimised"
     page = page_html(title, sections, badges=_badges(document))
@@ -135,7 +135,7 @@ def _accuracy_html(document: Document) -> Markup:
             worst.append(
                 {
                     "file": name,
-                    "case": case["case"],
+                    "row": case["row"],
                     "before": case["error_before"],
                     "after": case["error_after"],
                     "lost": case["lost"],
@@ -167,7 +167,7 @@ def _accuracy_html(document: Document) -> Markup:
     if worst:
         heads = {
             "file": "File",
-            "case": "Case",
+            "row": "Row of cases.csv",
             "before": "Error before",
             "after": "Error after",
             "lost": "Lost",
@@ -188,7 +188,7 @@ def _agreement_html(document: Document) -> Markup:
             "kind": KINDS.get(one["kind"], one["kind"]),
             "mean": one["mean"],
             "worst": one["worst"],
-            "case": one["worst_case"],
+            "row": one["worst_row"],
             "correlation": one.get("correlation"),
             "n": one["n"],
         }
@@ -203,7 +203,7 @@ def _agreement_html(document: Document) -> Markup:
         "kind": "Measured as",
         "mean": "Mean",
         "worst": "Worst",
-        "case": "Worst case",
+        "row": "Row of cases.csv",
         "correlation": "Rank correlation",
         "n": "Cases",
     }

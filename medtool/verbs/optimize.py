@@ -47,6 +47,7 @@ def optimize(options: OptimizeOptions, reporter: Reporter | None = None) -> Opti
         file, found = answering_file((options.checkpoint,), scratch.path)
         header = read_header(file)
         task = _task(header, options)
+        _require_pruning(options, task)
         _require_engines(options, task.settings.optimize.formats)
         reporter.say(f"Model: {found}; task {task.name}.")
         with _stage(options.output) as stage:
@@ -89,6 +90,18 @@ def _check(options: OptimizeOptions) -> None:
             )
 
 
+def _require_pruning(options: OptimizeOptions, task: Task) -> None:
+    """Raises UsageError where pruning is spoken of, and nothing would leave."""
+    if options.speaks_of_pruning and task.settings.optimize.prune.share == 0:
+        raise UsageError(
+            "Nothing would be pruned.",
+            met="optimize.prune.share = 0",
+            wanted="the share that is to leave",
+            how="--prune pruned takes that of the task's preset, --set optimize.prune.share=0.35 "
+            "any other; leave all settings of pruning out to keep the network whole.",
+        )
+
+
 def _require_engines(options: OptimizeOptions, formats: Collection[str]) -> None:
     from medtool.predict.engines.contract import LITERT, ONNX_RUNTIME, OPENVINO
     from medtool.predict.engines.presence import require_engine
@@ -125,12 +138,15 @@ def _made(
     from medtool.optimize.acceptance import tolerance_text
     from medtool.predict.model import load_model
     from medtool.report.optimisation import write_optimisation_report
-    from medtool.verbs.optimize_data import optimize_data
+    from medtool.verbs.optimize_data import CALIBRATION, TRAINING, optimize_data
     from medtool.verbs.optimize_make import Making
 
     model = load_model(file, device=options.run.device, precision="32")
     model = replace(model, task=task.with_document(model.document))
     run = _run_of(options.checkpoint, file)
+    settings = task.settings.optimize
+    needs = [CALIBRATION] if CALIBRATED & set(settings.formats) else []
+    needs += [TRAINING] if settings.prune.share > 0 else []
     data = optimize_data(
         model.task,
         model.document,
@@ -138,20 +154,26 @@ def _made(
         data=options.data,
         labels=options.labels,
         calibration=options.calibration,
-        calibrates=bool(CALIBRATED & set(task.settings.optimize.formats)),
+        needs=needs,
         cache=options.run.cache or project_paths().cache,
         workers=options.run.workers,
         reporter=reporter,
     )
-    settings = task.settings.optimize
     smaller = model
     pruning: dict[str, Any] = {}
     if settings.prune.share > 0:
         from medtool.verbs.optimize_prune import PRUNED_FILE, pruned_model
+        from medtool.verbs.train_prepare import loader_workers
 
         reporter.say(f"Pruning; what is allowed to be lost: {tolerance_text(settings)}.")
         smaller, pruning = pruned_model(
-            model, data, settings.prune, stage / PRUNED_FILE, scratch, reporter
+            model,
+            data,
+            settings.prune,
+            stage / PRUNED_FILE,
+            scratch,
+            reporter,
+            workers=loader_workers(options.run),
         )
     making = Making(
         model,
@@ -174,7 +196,7 @@ def _made(
     making.judge()
     making.measure()
     document = making.write()
-    write_optimisation_report(stage, document, command=options.command)
+    write_optimisation_report(stage, document, command=options.without_places())
     return OptimizeResult(options.output, document, options.output / "report.html")
 
 

@@ -6,7 +6,7 @@ list of patients tells those that it learned from, who may calibrate, from all o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,12 +31,16 @@ if TYPE_CHECKING:
 
 # Of known patients without a run's parts: one in so many chooses between ways.
 ONE_CHOOSES_OF = 4
+# What cases can be needed for, besides choosing and judging.
+CALIBRATION, TRAINING = "calibration", "training"
 
 
 @dataclass(frozen=True)
 class OptimizeData:
     """Cases by what they are for; all of them are prepared in ``cache``.
 
+    A network that lost channels learns again from ``training``: patients that the model knows, with
+    references, whoever calibrates; empty where nothing has to learn.
     ``judged`` names the part that ``judging`` are; ``optimistic`` says why their numbers are.
     """
 
@@ -46,12 +50,13 @@ class OptimizeData:
     judged: str
     optimistic: str
     cache: Cache
+    training: tuple[Case, ...] = ()
     split: Split | None = None
 
     @property
     def cases(self) -> tuple[Case, ...]:
         """All of them, each once."""
-        every = (*self.calibration, *self.choosing, *self.judging)
+        every = (*self.calibration, *self.training, *self.choosing, *self.judging)
         return tuple({case.case_id: case for case in every}.values())
 
 
@@ -63,12 +68,12 @@ def optimize_data(
     data: Path | None,
     labels: Path | None,
     calibration: Path | None,
-    calibrates: bool,
+    needs: Collection[str],
     cache: Path,
     workers: int | None,
     reporter: Reporter,
 ) -> OptimizeData:
-    """The three groups, prepared; ``calibrates``: whether anything has to be calibrated.
+    """The groups, prepared; ``needs`` says whether there is CALIBRATION or TRAINING to be done.
 
     Raises InputError (nobody to calibrate or to judge on), UsageError (it is not known where the
     data lie), CheckpointError (they are not those of the run), GateError (calibration patients
@@ -79,13 +84,15 @@ def optimize_data(
         found = _of_run(task, run, data, labels, store, reporter)
     else:
         found = _of_data(task, document, data, labels, store, reporter, own=calibration is None)
+    if TRAINING not in needs:
+        found = replace(found, training=())
     found = _prepared(task, found, workers, reporter)
     if run is not None:
         _require_fingerprint(document, found, run)
     if calibration is not None:
         found = _calibrated_on(found, _cases(task, calibration, None, reporter))
         found = _prepared(task, found, workers, reporter)
-    if calibrates and not found.calibration:
+    if CALIBRATION in needs and not found.calibration:
         raise _nobody_calibrates(found)
     if not found.judging:
         raise _nobody_judges(data)
@@ -102,7 +109,7 @@ def _of_run(
 ) -> OptimizeData:
     began = run.read_run().get("data", {})
     folder = data or Path(str(began.get("folder", "")))
-    table = labels or (Path(str(began["labels"])) if began.get("labels") else None)
+    table = labels or _labels_of_run(began, data)
     found = _cases(task, folder, table, reporter)
     cases, split = parts_of_run([case for case in found if task.has_reference(case)], run)
     parts = {part: split.cases_of(cases, part) for part in ("train", "selection", "test")}
@@ -114,8 +121,19 @@ def _of_run(
         judged=f"{judged} part",
         optimistic="" if judged == "test" else SELECTION_OPTIMISTIC,
         cache=cache,
+        training=parts["train"],
         split=split,
     )
+
+
+def _labels_of_run(began: Mapping[str, Any], data: Path | None) -> Path | None:
+    """The table that the run was begun with; where its data moved to ``data``, it moved along."""
+    if not began.get("labels"):
+        return None
+    table, folder = Path(str(began["labels"])), Path(str(began.get("folder", "")))
+    if data is not None and table.is_relative_to(folder):
+        return data / table.relative_to(folder)
+    return table
 
 
 def _of_data(
@@ -128,7 +146,7 @@ def _of_data(
     *,
     own: bool,
 ) -> OptimizeData:
-    """Known patients calibrate and choose (where ``own``), the others judge."""
+    """Known patients choose, teach and (where ``own``) calibrate, the others judge."""
     if data is None:
         raise UsageError(
             "It is not known on which patients the model is to be calibrated and judged.",
@@ -139,14 +157,16 @@ def _of_data(
     seen = seen_patients(document.get("patients") or {}, {case.patient_id for case in cases})
     known = [case for case in cases if case.patient_id in seen]
     choosing = [case for case in known if _chooses(case) and task.has_reference(case)]
+    learning = [case for case in known if not _chooses(case)]
     others = [case for case in cases if case.patient_id not in seen and task.has_reference(case)]
     return OptimizeData(
-        calibration=tuple(case for case in known if not _chooses(case)) if own else (),
+        calibration=tuple(learning) if own else (),
         choosing=tuple(choosing),
         judging=tuple(others),
         judged="patients that the model never met",
         optimistic="",
         cache=cache,
+        training=tuple(case for case in learning if task.has_reference(case)),
     )
 
 
@@ -195,6 +215,7 @@ def _prepared(
     return replace(
         found,
         calibration=ready(found.calibration),
+        training=ready(found.training),
         choosing=ready(found.choosing),
         judging=ready(found.judging),
     )

@@ -16,6 +16,7 @@ from medtool.core.checkpoint import plain_json
 from medtool.core.deployed import FLOAT_FILE, write_deployed
 from medtool.core.errors import CheckpointError, InputError
 from medtool.core.files import file_sha256
+from medtool.data.run_folder import write_rows
 from medtool.optimize.acceptance import (
     accepted,
     advice,
@@ -26,12 +27,13 @@ from medtool.optimize.acceptance import (
 from medtool.optimize.accuracy import (
     Accuracy,
     agreement_of,
+    errors_of,
     metric_falls,
     scored,
-    worst_case,
 )
 from medtool.optimize.activations import observe
 from medtool.optimize.calibration import Calibration, Inputs, calibration_of, drawn_cases
+from medtool.optimize.case_table import CASES_FILE, case_rows
 from medtool.optimize.export import on_processor
 from medtool.optimize.folder import record_probe, whole_network, write_exported
 from medtool.optimize.lighter import weights_in_float16, weights_in_int8
@@ -327,13 +329,18 @@ class Making:
         cases = self.data.judging
         before = self._before("judging", cases)
         accuracies: dict[str, Any] = {}
+        rows: list[dict[str, Any]] = []
         for name in self.document["files"]:
             after = self._answered(self._by(self.stage / name), cases, f"Answers of {name}")
             found = self._accuracy(before, after)
             self._require_as_good(name, found, len(before.answers.cases))
-            accuracies[name] = found.as_dict()
+            own = case_rows(name, before.answers, after, found, first_row=len(rows) + 1)
+            accuracies[name] = found.as_dict({row["case"]: row["row"] for row in own})
+            rows += own
             shutil.rmtree(after.folder, ignore_errors=True)
+        write_rows(self.stage / CASES_FILE, rows)
         self.document["accuracy"] = {
+            "table": CASES_FILE,
             "part": self.data.judged,
             "optimistic": self.data.optimistic,
             "cases": len(before.answers.cases),
@@ -371,7 +378,7 @@ class Making:
             part=self.data.judged,
             optimistic=self.data.optimistic,
             falls=self._falls(before, after),
-            worst={} if silent else worst_case(before.scored, scored(after)),
+            errors={} if silent else errors_of(before.scored, scored(after)),
             agreement=tuple(agreement_of(before.answers, after)),
             silent=silent,
         )

@@ -37,12 +37,15 @@ def pruned_model(
     target: Path,
     scratch: Path,
     reporter: Reporter,
+    *,
+    workers: int = 0,
 ) -> tuple[Model, dict[str, Any]]:
     """The model with fewer channels, trained again and written to ``target``; and its record.
 
-    It learns from the cases that calibrate, and those that choose between ways choose its best
-    epoch and its thresholds. Raises UsageError (several models in one file; a network that cannot
-    be pruned), InputError (nobody to choose by), MachineError, Interrupted.
+    It learns from the training cases, which ``workers`` processes load; those that choose between
+    ways choose its best epoch and its thresholds. Raises UsageError (several models in one file; a
+    network that cannot be pruned), InputError (nobody to learn from or to choose by), MachineError,
+    Interrupted.
     """
     if model.members:
         raise UsageError(
@@ -58,11 +61,21 @@ def pruned_model(
             met="no case of the selection part with a reference",
             wanted="a run with its parts, or --data with more of the training patients",
         )
+    if not data.training:
+        raise InputError(
+            "There is nobody that a pruned network could learn from again.",
+            met="no case with a reference of a patient that the model learned from",
+            wanted="training patients with references",
+            how="name the training data with --data; scans of --calibration only calibrate.",
+        )
     with stop_signals() as asked:
         learners = Learners(
-            training=[case for case in data.calibration if model.task.has_reference(case)],
+            training=data.training,
             selection=data.choosing,
-            prepared={case.case_id: data.cache.path(case) for case in data.cases},
+            prepared={
+                case.case_id: data.cache.path(case) for case in (*data.training, *data.choosing)
+            },
+            workers=workers,
             device=str(model.device),
             should_stop=asked,
         )
@@ -100,7 +113,7 @@ def decided_anew(
     """
     changes: dict[str, Any] = {name: {} for name in model.document.get(DECIDED, ())}
     model = _with_changes(model, changes)
-    asked = [case for case in data.calibration if model.task.settles(case)]
+    asked = [case for case in data.training if model.task.settles(case)]
     if asked:
         changes = merged(model, changes, model.task.settle(_answers(model, asked, data)))
         model = _with_changes(model, changes)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import torch
 
     from medtool.core.task import Task
+    from medtool.verbs.options import RunOptions
 
 MOST_LOADER_WORKERS = 4
 
@@ -110,7 +111,7 @@ def make_ready(
             plan,
             options,
             reporter,
-            loaders=_workers(options),
+            loaders=loader_workers(options.run),
             run=run.path,
         )
         document["estimate"] = estimated
@@ -148,7 +149,7 @@ def make_ready(
         base=base,
         weights=start.weights,
         resume=resume,
-        workers=_workers(options),
+        workers=loader_workers(options.run),
     )
     return Ready(order, data, cache, report.failures)
 
@@ -397,8 +398,8 @@ def _base(
     }
 
 
-def _workers(options: TrainOptions) -> int:
+def loader_workers(run: RunOptions) -> int:
     """Loader processes for each device: one beside the network on two cores, a few on more."""
-    if options.run.workers is not None:
-        return min(options.run.workers, MOST_LOADER_WORKERS)
-    return max(1, min(MOST_LOADER_WORKERS, usable_cores() // (2 * options.run.devices)))
+    if run.workers is not None:
+        return min(run.workers, MOST_LOADER_WORKERS)
+    return max(1, min(MOST_LOADER_WORKERS, usable_cores() // (2 * run.devices)))

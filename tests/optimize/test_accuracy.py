@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from medtool.optimize.acceptance import (
     require_answers,
     tolerances_of,
 )
-from medtool.optimize.accuracy import agreement_of, mask_agreement, worst_case
+from medtool.optimize.accuracy import (
+    Accuracy,
+    agreement_of,
+    errors_of,
+    mask_agreement,
+    worst_case,
+)
+from medtool.optimize.case_table import case_rows
 from medtool.predict.answers import Answers
 from medtool.score.falls import Fall, ScoredModel
 
@@ -91,10 +99,49 @@ def test_the_case_that_lost_most() -> None:
         rows = tuple({"case": name, "error": error} for name, error in errors.items())
         return ScoredModel(Scores({}, per_case=rows), [])
 
-    found = worst_case(model(a=0.1, b=0.5, c=0.2), model(a=0.15, b=0.5, c=0.4))
+    errors = errors_of(model(a=0.1, b=0.5, c=0.2, d=0), model(a=0.15, b=0.5, c=0.4))
+    assert errors == {"a": (0.1, 0.15), "b": (0.5, 0.5), "c": (0.2, 0.4)}
+    found = worst_case(errors)
     assert found["case"] == "c"
     assert found["lost"] == pytest.approx(0.2)
-    assert worst_case(model(), model()) == {}
+    assert worst_case(errors_of(model(), model())) == {}
+    assert worst_case({"a": (nan, 0.1)}) == {}
+
+
+def test_what_travels_names_rows_of_the_table_and_the_table_names_cases() -> None:
+    """From a fault: ids of patients stood in optimize.json, which is passed on with a model."""
+    before = answers(
+        {"ida": {"risk": 1.0, "decision": "no"}, "idb": {"risk": 2.0, "decision": "no"}},
+        {"ida": [1, 1], "idb": [1, 0]},
+    )
+    after = answers(
+        {"ida": {"risk": 1.1, "decision": "no"}, "idb": {"risk": 2.5, "decision": "yes"}},
+        {"ida": [1, 1], "idb": [1, 1]},
+    )
+    found = Accuracy(
+        part="test part",
+        optimistic="",
+        falls=(),
+        errors={"ida": (0.1, 0.3), "idb": (0.2, 0.2)},
+        agreement=tuple(agreement_of(before, after)),
+        silent={"idb": "no brain in idb"},
+    )
+    rows = case_rows("model.int8.onnx", before, after, found, first_row=11)
+    second = rows[1]
+    assert [(row["row"], row["case"]) for row in rows] == [(11, "ida"), (12, "idb")]
+    assert (second["file"], second["patient"]) == ("model.int8.onnx", "idb")
+    assert (second["error_before"], second["error_after"]) == (0.2, 0.2)
+    assert (second["risk_before"], second["risk_after"]) == (2.0, 2.5)
+    assert (second["decision_before"], second["decision_after"]) == ("no", "yes")
+    assert second["mask_alike"] == pytest.approx(2 / 3)
+    assert (rows[0]["why"], second["why"]) == (None, "no brain in idb")
+    document = found.as_dict({row["case"]: row["row"] for row in rows})
+    assert document["worst_case"]["row"] == 11
+    assert document["worst_case"]["lost"] == pytest.approx(0.2)
+    assert [one["worst_row"] for one in document["agreement"]] == [12, 12, 12]
+    assert document["without_answer"] == [12]
+    assert "ida" not in str(document)
+    assert "idb" not in str(document)
 
 
 def fall(by: float, high: float) -> Fall:
@@ -112,6 +159,8 @@ def test_the_gate_opens_to_what_fell_little_and_closes_to_the_rest() -> None:
     require_accepted([fall(0.004, 0.02)], estimate, costs=[], part="test part", file="x")
     with pytest.raises(GateError):
         require_accepted([fall(0.004, 0.02)], interval, costs=[], part="test part", file="x")
+    with pytest.raises(GateError):
+        require_accepted([fall(0.0, nan)], interval, costs=[], part="test part", file="x")
     require_accepted([fall(0.004, 0.0045)], interval, costs=[], part="test part", file="x")
     with pytest.raises(GateError) as refused:
         require_accepted([fall(0.006, 0.02)], estimate, costs=[], part="test part", file="x")

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from listening import Listening
+from medtool_heart.demo import write_cohort
 from trained_heart import train_heart
 
+from medtool.config import resolve
 from medtool.core.checkpoint import read_header
 from medtool.core.ensemble import write_ensemble
-from medtool.core.errors import GateError, UsageError
+from medtool.core.errors import GateError, InputError, UsageError
+from medtool.core.progress import Silent
+from medtool.core.records import Source
+from medtool.core.registry import load_task, task_names
+from medtool.data.cache import Cache
+from medtool.data.run_folder import read_rows, write_rows
 from medtool.nets.widths import widths
+from medtool.optimize.prune_loop import Learners
 from medtool.predict.model import load_model
+from medtool.verbs import optimize_prune
 from medtool.verbs.infer import InferOptions, infer
-from medtool.verbs.optimize import optimize
+from medtool.verbs.optimize import _task, optimize
+from medtool.verbs.optimize_data import OptimizeData
 from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
-from medtool.verbs.optimize_prune import WEIGHTS_NOTE
+from medtool.verbs.optimize_prune import WEIGHTS_NOTE, pruned_model
 from medtool.verbs.options import RunOptions
 
 QUICK = ("optimize.measure_runs=0", "optimize.calibration_inputs=8", 'optimize.methods=["minmax"]')
@@ -40,12 +52,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smaller(
     place: Path, output: Path, *assignments: str, said: Listening | None = None, **options: object
 ) -> OptimizeResult:
-    given = {"checkpoint": place / "runs" / "heart" / "a", "prune": "pruned", **options}
+    given = {
+        "checkpoint": place / "runs" / "heart" / "a",
+        "prune": "pruned",
+        "run": RunOptions(workers=0, device="cpu", cache=place / "cache"),
+        **options,
+    }
     return optimize(
         OptimizeOptions(
             output=output,
             assignments=(*QUICK, *ROUNDS, *assignments),
-            run=RunOptions(workers=0, device="cpu", cache=place / "cache"),
             **given,  # type: ignore[arg-type]
         ),
         said,
@@ -111,12 +127,88 @@ def test_the_pruned_checkpoint_is_one_like_any_other(
         assert all(first[n] == pytest.approx(second[n], rel=0.05, abs=0.1) for n in numbers)
 
 
+@pytest.mark.parametrize("task", task_names())
+def test_the_preset_of_every_task_says_what_pruning_may_cost(task: str) -> None:
+    found = resolve(load_task(task), "pruned").settings.optimize
+    assert found.tolerance == 0.02
+    assert (found.prune.kind, found.prune.share, found.prune.round_to) == ("channels", 0.35, 8)
+
+
 def test_what_fewer_channels_cost_is_judged_against_the_whole_network(place: Path) -> None:
     """Without learning again the masks are lost: nothing is written."""
     forgetful = ("optimize.prune.epochs=0", "optimize.prune.last_epochs=0")
-    with pytest.raises(GateError, match="worse by more than is allowed"):
-        smaller(place, place / "refused", *forgetful, "optimize.prune.steps=1")
+    said = Listening()
+    with pytest.raises(GateError, match="worse by more than is allowed") as refused:
+        smaller(place, place / "refused", *forgetful, "optimize.prune.steps=1", said=said)
     assert not (place / "refused").exists()
+    # What the preset allows, for nobody said otherwise.
+    assert "Pruning; what is allowed to be lost: 0.02 of each metric." in said.lines
+    assert "may fall by 0.02" in refused.value.met
+
+
+class Heard(Exception):
+    """Ends an optimisation where learning again would begin."""
+
+
+@pytest.fixture
+def learners(monkeypatch: pytest.MonkeyPatch) -> list[Learners]:
+    """With whom a pruned network would learn again; then it ends."""
+    heard: list[Learners] = []
+
+    def listening(task: Any, network: Any, settings: Any, given: Learners, reporter: Any) -> None:
+        heard.append(given)
+        raise Heard
+
+    monkeypatch.setattr(optimize_prune, "prune_in_rounds", listening)
+    return heard
+
+
+def test_a_pruned_network_learns_from_the_training_part_whoever_calibrates(
+    place: Path, tmp_path: Path, learners: list[Learners]
+) -> None:
+    """From a fault: --prune with --calibration trained on the calibration scans."""
+    write_cohort(tmp_path / "others", 5, 3)
+    file = tmp_path / "others" / "manifest.csv"
+    rows = read_rows(file)
+    others = [{**row, "case": f"X{row['case']}", "patient": f"X{row['patient']}"} for row in rows]
+    write_rows(file, others)
+    with pytest.raises(Heard):
+        smaller(place, tmp_path / "out", calibration=tmp_path / "others")
+    rows = read_rows(place / "runs" / "heart" / "a" / "cases.csv")
+    (found,) = learners
+    for part, cases in (("train", found.training), ("selection", found.selection)):
+        wanted = {row["case"] for row in rows if row["part"] == part}
+        assert {case.case_id for case in cases} == wanted
+        assert wanted <= found.prepared.keys()
+
+
+def test_as_many_processes_load_as_are_asked_for(
+    place: Path, tmp_path: Path, learners: list[Learners]
+) -> None:
+    for workers, wanted in ((0, 0), (2, 2)):
+        run = RunOptions(workers=workers, device="cpu", cache=place / "cache")
+        with pytest.raises(Heard):
+            smaller(place, tmp_path / "out", run=run)
+        assert learners[-1].workers == wanted
+
+
+def test_nobody_to_learn_from_is_said(place: Path, tmp_path: Path) -> None:
+    model = load_model(place / "runs" / "heart" / "a", device="cpu")
+    cases = model.task.find(Source((place / "data",))).cases
+    data = OptimizeData(
+        calibration=cases[:2],
+        choosing=cases[2:3],
+        judging=cases[3:],
+        judged="patients that the model never met",
+        optimistic="",
+        cache=Cache(place / "cache", model.task),
+    )
+    settings = resolve(type(model.task), "pruned").settings.optimize.prune
+    with pytest.raises(InputError, match="nobody that a pruned network could learn from"):
+        pruned_model(model, data, settings, tmp_path / "file", tmp_path, Silent())
+    with pytest.raises(InputError, match="nobody to choose"):
+        nobody = replace(data, choosing=())
+        pruned_model(model, nobody, settings, tmp_path / "file", tmp_path, Silent())
 
 
 def test_single_weights_are_said_to_make_nothing_faster(place: Path) -> None:
@@ -125,7 +217,6 @@ def test_single_weights_are_said_to_make_nothing_faster(place: Path) -> None:
         place,
         place / "zeros",
         "optimize.prune.kind=weights",
-        "optimize.prune.share=0.5",
         "optimize.prune.steps=1",
         "optimize.tolerance=0.95",
         'optimize.formats=["int8"]',
@@ -134,10 +225,38 @@ def test_single_weights_are_said_to_make_nothing_faster(place: Path) -> None:
     assert WEIGHTS_NOTE in said.lines
     assert result.document["pruning"]["note"] == WEIGHTS_NOTE
     assert WEIGHTS_NOTE in result.report.read_text()
+    # Half of them, whatever share of channels the preset names.
     found = load_model(result.folder / "pruned.safetensors", device="cpu").network
     weight = found.get_parameter("encoder.stages.1.0.convs.1.conv.weight")
     assert int((weight == 0).sum()) == weight.numel() // 2
     assert isinstance(found, torch.nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "prune", "share"),
+    [
+        (("kind=weights",), None, 0.5),
+        (("kind = 'weights'",), "pruned", 0.5),
+        (("kind=weights", "share=0.2"), "pruned", 0.2),
+        (("kind=channels",), "pruned", 0.35),
+    ],
+)
+def test_of_single_weights_half_are_taken_unless_it_is_said(
+    place: Path, tmp_path: Path, assignments: list[str], prune: str | None, share: float
+) -> None:
+    """From a fault: the share of channels was taken, and without a preset nothing, silently."""
+    given = [f"optimize.prune.{one}" for one in assignments]
+    options = OptimizeOptions(place, tmp_path, prune=prune, assignments=given)
+    model = load_model(place / "runs" / "heart" / "a", device="cpu")
+    found = _task(model.header, options).settings.optimize.prune
+    assert found.share == share
+
+
+def test_pruning_that_would_take_nothing_out_is_refused(place: Path, tmp_path: Path) -> None:
+    for preset in ("default", None):
+        with pytest.raises(UsageError, match="Nothing would be pruned"):
+            smaller(place, tmp_path / "out", prune=preset)
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_models_in_one_file_are_pruned_one_by_one(place: Path, tmp_path: Path) -> None:
