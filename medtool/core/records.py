@@ -119,7 +119,8 @@ class CheckedCase:
     """What was found in the pixels of one case, and what of it is compared with other cases.
 
     ``image_hash`` is "" where no image could be read, ``orientation`` names the axes of a volume
-    (LPS), "" for a picture, or where that is of no interest.
+    (LPS), "" for a picture, or where that is of no interest. ``is_picture`` where the size of a
+    pixel is not known, and the task takes that for another kind of image.
     """
 
     case_id: str
@@ -127,6 +128,7 @@ class CheckedCase:
     findings: tuple[Finding, ...]
     image_hash: str = ""
     orientation: str = ""
+    is_picture: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
+from medtool.core.names import counted
 from medtool.core.records import CheckedCase, Finding
 from medtool.data.dataset_record import LabelScheme, SegmentationCase
 from medtool.data.grids import grid_text, orientation, same_grid
@@ -95,11 +96,12 @@ def check_read(
         tuple(findings),
         digest.hexdigest() if whole else "",
         "" if scan is None else orientation(scan),
+        is_picture=first is not None and scan is None,
     )
 
 
 def compare_cases(checked: Sequence[CheckedCase]) -> tuple[Finding, ...]:
-    """What shows only beside others: the same image twice, axes that run differently."""
+    """What shows only beside others: an image twice, axes that differ, pictures among scans."""
     by_hash: dict[str, list[CheckedCase]] = defaultdict(list)
     for one in checked:
         if one.image_hash:
@@ -117,6 +119,12 @@ def compare_cases(checked: Sequence[CheckedCase]) -> tuple[Finding, ...]:
             f"{name} in {count}" for name, count in axes.most_common()
         )
         findings.append(Finding("orientations-differ", text, "warning"))
+    pictures = sum(one.is_picture for one in checked)
+    scans = sum(bool(one.orientation) for one in checked)
+    if pictures and scans:
+        text = f"{counted(pictures, 'picture')} and {counted(scans, 'scan')}: pictures do not say "
+        text += "how large their pixels are, so that both are trained apart"
+        findings.append(Finding("kinds-differ", text, "warning"))
     return tuple(findings)
 
 

@@ -100,6 +100,8 @@ IMAGE_CODES: Mapping[str, str] = {
     "voxels of a TIFF of several pages are taken for 1 mm",
     "scale-differs": "pixels of another kind than the model learned from (8 bits, HU); refused",
     "image-duplicate": "the same pixels in several cases",
+    "kinds-differ": "pictures, of pixels of an unknown size, and scans in one data set: those that "
+    "the plan is not made for are refused",
     "orientations-differ": "axes of the volumes run differently; each is read by its own header",
     "mask-rounded": "a mask in floating point whose values are a little off whole numbers",
 }

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import dicom_builder as build
 import nibabel
 import numpy as np
@@ -19,6 +20,7 @@ from mr_series import write_mr_series
 from medtool.config import resolve
 from medtool.core.geometry import Grid
 from medtool.core.records import Case, Finding
+from medtool.data.nifti_writer import write_nifti
 from medtool.dicom.intake import scan
 from medtool.dicom.segmentation import Maker, write_segmentation
 from medtool.dicom.segmentation import Segment as Drawn
@@ -66,6 +68,22 @@ def test_slices_that_are_there_twice_are_said(tmp_path: Path) -> None:
     shutil.copy(first, second)
     said = said_of_all(check(DataOptions("heart", tmp_path / "data"), workers=0).document)
     assert said["image-duplicate"].startswith("one image in 2 cases of 2 patients: DEMO-000_0")
+
+
+def test_pictures_among_scans_are_said(tmp_path: Path) -> None:
+    """Training is planned for one of them, and refuses the other."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    values = np.random.default_rng(0).normal(100, 20, (4, 16, 16)).astype(np.float32)
+    grid = Grid((16, 16, 4), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0))
+    write_nifti(folder / "scan.nii.gz", values, grid)
+    write_nifti(folder / "drawn.nii.gz", (values > 120).astype(np.uint8), grid)
+    cv2.imwrite(str(folder / "shown.png"), values[0].astype(np.uint8))
+    cv2.imwrite(str(folder / "white.png"), (values[0] > 120) * np.uint8(255))
+    rows = ["case,image,mask", "a,scan.nii.gz,drawn.nii.gz", "b,shown.png,white.png"]
+    (folder / "manifest.csv").write_text("\n".join(rows), encoding="utf-8")
+    said = said_of_all(check(DataOptions("segment", folder), workers=0).document)
+    assert said["kinds-differ"].startswith("1 picture and 1 scan: ")
 
 
 class Own(Segment):
