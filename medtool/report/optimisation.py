@@ -338,12 +338,17 @@ def _pruning_html(document: Document) -> Markup:
         )
     text += (
         f". The smallest file is {4 * before / smallest:.1f} times smaller than those before in "
-        "float32. After each round the network learned again; values are of the selection part, "
-        "optimistic."
+        "float32."
     )
+    channels = found["settings"]["kind"] == "channels"
+    if channels:
+        text += (
+            " After each round the network learned again; values are of the selection part, "
+            "optimistic."
+        )
     rows = [{**one, "share": f"{one['share']:.0%}"} for one in found["rounds"]]
     columns = {
-        "share": "Channels gone",
+        "share": "Channels gone" if channels else "Weights that are 0",
         "parameters": "Parameters",
         "epochs": "Epochs",
         "first_value": "After the first epoch",

@@ -190,6 +190,7 @@ def _made(
     making.document |= {"pruning": pruning} if pruning else {}
     calibration = making.calibrate() if CALIBRATED & set(settings.formats) else None
     making.check_export(calibration)
+    making.judge_pruned()
     if calibration is not None:
         _in_eight_bits(making, calibration, options)
     making.lighter()

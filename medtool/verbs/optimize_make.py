@@ -20,6 +20,7 @@ from medtool.data.run_folder import write_rows
 from medtool.optimize.acceptance import (
     accepted,
     advice,
+    refusal,
     require_accepted,
     require_answers,
     tolerances_of,
@@ -323,6 +324,27 @@ class Making:
 
     def _by(self, file: Path) -> Model:
         return engine_model(self.model, open_engine(file))
+
+    def judge_pruned(self) -> None:
+        """The pruned network on the selection part, in float: what it lost is not for INT8 to mend.
+
+        Raises GateError where that is more than allowed; does nothing where nothing was pruned.
+        """
+        cases = self.choosing
+        if self.model is self.original or not cases:
+            return
+        before = self._before("choosing", cases)
+        after = self._answered(self._by(self.stage / FLOAT_FILE), cases, "Selection part")
+        part, how = "selection part", advice(EXACT, pruned=True)
+        silent = _silent(before, after)
+        require_answers(silent, len(before.answers.cases), part=part, file=FLOAT_FILE, how=how)
+        falls = self._falls(before, after)
+        for fall in falls:
+            self.reporter.say(f"Pruned, {part}: {fall.line()}.")
+        failed = [one for one in falls if not one.kept]
+        if failed:
+            raise refusal(failed, (), part, file=FLOAT_FILE, how=how)
+        shutil.rmtree(after.folder, ignore_errors=True)
 
     def judge(self) -> None:
         """Every file on the part that judges. Raises GateError where one is worse than allowed."""
