@@ -69,8 +69,21 @@ def presets_of(task: str, module: str, folder: Path) -> list[PresetFile]:
     return list(found.values())
 
 
+def shipped_presets(task: str, module: str) -> list[PresetFile]:
+    """The presets that come with the task, whatever a working folder has."""
+    return [
+        PresetFile(task, file.stem, file, place)
+        for place, root in _shipped_places(module)
+        for file in sorted((root / task).glob("*.toml"))
+    ]
+
+
 def _places(module: str, folder: Path) -> Iterator[tuple[Place, Path]]:
     yield "working folder", folder / "presets"
+    yield from _shipped_places(module)
+
+
+def _shipped_places(module: str) -> Iterator[tuple[Place, Path]]:
     plugin = _plugin_folder(module)
     if plugin is not None:
         yield "plugin", plugin

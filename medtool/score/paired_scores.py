@@ -1,4 +1,7 @@
-"""Two models by their kept scores: masks case by case, risks patient by patient, no image read."""
+"""Two models by their kept scores, masks and classes case by case, risks patient by patient.
+
+No image is read.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medtool.core.records import Scores
+from medtool.score.classes_paired import CLASSES, compare_classes
 from medtool.score.classification import MetricSettings
 from medtool.score.paired import PairedDifference, adjusted, compare_segmentations
 from medtool.score.segmentation_columns import scored_cases
@@ -19,7 +23,7 @@ def compare_scores(
     """The first beside the second on the cases and patients that both answered.
 
     p values are adjusted for all comparisons; [] where nothing is common. Raises UsageError where
-    models were scored for different structures, or with different outcomes.
+    models were scored for different structures, or with different outcomes or classes.
     """
     found: list[PairedDifference] = []
     ours, theirs = scored_cases(first), scored_cases(second)
@@ -30,8 +34,13 @@ def compare_scores(
             metrics=metrics,
             seed=seed,
         )
+    found += compare_classes(_classes(first), _classes(second), metrics=metrics, seed=seed)
     risks = compare_risks(_patients(first), _patients(second), metrics=metrics, seed=seed)
     return adjusted([*found, risks] if risks else found)
+
+
+def _classes(scores: Scores) -> list[Mapping[str, Any]]:
+    return list(scores.tables.get(CLASSES) or ())
 
 
 def _patients(scores: Scores) -> list[Mapping[str, Any]]:

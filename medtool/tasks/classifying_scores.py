@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.records import Prediction, Scores, Truth
+from medtool.score.classes_paired import CLASSES
 from medtool.score.dice_and_f1 import NAME, dice_and_f1
 from medtool.score.multiclass import multiclass_scores
 from medtool.score.segmentation import SegmentationOptions
@@ -80,7 +81,7 @@ def score_classified(
             **classes.metrics,
         },
         per_case=tuple(_row(row, names, label, answer) for row, label, answer in rows),
-        tables={**classes.tables, **masks.tables, "classes": list(classes.per_case)},
+        tables={**classes.tables, **masks.tables, CLASSES: list(classes.per_case)},
         notes=(*masks.notes, *classes.notes),
     )
 

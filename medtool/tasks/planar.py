@@ -91,6 +91,7 @@ class PlanarTask(SegmentationTask):
         )
         task = type(self)(settings)
         task.decisions = decisions
+        task.tell_of_labels(reporter)
         return task
 
     def check(self, case: Case) -> list[Finding]:

@@ -14,20 +14,16 @@ from medtool.core.records import Batch
 from medtool.nets.classic_unet import classic_plan
 from medtool.nets.convolutions import CLASSIC_STYLE
 from medtool.nets.scaling import ChannelScale
-from medtool.nets.segmentation_losses import (
-    OverlapSettings,
-    SegmentationLoss,
-    create_segmentation_loss,
-)
+from medtool.nets.segmentation_losses import OverlapSettings, SegmentationLoss
 from medtool.nets.timm_encoder import build_timm_unet
 from medtool.nets.unet import UNet, build_unet
 from medtool.tasks.planar_preparation import FULL_8_BIT
 from medtool.tasks.segmentation_labels import output_count
 from medtool.tasks.segmentation_learning import (
     Counts,
-    meaning_of,
     outcome_counts,
     pooled_dice,
+    preset_loss,
     summarise_facts,
     targets,
 )
@@ -103,7 +99,7 @@ def logit_cut(settings: PlanarSettings) -> float:
 def _loss(settings: PlanarSettings) -> SegmentationLoss:
     train = settings.train
     counting = OverlapSettings(batch=bool(train.batch_dice), smooth=train.dice_smooth)
-    return create_segmentation_loss(train.loss, meaning_of(settings.data), counting=counting)
+    return preset_loss(settings, counting)
 
 
 def slice_losses(settings: PlanarSettings, network: nn.Module, batch: Batch) -> dict[str, Tensor]:

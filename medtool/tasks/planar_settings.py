@@ -95,6 +95,15 @@ class PlanarAugmentSection(Section):
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 45.0
     """Largest angle, in either direction."""
 
+    def without_mirrors(self) -> tuple[str, ...]:
+        """Assignments after which nothing is mirrored any more; () where nothing is."""
+        flips = ("augment.flip_rows_probability=0", "augment.flip_columns_probability=0")
+        if self.kind == "fourfold":
+            return ("augment.kind=random", *flips)
+        often = (self.flip_rows_probability, self.flip_columns_probability)
+        some = self.kind == "random" and any(often)
+        return tuple(f for f, p in zip(flips, often, strict=True) if p) if some else ()
+
 
 class PlanarTrainSection(SegmentationTrainSection):
     """The training run of a segmentation slice by slice."""
@@ -126,7 +135,7 @@ class PlanarTrainSection(SegmentationTrainSection):
     batch_dice: bool = True
     """Whether the Dice loss sums over the slices of a step first."""
     dice_smooth: Positive = 1e-5
-    """What is added above and below in the Dice loss."""
+    """What is added to overlaps, above and below, in the Dice and Tversky losses."""
 
 
 class PlanarInferSection(MaskInferSection):

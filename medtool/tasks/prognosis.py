@@ -117,7 +117,9 @@ class PrognosisTask(SegmentationTask):
 
         settings = with_known_covariates(self.informed(intake).settings, cases)
         require_references(cases, settings.train.objectives, reporter or Silent())
-        return type(self)(settings)
+        task = type(self)(settings)
+        task.tell_of_labels(reporter)
+        return task
 
     def with_document(self, document: Mapping[str, Any]) -> PrognosisTask:
         """The task with what the checkpoint keeps of the outcomes of its training patients."""

@@ -21,18 +21,14 @@ from torch.utils.checkpoint import checkpoint
 from medtool.core.records import Batch
 from medtool.nets.freezing import statistics_kept
 from medtool.nets.patient_risks import join_outcomes
-from medtool.nets.segmentation_losses import (
-    OverlapSettings,
-    SegmentationLoss,
-    create_segmentation_loss,
-)
+from medtool.nets.segmentation_losses import OverlapSettings, SegmentationLoss
 from medtool.nets.survival_losses import Outcomes, cox_loss
 from medtool.score.survival import survival_sample
 from medtool.score.survival_ranking import harrell
 from medtool.score.survival_regression import cox_log_likelihood
 from medtool.tasks.segmentation_learning import (
-    meaning_of,
     outcome_counts,
+    preset_loss,
     summarise_facts,
     targets,
 )
@@ -203,14 +199,8 @@ def _all_at_once(
 def outline_loss(settings: PrognosisSettings) -> SegmentationLoss:
     """The preset's loss of outlines, of the images of one patient."""
     train = settings.train
-    return create_segmentation_loss(
-        train.loss,
-        meaning_of(settings.data),
-        counting=OverlapSettings(batch=bool(train.batch_dice), smooth=train.overlap_smooth),
-        fp_weight=train.fp_weight,
-        fn_weight=train.fn_weight,
-        exponent=train.tversky_exponent,
-    )
+    counting = OverlapSettings(batch=bool(train.batch_dice), smooth=train.overlap_smooth)
+    return preset_loss(settings, counting)
 
 
 def study_facts(settings: PrognosisSettings, network: nn.Module, batch: Batch) -> dict[str, Any]:

@@ -117,6 +117,13 @@ class PrognosisAugmentSection(Section):
     ct_noise: NotNegative = 0.02
     """Largest standard deviation of noise that is added, as a share of half the window of HU."""
 
+    def without_mirrors(self) -> tuple[str, ...]:
+        """Assignments after which left stays left; () where it does."""
+        if not (self.enabled and self.flip_probability and "columns" in self.flips):
+            return ()
+        others = ", ".join(f'"{flip}"' for flip in self.flips if flip != "columns")
+        return (f"augment.flips=[{others}]",)
+
 
 class PrognosisTrainSection(SegmentationTrainSection):
     """The training run of a prognosis."""
@@ -155,12 +162,6 @@ class PrognosisTrainSection(SegmentationTrainSection):
     """Whether overlaps are summed over the slices of a patient first."""
     overlap_smooth: Positive = 1e-5
     """What is added to overlaps, above and below."""
-    fp_weight: Positive = 0.3
-    """Weight of voxels too many, in the Tversky losses."""
-    fn_weight: Positive = 0.7
-    """Weight of voxels missed, in the Tversky losses."""
-    tversky_exponent: Positive = 0.75
-    """Power of the focal Tversky loss."""
     objectives: Literal["both", "segmentation", "survival"] = "both"
     """What is learned; the other two are what the whole has to be better than."""
     segmentation_weight: Positive = 0.6

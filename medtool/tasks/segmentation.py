@@ -93,7 +93,7 @@ class SegmentationTask(Task):
             return
         from medtool.tasks.segmentation_codes import check_codes
 
-        check_codes(self.settings)
+        check_codes(self)
         require_known_labels(self.settings, self._scored())
 
     def _scored(self) -> Mapping[str, tuple[int, ...]]:
@@ -144,7 +144,18 @@ class SegmentationTask(Task):
         )
         task = type(self)(settings)
         task.plan = plan
+        task.tell_of_labels(reporter)
         return task
+
+    def tell_of_labels(self, reporter: Reporter | None) -> None:
+        """What the names of the labels say against the preset: sides, and codes of others."""
+        if reporter is None:
+            return
+        from medtool.tasks.segmentation_codes import tell_of_codes
+        from medtool.tasks.segmentation_sides import warn_of_sides
+
+        warn_of_sides(self.settings, reporter)
+        tell_of_codes(self, reporter)
 
     def plan_document(self) -> dict[str, Any]:
         """The plan with every decision's reason; {} where the preset held the plan already."""

@@ -79,12 +79,22 @@ def targets(data: SegmentationDataSection, labels: Tensor) -> Tensor:
     return found
 
 
-def _loss(settings: SegmentationSettings) -> SegmentationLoss:
+def preset_loss(settings: SegmentationSettings, counting: OverlapSettings) -> SegmentationLoss:
+    """The loss that [train] names, with its weights and powers."""
+    train = settings.train
     return create_segmentation_loss(
-        settings.train.loss,
+        train.loss,
         meaning_of(settings.data),
-        counting=OverlapSettings(batch=bool(settings.train.batch_dice)),
+        counting=counting,
+        fp_weight=train.fp_weight,
+        fn_weight=train.fn_weight,
+        exponent=train.tversky_exponent,
+        gamma=train.focal_gamma,
     )
+
+
+def _loss(settings: SegmentationSettings) -> SegmentationLoss:
+    return preset_loss(settings, OverlapSettings(batch=bool(settings.train.batch_dice)))
 
 
 def all_resolutions(settings: SegmentationSettings, answer: Any, labels: Tensor) -> Tensor:

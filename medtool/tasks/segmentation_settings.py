@@ -145,6 +145,10 @@ class SegmentationAugmentSection(Section):
     mirror: bool = True
     """Whether patches are mirrored; off where labels have a side."""
 
+    def without_mirrors(self) -> tuple[str, ...]:
+        """Assignments after which nothing is mirrored any more; () where nothing is."""
+        return ("augment.mirror=false",) if self.enabled and self.mirror else ()
+
 
 class SegmentationTrainSection(TrainSection):
     """The training run of a segmentation."""
@@ -175,6 +179,14 @@ class SegmentationTrainSection(TrainSection):
     """What is minimised; regions take the binary cross-entropy."""
     batch_dice: bool | None = None
     """Whether the Dice loss sums over the patches of a step first; by default planned."""
+    fp_weight: Positive = 0.3
+    """Weight of voxels too many, in the Tversky losses."""
+    fn_weight: Positive = 0.7
+    """Weight of voxels missed, in the Tversky losses."""
+    tversky_exponent: Positive = 0.75
+    """Power of the focal Tversky loss."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """How strongly the focal loss turns to hard voxels."""
 
 
 class MaskInferSection(InferSection):

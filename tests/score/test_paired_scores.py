@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from medtool.core.errors import UsageError
 from medtool.core.records import Scores
+from medtool.score.classes_paired import compare_classes
 from medtool.score.classification import MetricDefaults
 from medtool.score.paired_scores import compare_scores
 from medtool.score.survival import survival_sample
@@ -66,6 +68,59 @@ def test_only_common_patients_count_and_they_have_one_outcome() -> None:
     others[3] = {**others[3], "event": not others[3]["event"]}
     with pytest.raises(UsageError, match="different outcomes"):
         compare_risks(rows, others, metrics=METRICS)
+
+
+def classes(answers: str, labels: str = "aabbccaabb") -> list[dict[str, Any]]:
+    """Cases of five patients, two each."""
+    return [
+        {"case": f"c{n}", "patient": f"P{n // 2}", "label": label, "answer": answer}
+        for n, (label, answer) in enumerate(zip(labels, answers, strict=True))
+    ]
+
+
+def test_classes_of_two_models_by_hand() -> None:
+    """Eight of ten are right, and five; macro F1 is the mean of three F1s, each on paper."""
+    first, second = classes("aabbccaaaa"), classes("aaaaccbbab")
+    ours, accuracy = compare_classes(first, second, metrics=METRICS)
+    assert (ours.structure, ours.metric, accuracy.metric) == ("class", "macro_f1", "accuracy")
+    assert (accuracy.first, accuracy.second) == (0.8, 0.5)
+    assert accuracy.difference == pytest.approx(0.3)
+    # First: a 2 * 4 / (4 + 6), b 2 * 2 / (4 + 2), c 1. Second: a 2 * 2 / (4 + 5),
+    # b 2 * 1 / (4 + 3), c 1.
+    assert ours.first == pytest.approx((8 / 10 + 4 / 6 + 1) / 3)
+    assert ours.second == pytest.approx((4 / 9 + 2 / 7 + 1) / 3)
+    assert ours.difference == pytest.approx(ours.first - ours.second)
+    assert (accuracy.n, accuracy.patients) == (10, 5)
+    # Differences of the five patients: 0, 1, 0, 1, -1/2.
+    assert accuracy.p_wilcoxon == pytest.approx(stats.wilcoxon([1.0, 1.0, -0.5]).pvalue)
+    assert math.isnan(ours.p_wilcoxon)
+    low, high = accuracy.interval
+    assert low <= 0.3 <= high
+
+
+def test_a_model_beside_itself_has_the_same_classes() -> None:
+    rows = classes("aabbccaaaa")
+    for one in compare_classes(rows, rows[::-1], metrics=METRICS):
+        assert (one.difference, one.interval) == (0.0, (0.0, 0.0))
+
+
+def test_classes_of_common_cases_with_one_label() -> None:
+    rows, others = classes("aabbccaaaa"), classes("aabbccaabb")
+    found = compare_classes(rows[:6], others[2:], metrics=METRICS)
+    assert [one.n for one in found] == [4, 4]
+    assert compare_classes(rows[:2], others[2:]) == []
+    with pytest.raises(UsageError, match="different classes"):
+        compare_classes(rows, classes("aabbccaabb", "aabbccaabc"))
+
+
+def test_kept_scores_compare_their_classes_with_the_rest() -> None:
+    one = Scores({}, tables={"classes": classes("aabbccaaaa")})
+    two = Scores({}, tables={"classes": classes("aabbccaabb")})
+    f1, accuracy = compare_scores(one, two, metrics=METRICS)
+    assert (f1.metric, accuracy.metric) == ("macro_f1", "accuracy")
+    assert accuracy.difference == pytest.approx(-0.2)
+    assert f1.holm_bootstrap >= f1.p_bootstrap
+    assert "accuracy of class: 0.800 and 1.000" in accuracy.line()
 
 
 def test_scores_of_one_half_are_compared_in_that_half() -> None:

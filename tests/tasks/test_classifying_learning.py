@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from medtool_pancreas import Pancreas
-from tiny_classified import CLASSES, SMALL, class_of, draw_tiny, write_tiny_classified
+from tiny_classified import SMALL, draw_tiny, write_tiny_classified
 
 from medtool.config import resolve
 from medtool.core.errors import LabelsError, UsageError
@@ -189,13 +189,13 @@ def test_a_lesion_that_no_label_is_is_refused(tmp_path: Path) -> None:
     assert caught.value.nearest == "lesion"
 
 
-def test_classes_of_the_tiny_set_take_turns() -> None:
-    assert [class_of(n) for n in range(3)] == ["cystic", "solid", "cystic"]
-    assert list(CLASSES) == ["cystic", "solid"]
-    with pytest.raises(UsageError, match="no regular expression"):
-        from medtool.data.layout_files import read_from_names
-
-        read_from_names(["a"], "(", "label")
+def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
+    write_tiny_classified(tmp_path / "data", cases=4, table=False)
+    given = (*SMALL, 'data.class_pattern="("')
+    task = Pancreas(resolve(Pancreas, None, folder=tmp_path, assignments=given).settings)
+    with pytest.raises(UsageError, match="no regular expression") as refused:
+        build_cohort(task, Source((tmp_path / "data",)))
+    assert (refused.value.where, refused.value.met) == ("label pattern", "(")
 
 
 def test_two_axes_are_classified_as_well() -> None:

@@ -4,6 +4,7 @@ import csv
 import re
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_builder import build_series
 from medtool_pancreas import Pancreas
@@ -11,7 +12,7 @@ from scipy import ndimage
 from tiny_classified import SMALL, class_of, draw_tiny, write_tiny_classified
 
 from medtool.config import resolve
-from medtool.core.checkpoint import read_header
+from medtool.core.checkpoint import read_header, write_checkpoint
 from medtool.core.ensemble import write_ensemble
 from medtool.core.errors import LabelsError, UsageError
 from medtool.core.progress import Silent
@@ -22,7 +23,7 @@ from medtool.data.nifti_writer import write_nifti
 from medtool.data.predictions import read_predictions
 from medtool.data.run_folder import RunFolder
 from medtool.data.volumes import read_mask
-from medtool.nets.state import read_tensors
+from medtool.nets.state import raw_tensor, read_tensors
 from medtool.verbs.evaluate import EvaluateOptions, evaluate
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.options import RunOptions
@@ -169,6 +170,20 @@ def test_an_evaluation_of_the_run_finds_the_classes_again(trained):
     assert found.metrics["macro_f1"].value == result.scores["test"]["metrics"]["macro_f1"]["value"]
 
 
+def test_two_runs_are_compared_in_their_classes_as_well(trained, tmp_path):
+    folder, result = trained
+    options = RunOptions(run="b", workers=0, cache=folder / "cache", device="cpu")
+    other = trained_on(folder, "train.epochs=1", run=options)
+    found = evaluate(EvaluateOptions(subjects=(result.run, other.run), output=tmp_path / "both"))
+    rows = {(one.structure, one.metric): one for one in found.comparison.differences}
+    stated = [run.scores["test"]["metrics"]["accuracy"]["value"] for run in (result, other)]
+    one = rows["class", "accuracy"]
+    assert [one.first, one.second] == pytest.approx(stated)
+    assert ("class", "macro_f1") in rows and ("lesion", "dice") in rows
+    text = re.sub(r"<[^>]+>", " ", found.report.read_text(encoding="utf-8"))
+    assert re.search(r"class\s+Macro f1", text)
+
+
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
     """Dropout of the head, patches, true masks and the share of the class follow from the epoch."""
     write_tiny_classified(tmp_path / "data", cases=8)
@@ -263,15 +278,29 @@ def answers_of(checkpoint, folder, output):
     return {name: value for name, value in row.items() if name.startswith(("prob", "class", "vol"))}
 
 
-def test_a_model_twice_answers_as_once(trained, tmp_path):
+def test_models_answer_with_the_mean_of_their_probabilities(trained, tmp_path):
+    """Members with one mask and heads that say otherwise: the mean, counted here."""
     folder, result = trained
+    header = read_header(result.checkpoint)
+    tensors = []
+    for name, value in read_tensors(result.checkpoint, "model."):
+        turned = value * -1.7 if name.startswith("classifier.") else value
+        tensors.append(raw_tensor(f"model.{name}", turned))
+    other = tmp_path / "other.safetensors"
+    write_checkpoint(other, header.document, tensors)
     joined = tmp_path / "joined.safetensors"
-    write_ensemble(joined, {"fold_0": result.checkpoint, "fold_1": result.checkpoint})
-    once = answers_of(result.checkpoint, folder, tmp_path / "once")
-    twice = answers_of(joined, folder, tmp_path / "twice")
-    assert twice["class"] == once["class"]
-    for name in once.keys() - {"class"}:
-        assert float(twice[name]) == pytest.approx(float(once[name]), rel=1e-6), name
+    write_ensemble(joined, {"fold_0": result.checkpoint, "fold_1": other})
+    one = answers_of(result.checkpoint, folder, tmp_path / "one")
+    two = answers_of(other, folder, tmp_path / "two")
+    both = answers_of(joined, folder, tmp_path / "both")
+    chances = [name for name in one if name.startswith("probability_")]
+    assert abs(float(one[chances[0]]) - float(two[chances[0]])) > 0.02
+    means = {name: (float(one[name]) + float(two[name])) / 2 for name in chances}
+    for name, wanted in means.items():
+        assert float(both[name]) == pytest.approx(wanted, rel=1e-5), name
+    assert both["class"] == max(means, key=means.get).removeprefix("probability_")
+    for name in one.keys() - {"class", *chances}:
+        assert float(both[name]) == pytest.approx(float(one[name]), rel=1e-6), name
 
 
 def test_models_of_other_classes_do_not_answer_together(trained):
@@ -319,7 +348,12 @@ def test_a_dicom_series_is_answered_as_the_same_image_in_nifti(trained, tmp_path
         assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-5)
     assert np.array_equal(masks[0].array, masks[1].array)
     assert masks[1].grid.origin_mm == pytest.approx(masks[0].grid.origin_mm, abs=1e-4)
-    assert list((tmp_path / "answers series" / "dicom-seg").glob("*.dcm"))
+    (written,) = (tmp_path / "answers series" / "dicom-seg").glob("*.dcm")
+    organ, lesion = pydicom.dcmread(written).SegmentSequence
+    # The preset that ships has codes of a lesion in the pancreas; nobody said what the organ is.
+    assert lesion.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Lesion"
+    assert lesion.AnatomicRegionSequence[0].CodeValue == "15776009"
+    assert organ.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Tissue"
 
 
 def test_a_job_that_is_started_again_goes_on_with_what_was_planned(trained):

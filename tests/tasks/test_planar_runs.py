@@ -22,7 +22,9 @@ from medtool.core.records import Source
 from medtool.data.masks import write_mask_picture
 from medtool.data.predictions import read_predictions
 from medtool.dicom import read, scan
-from medtool.predict.model import load_model
+from medtool.nets.attention_gate import AttentionGate
+from medtool.nets.state import read_tensors
+from medtool.predict.model import Model, load_model
 from medtool.verbs.evaluate import EvaluateOptions, evaluate
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.options import RunOptions
@@ -198,23 +200,62 @@ def test_ct_is_windowed_and_a_segmentation_object_comes_out(scans, tmp_path: Pat
     each_ml = np.prod(mask.GetSpacing()) / 1000
     assert float(row["volume_ml"]) == pytest.approx((voxels > 0).sum() * each_ml, rel=1e-6)
     (seg,) = (tmp_path / "answers" / "dicom-seg").glob("*.dcm")
-    assert pydicom.dcmread(seg).Modality == "SEG"
+    stored = pydicom.dcmread(seg)
+    assert stored.Modality == "SEG"
+    (kind,) = stored.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
+    assert (kind.CodeValue, kind.CodeMeaning) == ("80891009", "Heart")
 
 
-@pytest.mark.parametrize(
-    "assignments",
-    [
-        ("model.attention_gates=true", "model.dropout=0.2", "model.encoder_dropout=0.1"),
-        ('model.encoder="resnet18"', "data.preparation.size_px=[64, 64]"),
-        ('augment.kind="fourfold"', "train.examples_per_case=4"),
-        ("model.input_channels=3", 'metrics.primary="loss"', "train.accumulate=2"),
-    ],
-    ids=["attention and dropout", "timm", "fourfold", "reference"],
-)
-def test_options_learn(pairs, tmp_path: Path, assignments: tuple[str, ...]) -> None:
-    (tmp_path / "data").symlink_to(pairs[0] / "data")
-    result = trained_on(tmp_path, *assignments, "train.epochs=1")
+def learned_with(pairs, folder: Path, *assignments: str) -> tuple[Model, dict, int]:
+    """The model of a run with these options, the plan of the run, and its training cases."""
+    (folder / "data").symlink_to(pairs[0] / "data")
+    result = trained_on(folder, *assignments, "train.epochs=1")
     assert np.isfinite(result.scores["selection"]["metrics"]["dice"]["value"])
+    with (result.run / "cases.csv").open(encoding="utf-8", newline="") as stream:
+        training = sum(row["part"] == "train" for row in csv.DictReader(stream))
+    plan = json.loads((result.run / "run.json").read_text(encoding="utf-8"))["plan"]
+    return load_model(result.checkpoint, device="cpu"), plan, training
+
+
+def test_gates_and_dropout_are_learned_and_kept(pairs, tmp_path: Path) -> None:
+    given = ("model.attention_gates=true", "model.dropout=0.2", "model.encoder_dropout=0.1")
+    model, _, _ = learned_with(pairs, tmp_path, *given)
+    parts = dict(model.network.named_modules())
+    gates = [name for name, part in parts.items() if isinstance(part, AttentionGate)]
+    # One for each level that the decoder climbs.
+    assert len(gates) == 2
+    shares = {
+        part: {m.share for n, m in parts.items() if n.startswith(part) and hasattr(m, "share")}
+        for part in ("encoder", "decoder")
+    }
+    assert shares == {"encoder": {0.1}, "decoder": {0.2}}
+
+
+def test_a_timm_model_is_the_encoder_of_the_checkpoint(pairs, tmp_path: Path) -> None:
+    given = ('model.encoder="resnet18"', "data.preparation.size_px=[64, 64]")
+    model, _, _ = learned_with(pairs, tmp_path, *given)
+    kept = dict(read_tensors(model.path, "model.encoder."))
+    # What timm calls the layers of a ResNet-18, for one channel.
+    assert kept["backbone.conv1.weight"].shape == (64, 1, 7, 7)
+    assert kept["backbone.layer4.1.conv2.weight"].shape == (512, 512, 3, 3)
+
+
+def test_fourfold_shows_every_slice_four_times(pairs, tmp_path: Path) -> None:
+    given = ('augment.kind="fourfold"', "train.examples_per_case=4")
+    model, plan, training = learned_with(pairs, tmp_path, *given)
+    assert model.document["preset"]["augment"]["kind"] == "fourfold"
+    shown = plan["steps_per_epoch"] * plan["cases_per_step"]
+    # The last step of an epoch may be left out, or filled up.
+    assert abs(shown - 4 * training) < plan["cases_per_step"] < 2 * training < shown
+
+
+def test_colour_the_loss_as_metric_and_added_steps(pairs, tmp_path: Path) -> None:
+    given = ("model.input_channels=3", 'metrics.primary="loss"', "train.accumulate=2")
+    model, plan, _ = learned_with(pairs, tmp_path, *given)
+    first = next(v for v in model.network.parameters() if v.ndim == 4)
+    assert first.shape[1] == 3
+    assert model.document["metrics"]["primary"] == "loss"
+    assert plan["cases_per_step"] == 2 * 4
 
 
 def test_several_structures_share_a_softmax(tmp_path: Path) -> None:
@@ -234,15 +275,32 @@ def test_several_structures_share_a_softmax(tmp_path: Path) -> None:
 
 
 def test_models_answer_together(pairs, tmp_path: Path) -> None:
-    """The mean of two copies of a model is that model."""
+    """Every pixel is decided by the mean of what three different networks say of it."""
     folder, result = pairs
     model = load_model(result.checkpoint, device="cpu")
-    case = model.task.find(Source((folder / "data",))).cases[0]
-    prepared = model.task.prepare(case)
-    alone = model.task.predict(model, prepared, case)
-    both = replace(model, members=(model, model), network=torch.nn.ModuleList([model.network]))
-    together = model.task.predict_together(both, [prepared, prepared], case)
-    assert np.array_equal(alone.arrays["mask"], together.arrays["mask"])
+    settings = model.task.settings.model_dump()
+    # Slices keep their size: no resizing stands between a network and its mask.
+    settings["data"]["preparation"]["size_px"] = [ROWS, COLUMNS]
+    settings["infer"]["largest_component"] = "never"
+    task = Heart(Heart.settings_type.model_validate(settings))
+    case = task.find(Source((folder / "data",))).cases[0]
+    prepared = task.prepare(case)
+    members, logits, alone = [], [], []
+    for seed in (1, 2, 3):
+        torch.manual_seed(seed)
+        network = task.network().eval()
+        network.register_forward_hook(lambda *call: logits.append(call[-1].detach().numpy()))
+        member = replace(model, task=task, network=network)
+        alone.append(task.predict(member, prepared, case).arrays["mask"] > 0)
+        members.append(member)
+    wanted = np.mean(logits, axis=0)[:, 0]
+    wanted_mask = wanted > 0
+    assert 0 < wanted_mask.sum() < wanted_mask.size
+    assert all((mask != wanted_mask).any() for mask in alone)
+    both = replace(members[0], members=tuple(members))
+    together = task.predict_together(both, [prepared] * 3, case).arrays["mask"] > 0
+    # Sums of three numbers may be rounded in another order where they are nearly 0.
+    assert (together == wanted_mask)[abs(wanted) > 1e-5].all()
 
 
 def test_probabilities_and_threshold_belong_together(scans) -> None:
