@@ -191,9 +191,10 @@ TITLES = {
         "that learned outlines alone or survival alone.",
     ),
     "demo_minutes": Text(
-        "The demo: time",
-        "The whole command `medtool demo brainmet`: cohort, check, preprocess, train, infer, "
-        "evaluate, inspect-checkpoint.",
+        "The demos: time and what is learned",
+        "The whole command `medtool demo TASK DIR`: cohort, check, preprocess, train, infer, "
+        "evaluate, inspect-checkpoint; and the metric of its model on the patients that the run "
+        "held out.",
     ),
     "demo_quality": Text(
         "The demo: what is learned",

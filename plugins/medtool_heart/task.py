@@ -17,7 +17,7 @@ class Heart(PlanarTask):
     structure: ClassVar[str] = "heart"
 
     def write_demo(self, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
-        """A synthetic short-axis cohort of DICOM slices: see ``medtool_heart.demo``."""
+        """Synthetic short-axis slices as NIfTI, masks as PNG: see ``medtool_heart.demo``."""
         from medtool_heart.demo import write_cohort
 
         write_cohort(folder, seed, reporter=reporter)

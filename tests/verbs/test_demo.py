@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import pytest
 from medtool_brainmet import Brainmet
 from medtool_brainmet.demo import DemoOptions as CohortOptions
 from medtool_brainmet.demo import write_cohort
+from segmentation_places import TINY, TINY_VOLUMES
 
 from medtool.core.errors import ExitStatus, OutputExistsError, UnknownNameError
 from medtool.core.progress import Advance, Reporter
+from medtool.core.registry import load_task
+from medtool.data.predictions import read_predictions
 from medtool.verbs.demo import MARKER, DemoOptions, demo
 from medtool.verbs.options import RunOptions
 
@@ -108,3 +114,33 @@ def test_the_demo_runs_every_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # Patients come in pairs that share all that is not disease.
     for row in run["confounders"]:
         assert row["auroc"] <= 0.65, row
+
+
+# Cases of a small demo: enough for a held-out part with every class.
+FEW = {"heart": 12, "segment": 10, "pancreas": 16, "petct": 20}
+
+
+@pytest.mark.parametrize("task", FEW)
+def test_the_demos_of_outlines_run_every_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    def write_few(self: Any, folder: Path, seed: int, reporter: Reporter | None = None) -> None:
+        module = import_module(f"medtool_{task}.demo")
+        volumes = task in ("segment", "pancreas")
+        write = module.write_dataset if volumes else module.write_cohort
+        write(folder, seed, FEW[task], reporter)
+        (folder / "medtool.toml").write_text(TINY.get(task, TINY_VOLUMES))
+
+    monkeypatch.setattr(load_task(task), "write_demo", write_few)
+    result = demo(DemoOptions(task, tmp_path / "demo", run=RunOptions(workers=0)))
+    assert result.status == ExitStatus.DONE
+    assert [step.command.split()[1] for step in result.steps if step.command] == STEPS
+    assert result.report is not None and result.report.is_file()
+    rows = read_predictions(result.folder / "answers")
+    # Petct's cohort has one study more, of DICOM.
+    assert len(rows) >= FEW[task] * (4 if task == "heart" else 1)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all((result.folder / "answers" / row["mask"]).is_file() for row in rows)
+    dice = result.scores["test"]["metrics"]["dice"]
+    assert isfinite(dice["value"]) and dice["n"] > 1
+    assert json.loads((result.run / "run.json").read_text())["synthetic"] is True
