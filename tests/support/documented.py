@@ -17,6 +17,12 @@ RUNS_ON = re.compile(r"runs on ([\w./-]+)$")
 # A block whose last command ends otherwise than with 0: "ends with 3: why".
 ENDS_WITH = re.compile(r"ends with (\d+): ")
 
+# Code within a line or a paragraph.
+INLINE = re.compile(r"`([^`]+)`")
+# Words that stand for something: TASK, DIR, C.safetensors, key=VALUE.
+STANDS_FOR = re.compile(r"\b[A-Z][A-Z_]*\b")
+GENERATED = re.compile(r"<!-- generated: .*?<!-- end -->", re.DOTALL)
+
 # Makes every training of the playground a matter of seconds; the values of presets stay below it.
 TINY_PROJECT = """\
 [data.preparation]
@@ -79,6 +85,14 @@ def commands_to_run(page: Path) -> list[Command]:
         if not mark.startswith(SHOWN_ONLY) and not RUNS_ON.match(mark)
         for command in commands
     ]
+
+
+def inline_code(page: Path) -> list[str]:
+    """What stands between backticks in the text that people wrote, on one line each."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    paragraphs = re.split(r"\n\s*\n|\n\|", GENERATED.sub("", text))
+    found = [code for paragraph in paragraphs for code in INLINE.findall(paragraph)]
+    return [" ".join(code.split()) for code in found]
 
 
 def python_blocks(page: Path) -> list[str]:

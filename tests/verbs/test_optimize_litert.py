@@ -7,9 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 from optimised import write_heart
 from trained_heart import train_heart
+
+from medtool.data.predictions import read_predictions
+
+FILES = ("small/model.onnx", "small/model.tflite", "small/model.int8.tflite")
+
+
+def masks_of(folder: Path) -> dict[str, np.ndarray]:
+    """The mask of each case that was answered."""
+    rows = [row for row in read_predictions(folder) if row["status"] == "ok"]
+    return {
+        row["case"]: np.asarray(nibabel.load(folder / row["mask"]).dataobj) > 0  # type: ignore[attr-defined]
+        for row in rows
+    }
+
+
+def dice(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
+    """Of the pixels of all cases together."""
+    both = sum((first[case] & second[case]).sum() for case in first)
+    return float(2 * both / sum(first[case].sum() + second[case].sum() for case in first))
 
 
 @pytest.mark.slow
@@ -33,17 +54,22 @@ def test_files_pass_the_gate_and_answer(
     assert not judged["without_answer"]
     rows = [row for row in document["latency"] if row["file"] == "model.int8.tflite"]
     assert [row["batch"] for row in rows] == [1, 2]
-    answers = []
-    for number, name in enumerate(("small", "small/model.tflite", "small/model.int8.tflite")):
+    answers: list[dict[str, np.ndarray]] = []
+    for number, name in enumerate(FILES):
         told = medtool(
             *("infer", "data", "--checkpoint", name, "-o", f"out{number}", "--json", *words),
             *("--allow-demo",),
             folder=tmp_path,
         )
         assert told.status == 0, told.err
-        answers.append((tmp_path / f"out{number}" / "predictions.csv").read_text())
+        answers.append(masks_of(tmp_path / f"out{number}"))
     # The float file says what ONNX Runtime says; eight bits say nearly the same.
-    assert len(answers[2].splitlines()) == len(answers[0].splitlines())
+    by_onnx, by_float, by_int8 = answers
+    assert by_onnx.keys() == by_float.keys() == by_int8.keys()
+    assert sum(mask.sum() for mask in by_onnx.values()) > 1000
+    assert dice(by_onnx, by_float) > 0.999
+    assert dice(by_onnx, by_int8) > 0.95
+    assert any((by_onnx[case] != by_int8[case]).any() for case in by_onnx)
     assert "litert" in str(json.loads((tmp_path / "out2" / "run.json").read_text())["engine"])
 
 
