@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtool.core.plan import Configuration, NetworkPlan, Plan
+from medtool.data.channels import plain_names
 from medtool.data.dataset_record import BACKGROUND, IGNORE, LabelScheme
 from medtool.data.nnunet_plans import (
     LABEL_MANAGER,
@@ -144,7 +145,7 @@ def dataset_document(
         names[IGNORE] = labels.ignore_id
     order = {"regions_class_order": list(labels.regions_order)} if labels.regions_order else {}
     return {
-        "channel_names": {str(number): name for number, name in enumerate(channels)},
+        "channel_names": {str(number): name for number, name in enumerate(plain_names(channels))},
         "labels": names,
         **order,
         "numTraining": training_cases,

@@ -15,6 +15,7 @@ from typing import Any
 from medtool.core.errors import LabelsError
 from medtool.core.names import nearest_name
 from medtool.core.records import Finding, Part, RefusedStudy
+from medtool.data.channels import told_apart
 from medtool.data.dataset_record import ImageReference, SegmentationCase, SegmentationDataset
 from medtool.data.label_scheme import label_scheme
 from medtool.data.layout_files import (
@@ -83,7 +84,7 @@ def read_nnunet(table: Path, document: Mapping[str, Any]) -> SegmentationDataset
 
 
 def channel_names(table: Any, path: Path) -> tuple[str, ...]:
-    """Names of channels, in order of their numbers. Raises LabelsError."""
+    """Names of channels, each once, in order of their numbers. Raises LabelsError."""
     if not isinstance(table, Mapping) or sorted(map(str, table)) != sorted(
         map(str, range(len(table)))
     ):
@@ -95,7 +96,7 @@ def channel_names(table: Any, path: Path) -> tuple[str, ...]:
             wanted='names by number from 0, such as {"0": "CT"}',
         )
     named = {int(number): str(name) for number, name in table.items()}
-    return tuple(named[number] for number in range(len(named)))
+    return told_apart([named[number] for number in range(len(named))])
 
 
 def count_differs(declared: Any, found: int, path: Path) -> tuple[Finding, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from medtool.core.errors import InputError, UsageError
 from medtool.core.plan import Configuration, Decision, Normalisation, Plan
+from medtool.data.channels import plain_names
 from medtool.data.fingerprint import Fingerprint
 from medtool.data.patch_planning import Budget, Means, PatchPlan, by_text, means_of, plan_patch
 
@@ -170,7 +171,7 @@ def _whole(size_vox: Sequence[float]) -> tuple[int, ...]:
 def _normalisation(
     fingerprint: Fingerprint, channels: Sequence[str]
 ) -> tuple[tuple[Normalisation, ...], tuple[bool, ...], list[Decision]]:
-    known = tuple(NORMALISATIONS.get(name.casefold(), "z-score") for name in channels)
+    known = tuple(NORMALISATIONS.get(name.casefold(), "z-score") for name in plain_names(channels))
     if "ct" in known and len(fingerprint.intensities) != len(channels):
         raise InputError(
             "CT is normalised by the values inside the labels, and there are none.",
