@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console().refuse(error)
         return int(error.exit_status)
     except KeyboardInterrupt:
-        how = verb.resume if verb else ""
-        Console().refuse(Interrupted("Interrupted; what was finished is kept.", how=how))
+        left = verb.interrupted if verb else "what was finished is kept."
+        Console().refuse(Interrupted(f"Interrupted; {left}", how=verb.resume if verb else ""))
         return int(ExitStatus.INTERRUPTED)
     except BrokenPipeError:
         _forget_stdout()

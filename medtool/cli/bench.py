@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,23 +113,28 @@ def command(
         console.json(result.as_dict())
         return
     console.say(processor_text())
-    console.result(table([HEADINGS, *map(_cells, result.rows)]))
+    many = len(models) > 1
+    console.result(table([HEADINGS, *(_cells(row, many=many) for row in result.rows)]))
     if result.from_files:
         console.result("")
-        console.result(table([FILE_HEADINGS, *_file_cells(result.from_files)]))
+        rows = [_file_cells(row, many=many) for row in result.from_files]
+        console.result(table([FILE_HEADINGS, *rows]))
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    known = (row["name"], row["file"], f"{row['bytes'] / 1e6:.1f}")
+def _file(row: Mapping[str, Any], *, many: bool) -> str:
+    """The file, of several models with the one that it belongs to."""
+    return f"{row['file']} of {row['model']}" if many else str(row["file"])
+
+
+def _cells(row: Mapping[str, Any], *, many: bool) -> tuple[str, ...]:
+    size = f"{row['bytes'] / 1e6:.1f}"
+    known = (row["name"], _file(row, many=many), size, str(row["threads"]), str(row["batch"]))
     if row["per_second"] is None:
-        why = f"not measured: {row['why_not']}"
-        return (*known, str(row["threads"]), str(row["batch"]), why, "", "", "")
+        return (*known, f"not measured: {row['why_not']}", "", "", "")
     low, high = row["quartiles_ms"]
     faster, peak = row["times_faster"], row.get("peak_bytes")
     return (
         *known,
-        str(row["threads"]),
-        str(row["batch"]),
         f"{row['median_ms']:.1f} ({low:.1f} to {high:.1f})",
         f"{row['per_second']:.1f}",
         "" if faster is None else f"{faster:.2f} x",
@@ -137,13 +142,8 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _file_cells(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    return [
-        (
-            row["name"],
-            row["file"],
-            f"{row['answered']} of {row['studies']}",
-            str(row["seconds_each"]),
-        )
-        for row in rows
-    ]
+def _file_cells(row: Mapping[str, Any], *, many: bool) -> tuple[str, ...]:
+    measured = row["seconds"] is not None
+    took = str(row["seconds_each"]) if measured else f"not measured: {row['why_not']}"
+    studies = f"{row['answered']} of {row['studies']}"
+    return row["name"], _file(row, many=many), studies, took

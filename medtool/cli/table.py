@@ -17,7 +17,7 @@ LOOK = "Look"
 class Verb(NamedTuple):
     """A row: the word, the module under ``medtool.cli``, its group and line on the help page.
 
-    ``resume`` says how to go on after Ctrl-C.
+    ``resume`` says how to go on after Ctrl-C, ``interrupted`` what is there then.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Verb(NamedTuple):
     group: str
     summary: str
     resume: str = "run the same command again."
+    interrupted: str = "what was finished is kept."
 
 
 class GlobalOption(NamedTuple):
@@ -80,8 +81,15 @@ VERBS: tuple[Verb, ...] = (
         "optimize",
         LEARN,
         "Make a model smaller and faster, and prove that it is as good.",
+        interrupted="no model was written.",
     ),
-    Verb("bench", "bench", LOOK, "Time a model in every engine that is installed here."),
+    Verb(
+        "bench",
+        "bench",
+        LOOK,
+        "Time a model in every engine that is installed here.",
+        interrupted="no times were written.",
+    ),
     Verb("demo", "demo", LOOK, "Write a synthetic cohort and run every command on it."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
     Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),

@@ -48,7 +48,7 @@ STATUS_MEANINGS: Mapping[ExitStatus, str] = {
     "worse than allowed.",
     ExitStatus.MACHINE: "The environment: no such device, disk full, a package missing.",
     ExitStatus.BUG: "A bug of medtool: a short message, and a log with the details.",
-    ExitStatus.INTERRUPTED: "Interrupted by the user; what was finished is kept.",
+    ExitStatus.INTERRUPTED: "Interrupted by the user; the message says what is kept.",
 }
 
 

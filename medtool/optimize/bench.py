@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ COMPILED = "compiled"
 class Candidate:
     """One way to compute a model; ``answers_from`` is what ``infer`` takes to compute so.
 
+    ``model`` is what the user named, of which ``file`` is, or was made.
     ``way`` is eager or compiled for PyTorch, and "" for others.
     """
 
@@ -52,6 +53,7 @@ class Candidate:
     answers_from: Path
     open: Callable[[int], Engine]
     memory: Callable[[Arrays, int], PeakMemory] | None = None
+    model: Path = Path()
 
     @property
     def name(self) -> str:
@@ -84,22 +86,33 @@ class Benched:
 
 
 def ways_to_compute(
-    path: Path, scratch: Path, *, engines: Sequence[str] = (), compiled: bool = True
+    path: Path,
+    scratch: Path,
+    *,
+    engines: Sequence[str] = (),
+    compiled: bool = True,
+    named: Path | None = None,
 ) -> Benched:
     """The ways that this machine has for a checkpoint, or for the files of an optimised folder.
 
     A checkpoint is exported into ``scratch`` in float32. ``engines`` are those that are wanted, all
-    where it is empty. Raises as ``load_model`` and ``export_onnx``.
+    where it is empty; ``named`` is what the user called ``path``. Raises as ``load_model`` and
+    ``export_onnx``.
     """
     here = [one.name for one in engines_here() if one.installed]
     wanted = [name for name in here if not engines or name in engines]
     deployed = find_deployed(path)
     if deployed is None:
-        return _of_checkpoint(path, scratch, wanted, compiled=compiled)
-    names = list(deployed.document["files"]) if path.is_dir() else [deployed.file.name]
-    files = [deployed.beside(name) for name in names]
-    found = [one for file in files for one in _of_file(file, wanted)]
-    return Benched(tuple(found), deployed_task(deployed).exported_deployment())
+        benched = _of_checkpoint(path, scratch, wanted, compiled=compiled)
+    else:
+        names = list(deployed.document["files"]) if path.is_dir() else [deployed.file.name]
+        files = [deployed.beside(name) for name in names]
+        found = [one for file in files for one in _of_file(file, wanted)]
+        benched = Benched(tuple(found), deployed_task(deployed).exported_deployment())
+    model = named or path
+    return replace(
+        benched, candidates=tuple(replace(one, model=model) for one in benched.candidates)
+    )
 
 
 def _of_checkpoint(path: Path, scratch: Path, wanted: Sequence[str], *, compiled: bool) -> Benched:

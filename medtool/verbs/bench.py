@@ -8,15 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtool.core.errors import CheckpointError, MedtoolError, OutputExistsError, UsageError
+from medtool.core.deployed import find_deployed
+from medtool.core.errors import (
+    CheckpointError,
+    Interrupted,
+    MedtoolError,
+    OutputExistsError,
+    UsageError,
+)
 from medtool.core.files import require_writable
 from medtool.core.progress import Reporter, Silent
 from medtool.data.machine import usable_cores
 from medtool.data.run_folder import write_json
 from medtool.data.scratch import Scratch
+from medtool.verbs.infer import check_sources
+from medtool.verbs.infer_model import answering_file
 
 if TYPE_CHECKING:
     from medtool.optimize.bench import Benched, Candidate, Measured
+    from medtool.optimize.memory import PeakMemory
 
 RESULT_FILE = "bench.json"
 FIGURE_FILE = "bench.svg"
@@ -66,7 +76,8 @@ def bench(options: BenchOptions, reporter: Reporter | None = None) -> BenchResul
     """Time every way to compute the models, one after another; see docs/verbs/bench.md.
 
     Raises CheckpointError (no usable model), UnknownNameError (no such engine), MachineError (an
-    engine that is asked for is not installed), UsageError (numbers that make no sense).
+    engine that is asked for is not installed), UsageError (numbers that make no sense), InputError
+    (no such scans).
     """
     from medtool.optimize.processor import processor_record
 
@@ -88,6 +99,7 @@ def _checked(options: BenchOptions) -> tuple[int, ...]:
 
     for name in options.engines:
         require_engine(name)
+    check_sources(options.sources)
     for what, numbers in (
         ("--threads", options.threads),
         ("--batch", options.batches),
@@ -120,10 +132,17 @@ def thread_counts(most: int) -> tuple[int, ...]:
 def _models(options: BenchOptions, scratch: Path) -> list[Benched]:
     from medtool.optimize.bench import ways_to_compute
 
-    found = [
-        ways_to_compute(path, scratch, engines=options.engines, compiled=options.compiled)
-        for path in options.models
-    ]
+    found = []
+    for number, path in enumerate(options.models):
+        own = scratch / f"model_{number}"
+        own.mkdir()
+        # The folds of a run answer together, as everywhere.
+        file = answering_file((path,), own)[0] if find_deployed(path) is None else path
+        found.append(
+            ways_to_compute(
+                file, own, engines=options.engines, compiled=options.compiled, named=path
+            )
+        )
     if not any(one.candidates for one in found):
         raise CheckpointError(
             "No engine that is asked for can compute this model.",
@@ -151,14 +170,22 @@ def _network_rows(
                 measured.append(fact)
                 advance(1, fact.candidate.name)
     peaks = _peaks(benched, max(threads), options, reporter)
-    baseline = {
-        (fact.threads, fact.batch): fact.latency.median_s
-        for fact in measured
-        if fact.candidate.is_baseline and fact.latency is not None
-    }
+    baseline = baseline_seconds(measured)
     for fact in measured:
         rows.append(_row(fact, baseline.get((fact.threads, fact.batch)), peaks))
     return rows
+
+
+def baseline_seconds(measured: Sequence[Measured]) -> dict[tuple[int, int], float]:
+    """Seconds of what others are compared with, by threads and images: PyTorch of the first
+    checkpoint that was named.
+    """
+    first = next((fact.candidate for fact in measured if fact.candidate.is_baseline), None)
+    return {
+        (fact.threads, fact.batch): fact.latency.median_s
+        for fact in measured
+        if fact.candidate is first and fact.latency is not None
+    }
 
 
 def _row(
@@ -170,6 +197,7 @@ def _row(
         "engine": candidate.engine,
         "arithmetic": candidate.arithmetic,
         "way": candidate.way,
+        "model": str(candidate.model),
         "file": candidate.file.name,
         "bytes": candidate.size_bytes,
         "threads": fact.threads,
@@ -187,23 +215,29 @@ def _peaks(
     benched: Sequence[Benched], threads: int, options: BenchOptions, reporter: Reporter
 ) -> dict[tuple[Path, str], dict[str, int]]:
     """Peak memory of each file in each engine, for one image."""
-    from medtool.optimize.measure import example_inputs
-
     if not options.memory:
         return {}
     found = {}
     ways = [(one, candidate) for one in benched for candidate in one.candidates]
     with reporter.progress("Measuring memory", len(ways)) as advance:
         for one, candidate in ways:
-            if candidate.memory is not None:
-                try:
-                    peak = candidate.memory(example_inputs(one.spec, 1), threads)
-                except MedtoolError:
-                    # Why it cannot compute stands in its row already.
-                    continue
+            if (peak := _peak(one, candidate, threads)) is not None:
                 found[candidate.file, candidate.engine] = peak.as_dict()
             advance(1, candidate.name)
     return found
+
+
+def _peak(one: Benched, candidate: Candidate, threads: int) -> PeakMemory | None:
+    from medtool.optimize.measure import example_inputs
+
+    if candidate.memory is None:
+        return None
+    try:
+        return candidate.memory(example_inputs(one.spec, 1), threads)
+    except (MedtoolError, RuntimeError):
+        # Why it cannot compute stands in its row already; a process that was ended for its memory
+        # is no reason to lose the times.
+        return None
 
 
 def _file_rows(
@@ -231,24 +265,33 @@ def _answered(candidate: Candidate, options: BenchOptions, output: Path) -> dict
     from medtool.verbs.infer import InferOptions, infer
     from medtool.verbs.options import RunOptions
 
-    began = time.perf_counter()
-    result = infer(
-        InferOptions(
-            sources=options.sources,
-            checkpoint=candidate.answers_from,
-            output=output,
-            allow_demo=True,
-            engine="" if candidate.engine == PYTORCH else candidate.engine,
-            run=RunOptions(device="cpu", precision="32"),
-        )
-    )
-    seconds = time.perf_counter() - began
-    studies = len(result.rows)
-    return {
+    row: dict[str, Any] = {
         "name": candidate.name,
         "engine": candidate.engine,
         "arithmetic": candidate.arithmetic,
+        "model": str(candidate.model),
         "file": candidate.file.name,
+    }
+    began = time.perf_counter()
+    try:
+        result = infer(
+            InferOptions(
+                sources=options.sources,
+                checkpoint=candidate.answers_from,
+                output=output,
+                allow_demo=True,
+                engine="" if candidate.engine == PYTORCH else candidate.engine,
+                run=RunOptions(device="cpu", precision="32"),
+            )
+        )
+    except Interrupted:
+        # What it says of answers that are kept is not true here: they go with the scratch folder.
+        raise KeyboardInterrupt from None
+    except MedtoolError as error:
+        return row | {"studies": 0, "answered": 0, "seconds": None, "why_not": error.what}
+    seconds = time.perf_counter() - began
+    studies = len(result.rows)
+    return row | {
         "studies": studies,
         "answered": result.ok,
         "seconds": round(seconds, 3),

@@ -8,9 +8,9 @@ import torch
 from medtool_heart import Heart
 
 from medtool.config import resolve
-from medtool.core.checkpoint import write_checkpoint
+from medtool.core.checkpoint import read_header, write_checkpoint
 from medtool.core.task import Task
-from medtool.nets.state import raw_tensor
+from medtool.nets.state import raw_tensor, read_tensors
 from medtool.optimize.folder import write_exported
 from medtool.predict.model import Model, load_model
 
@@ -61,6 +61,16 @@ def write_heart(path: Path, *settings: str) -> Path:
     """A checkpoint of the task heart with random weights, on slices of 16 x 24 pixels."""
     chosen = resolve(Heart, None, folder=path.parent, assignments=(*SMALL_HEART, *settings))
     return write_untrained(path, Heart(chosen.settings))
+
+
+def change_weights(checkpoint: Path) -> None:
+    """Other weights in ``checkpoint``, of which all else stays: another model, without a probe."""
+    document = read_header(checkpoint).document
+    tensors = [
+        raw_tensor(f"model.{name}", tensor * 1.01 if tensor.is_floating_point() else tensor)
+        for name, tensor in read_tensors(checkpoint, "model.")
+    ]
+    write_checkpoint(checkpoint, document, tensors)
 
 
 def optimised(checkpoint: Path, folder: Path) -> Model:

@@ -1,21 +1,31 @@
 """``bench`` on a small real model: every engine of this machine, one after another."""
 
 import json
+import shutil
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import cv2
+import numpy as np
+import onnx
 import pytest
 import torch
-from optimised import optimised, write_heart
+from optimised import change_weights, optimised, write_heart
 
 from medtool.cli.app import main
 from medtool.core.errors import (
     CheckpointError,
     ExitStatus,
+    InputError,
+    Interrupted,
     OutputExistsError,
     UnknownNameError,
     UsageError,
 )
+from medtool.core.files import file_sha256
+from medtool.optimize import bench as ways
 from medtool.report.bench_figure import bench_figure
+from medtool.verbs import infer
 from medtool.verbs.bench import BenchOptions, bench, thread_counts
 
 QUICK = {"threads": (1,), "batches": (1, 2), "runs": 3, "memory": False, "compiled": False}
@@ -65,6 +75,141 @@ def test_both_together_compare_the_folder_with_pytorch(checkpoint: Path, folder:
     rows = [row for row in bench(options).rows if row["engine"] == "onnxruntime"]
     assert len(rows) == 4
     assert all(row["times_faster"] > 0 for row in rows)
+
+
+def test_the_first_checkpoint_is_what_all_are_compared_with(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    other = write_heart(tmp_path / "other.safetensors", "model.first_features=8")
+    chosen = {**QUICK, "engines": ("pytorch",)}
+    options = BenchOptions((checkpoint, other), **chosen)  # type: ignore[arg-type]
+    rows = [row for row in bench(options).rows if row["arithmetic"] == "float32"]
+    first = {row["batch"]: row for row in rows if row["model"] == str(checkpoint)}
+    assert [row["times_faster"] for row in first.values()] == [1.0, 1.0]
+    for row in (row for row in rows if row["model"] == str(other)):
+        assert row["times_faster"] == pytest.approx(
+            first[row["batch"]]["median_ms"] / row["median_ms"], rel=0.02
+        )
+    assert len(rows) == 4
+
+
+def test_the_folds_of_a_run_are_timed_as_one_model(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "fold_0" / "checkpoints").mkdir(parents=True)
+    write_heart(run / "fold_0" / "checkpoints" / "best.safetensors")
+    shutil.copytree(run / "fold_0", run / "fold_1")
+    # The same model twice would count twice.
+    change_weights(run / "fold_1" / "checkpoints" / "best.safetensors")
+    one = bench(BenchOptions((run / "fold_0",), engines=("onnxruntime",), **QUICK))  # type: ignore[arg-type]
+    options = BenchOptions((run,), engines=("onnxruntime", "pytorch"), **QUICK)  # type: ignore[arg-type]
+    rows = bench(options).rows
+    assert {row["engine"] for row in rows} == {"onnxruntime", "pytorch"}
+    assert {row["model"] for row in rows} == {str(run)}
+    # Both networks are in the file.
+    both = next(row["bytes"] for row in rows if row["engine"] == "onnxruntime")
+    assert both > 1.8 * one.rows[0]["bytes"]
+
+
+def scans(folder: Path) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        image = rng.integers(0, 256, (40, 52)).astype(np.uint8)
+        assert cv2.imwrite(str(folder / f"p{number}.png"), image)
+    return folder
+
+
+def test_the_whole_way_is_timed_in_every_engine(
+    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = {**QUICK, "batches": (1,), "engines": ("pytorch", "onnxruntime")}
+    options = BenchOptions(
+        (checkpoint, folder),
+        sources=(scans(tmp_path / "scans"),),
+        output=tmp_path / "out",
+        **chosen,  # type: ignore[arg-type]
+    )
+    rows = bench(options).from_files
+    # bfloat16 and compiled networks answer no scans; the checkpoint is exported for the others.
+    assert [(row["name"], row["model"]) for row in rows] == [
+        ("pytorch eager float32", str(checkpoint)),
+        ("onnxruntime float32", str(checkpoint)),
+        ("onnxruntime float32", str(folder)),
+    ]
+    for row in rows:
+        assert (row["studies"], row["answered"]) == (2, 2)
+        assert row["seconds"] > 0
+        assert row["seconds_each"] == pytest.approx(row["seconds"] / 2, abs=1e-3)
+    assert json.loads((tmp_path / "out" / "bench.json").read_text())["from_files"] == list(rows)
+    words = ["bench", str(folder), "--engine", "onnxruntime", "--threads", "1", "--batch", "1"]
+    words += ["--runs", "2", "--no-memory", "--source", str(tmp_path / "scans"), "--quiet"]
+    assert main(words) == ExitStatus.DONE
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last[0].split() == ["from", "file", "to", "file", "file", "studies", "s", "each"]
+    assert last[1].startswith("onnxruntime float32  model.onnx  2 of 2")
+
+
+def test_scans_that_are_not_there_are_refused_before_anything_is_timed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object, **named: object) -> None:
+        raise AssertionError("it timed")
+
+    monkeypatch.setattr(ways, "time_engine", never)
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(InputError, match="nothing by this name") as refused:
+        bench(BenchOptions((checkpoint,), sources=(tmp_path / "scan",), **QUICK))  # type: ignore[arg-type]
+    assert refused.value.nearest == str(tmp_path / "scans")
+
+
+def test_a_way_that_answers_no_scan_takes_no_times_with_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    chosen = {**QUICK, "engines": ("onnxruntime",)}
+    options = BenchOptions((folder,), sources=(tmp_path / "empty",), **chosen)  # type: ignore[arg-type]
+    result = bench(options)
+    assert all(row["per_second"] > 0 for row in result.rows)
+    (row,) = result.from_files
+    assert row["seconds"] is None and "no study" in row["why_not"]
+
+    def stopped(*arguments: object) -> None:
+        raise Interrupted("Interrupted; 1 of 2 studies are done and kept.")
+
+    # What was answered is gone with the folder of the benchmark.
+    monkeypatch.setattr(infer, "infer", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bench(options)
+
+
+def test_a_process_that_was_ended_for_its_memory_takes_no_times_with_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*arguments: object, **named: object) -> None:
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly.")
+
+    monkeypatch.setattr(ways, "peak_of_engine", ended)
+    chosen = {**QUICK, "engines": ("onnxruntime",), "memory": True}
+    rows = bench(BenchOptions((folder,), **chosen)).rows  # type: ignore[arg-type]
+    assert all(row["per_second"] > 0 and "peak_bytes" not in row for row in rows)
+
+
+def test_what_onnx_runtime_cannot_compute_is_said_in_its_row(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its errors are of no common kind; a graph that wants two images fails for one."""
+    optimised(checkpoint, tmp_path / "one")
+    file = tmp_path / "one" / "model.onnx"
+    graph = onnx.load(file)
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(graph, file)
+    entry = json.loads((tmp_path / "one" / "optimize.json").read_text())
+    entry["files"]["model.onnx"]["sha256"] = file_sha256(file)
+    (tmp_path / "one" / "optimize.json").write_text(json.dumps(entry))
+    chosen = {**QUICK, "engines": ("onnxruntime",)}
+    single, both = bench(BenchOptions((tmp_path / "one",), **chosen)).rows  # type: ignore[arg-type]
+    assert single["per_second"] is None and "cannot run this file" in single["why_not"]
+    assert both["per_second"] > 0
 
 
 def test_memory_is_measured_once_for_each_file_and_engine(checkpoint: Path) -> None:
@@ -117,12 +262,46 @@ def test_the_command_prints_a_table_or_json(
     assert row["runs"] == 2
 
 
+def timed(
+    name: str, batch: int, threads: int, per_second: float | None, file: str = "f", model: str = "m"
+) -> dict[str, object]:
+    row = {"name": name, "batch": batch, "threads": threads, "per_second": per_second}
+    return row | {"file": file, "model": model}
+
+
+def test_each_file_has_a_line_of_its_own_and_no_point_where_it_failed() -> None:
+    eight = "openvino int8"
+    rows = [
+        timed("onnxruntime int8", 1, 1, 1.0, "model.int8.onnx"),
+        timed(eight, 1, 1, 2.0, "model.int8.onnx"),
+        timed(eight, 1, 1, 3.0, "model.int8.xml"),
+        timed(eight, 8, 1, 4.0, "model.int8.xml"),
+        timed(eight, 8, 1, None, "model.int8.onnx"),
+        timed("c", 8, 1, 5.0, "model.onnx", "one"),
+        timed("c", 8, 1, 6.0, "model.onnx", "two"),
+    ]
+    first, second = bench_figure(rows).axes
+    assert [list(line.get_ydata()) for line in first.lines] == [[1.0], [2.0], [3.0]]
+    assert [list(line.get_ydata()) for line in second.lines] == [[4.0], [5.0], [6.0]]
+    # One legend for both panels: what only the second shows is in it, and in the same colour.
+    legend = first.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "onnxruntime int8",
+        "openvino int8, model.int8.onnx",
+        "openvino int8, model.int8.xml",
+        "c, model.onnx, one",
+        "c, model.onnx, two",
+    ]
+    assert second.lines[0].get_color() == first.lines[2].get_color()
+
+
 def test_the_plot_has_a_panel_for_each_batch_and_leaves_out_what_failed() -> None:
     rows = [
-        {"name": "a", "batch": 1, "threads": 1, "per_second": 2.0},
-        {"name": "a", "batch": 1, "threads": 2, "per_second": 3.0},
-        {"name": "a", "batch": 8, "threads": 1, "per_second": 4.0},
-        {"name": "b", "batch": 8, "threads": 1, "per_second": None},
+        timed("a", 1, 1, 2.0),
+        timed("a", 1, 2, 3.0),
+        timed("a", 8, 1, 4.0),
+        timed("b", 8, 1, None),
     ]
     figure = bench_figure(rows)
     first, second = figure.axes
