@@ -24,7 +24,7 @@ def answering_file(paths: Sequence[Path], scratch: Path) -> tuple[Path, str]:
     answer together: their file is written into ``scratch``. Raises CheckpointError where there is
     none or they do not go together, UsageError where one is named twice.
     """
-    places = [place for path in paths for place in _folds_of(path)]
+    places = [place for path in paths for place in folds_of(path)]
     if len(places) == 1:
         return find_checkpoint(places[0])
     for place in places:
@@ -58,7 +58,7 @@ def _require_weights(place: Path) -> None:
         )
 
 
-def _folds_of(path: Path) -> list[Path]:
+def folds_of(path: Path) -> list[Path]:
     """The folds of a run that has several and no model of its own; else the path itself."""
     if not path.is_dir() or (path / CHECKPOINTS_FOLDER).is_dir():
         return [path]

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.config import changed_task, project_paths, resolve, task_from_document
-from medtool.core.checkpoint import CHECKPOINTS_FOLDER, CheckpointHeader, read_header
+from medtool.core.checkpoint import CheckpointHeader, read_header
 from medtool.core.deployed import find_deployed
 from medtool.core.ensemble import members_of
 from medtool.core.errors import OutputExistsError, UsageError
 from medtool.core.files import TEMPORARY_PREFIX, cannot_write, require_writable
+from medtool.core.processes import sigterm_interrupts
 from medtool.core.progress import Reporter, Silent
 from medtool.data.run_folder import RunFolder
 from medtool.data.scratch import Scratch
-from medtool.verbs.infer_model import answering_file
+from medtool.verbs.infer_model import answering_file, folds_of
 from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def optimize(options: OptimizeOptions, reporter: Reporter | None = None) -> Opti
     Nothing is written unless every file is as good as the tolerance asks. Raises UsageError and its
     kinds for wrong options and checkpoints, InputError (nobody to calibrate or judge on), GateError
     (worse than allowed, or calibration patients that judge), MachineError (an engine or a package
-    is missing, the disk is full).
+    is missing, the disk is full), KeyboardInterrupt (also for SIGTERM).
     """
     reporter = reporter or Silent()
     _check(options)
-    with Scratch() as scratch:
+    with sigterm_interrupts(), Scratch() as scratch:
         file, found = answering_file((options.checkpoint,), scratch.path)
         header = read_header(file)
         task = _task(header, options)
@@ -143,14 +144,13 @@ def _made(
 
     model = load_model(file, device=options.run.device, precision="32")
     model = replace(model, task=task.with_document(model.document))
-    run = _run_of(options.checkpoint, file)
     settings = task.settings.optimize
     needs = [CALIBRATION] if CALIBRATED & set(settings.formats) else []
     needs += [TRAINING] if settings.prune.share > 0 else []
     data = optimize_data(
         model.task,
         model.document,
-        run,
+        _runs_of(options.checkpoint, file),
         data=options.data,
         labels=options.labels,
         calibration=options.calibration,
@@ -213,12 +213,17 @@ def _in_eight_bits(making: Making, calibration: Calibration, options: OptimizeOp
         making.litert(calibration, floats, options.litert_python)
 
 
-def _run_of(named: Path, file: Path) -> RunFolder | None:
-    """The run that the checkpoint lies in; None where it lies elsewhere."""
-    place = named if named.is_dir() else file.parent.parent
-    run = RunFolder(place)
-    known = run.exists() and run.cases_file.is_file() and (place / CHECKPOINTS_FOLDER).is_dir()
-    return run if known else None
+def _runs_of(named: Path, file: Path) -> tuple[RunFolder, ...]:
+    """The run that the checkpoint lies in, of a run of folds each fold; none where it lies
+    elsewhere.
+    """
+    places = folds_of(named) if named.is_dir() else [file.parent.parent]
+    runs = tuple(map(RunFolder, places))
+    known = all(
+        run.exists() and run.cases_file.is_file() and run.checkpoints_folder.is_dir()
+        for run in runs
+    )
+    return runs if known else ()
 
 
 @contextmanager
@@ -240,11 +245,17 @@ def _stage(output: Path) -> Iterator[Path]:
 
 
 def _finish(stage: Path, output: Path) -> None:
-    """Let ``stage`` be the output; what was there before goes first."""
-    if output.exists():
-        old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output.parent))
+    """Let ``stage`` be the output; what was there before goes first, and comes back where this
+    fails.
+    """
+    if not output.exists():
+        stage.rename(output)
+        return
+    old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output.parent))
+    try:
         output.rename(old / "old")
         stage.rename(output)
+    finally:
+        if not output.exists():
+            (old / "old").rename(output)
         shutil.rmtree(old, ignore_errors=True)
-    else:
-        stage.rename(output)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtool.core.ensemble import MEMBERS
 from medtool.core.errors import CheckpointError, GateError, InputError, UsageError
 from medtool.core.progress import Reporter
 from medtool.core.randomness import key64
@@ -23,6 +24,7 @@ from medtool.data.run_folder import RunFolder
 from medtool.data.series_table import source_of
 from medtool.data.splits import Split
 from medtool.verbs.evaluate_subjects import IDS_SHOWN
+from medtool.verbs.optimize_folds import nobody_judges_folds, parts_of_folds, tested_by_all
 from medtool.verbs.task_data import require_data
 from medtool.verbs.train_data import parts_of_run
 
@@ -51,7 +53,8 @@ class OptimizeData:
     optimistic: str
     cache: Cache
     training: tuple[Case, ...] = ()
-    split: Split | None = None
+    # The parts of the run, of several folds those of each.
+    splits: tuple[Split, ...] = ()
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -63,7 +66,7 @@ class OptimizeData:
 def optimize_data(
     task: Task,
     document: Mapping[str, Any],
-    run: RunFolder | None,
+    runs: Sequence[RunFolder],
     *,
     data: Path | None,
     labels: Path | None,
@@ -75,20 +78,26 @@ def optimize_data(
 ) -> OptimizeData:
     """The groups, prepared; ``needs`` says whether there is CALIBRATION or TRAINING to be done.
 
+    ``runs`` are the run of the checkpoint, all folds of one, or none.
+
     Raises InputError (nobody to calibrate or to judge on), UsageError (it is not known where the
     data lie), CheckpointError (they are not those of the run), GateError (calibration patients
     would judge), and as the reading of data does.
     """
     store = Cache(cache, task)
-    if run is not None:
-        found = _of_run(task, run, data, labels, store, reporter)
+    if len(runs) > 1 and data is None and not tested_by_all(runs):
+        raise nobody_judges_folds(runs)
+    if len(runs) > 1 and tested_by_all(runs):
+        found = _of_folds(task, runs, data, labels, store, reporter)
+    elif len(runs) == 1:
+        found = _of_run(task, runs[0], data, labels, store, reporter)
     else:
         found = _of_data(task, document, data, labels, store, reporter, own=calibration is None)
     if TRAINING not in needs:
         found = replace(found, training=())
     found = _prepared(task, found, workers, reporter)
-    if run is not None:
-        _require_fingerprint(document, found, run)
+    if found.splits:
+        _require_fingerprints(document, found, runs)
     if calibration is not None:
         found = _calibrated_on(found, _cases(task, calibration, None, reporter))
         found = _prepared(task, found, workers, reporter)
@@ -107,11 +116,8 @@ def _of_run(
     cache: Cache,
     reporter: Reporter,
 ) -> OptimizeData:
-    began = run.read_run().get("data", {})
-    folder = data or Path(str(began.get("folder", "")))
-    table = labels or _labels_of_run(began, data)
-    found = _cases(task, folder, table, reporter)
-    cases, split = parts_of_run([case for case in found if task.has_reference(case)], run)
+    found = _own_cases(task, run, data, labels, reporter)
+    cases, split = parts_of_run(found, run)
     parts = {part: split.cases_of(cases, part) for part in ("train", "selection", "test")}
     judged = "test" if parts["test"] else "selection"
     return OptimizeData(
@@ -122,8 +128,42 @@ def _of_run(
         optimistic="" if judged == "test" else SELECTION_OPTIMISTIC,
         cache=cache,
         training=parts["train"],
-        split=split,
+        splits=(split,),
     )
+
+
+def _of_folds(
+    task: Task,
+    folds: Sequence[RunFolder],
+    data: Path | None,
+    labels: Path | None,
+    cache: Cache,
+    reporter: Reporter,
+) -> OptimizeData:
+    """Those that every fold tests judge; of all others some models know each: they calibrate and
+    choose.
+    """
+    parts = parts_of_folds(_own_cases(task, folds[0], data, labels, reporter), folds)
+    known = [case for case in parts.cases if case.case_id not in parts.tested]
+    return OptimizeData(
+        calibration=tuple(case for case in known if not _chooses(case)),
+        choosing=tuple(case for case in known if _chooses(case)),
+        judging=tuple(case for case in parts.cases if case.case_id in parts.tested),
+        judged="test part of every fold",
+        optimistic="",
+        cache=cache,
+        splits=parts.splits,
+    )
+
+
+def _own_cases(
+    task: Task, run: RunFolder, data: Path | None, labels: Path | None, reporter: Reporter
+) -> list[Case]:
+    """Cases with references of the data that a run began with; ``data``: where they lie now."""
+    began = run.read_run().get("data", {})
+    folder = data or Path(str(began.get("folder", "")))
+    table = labels or _labels_of_run(began, data)
+    return [case for case in _cases(task, folder, table, reporter) if task.has_reference(case)]
 
 
 def _labels_of_run(began: Mapping[str, Any], data: Path | None) -> Path | None:
@@ -221,31 +261,38 @@ def _prepared(
     )
 
 
-def _require_fingerprint(document: Mapping[str, Any], found: OptimizeData, run: RunFolder) -> None:
-    """Raises CheckpointError where the data are not those that the run began with."""
+def _require_fingerprints(
+    document: Mapping[str, Any], found: OptimizeData, runs: Sequence[RunFolder]
+) -> None:
+    """Raises CheckpointError where the data are not those that the run, or a fold, began with."""
     from medtool.train.document import fingerprint
 
-    wanted = str((document.get("fingerprint") or {}).get("sha256", ""))
-    if not wanted or found.split is None:
-        return
-    parts = found.split.parts
-    cases = [case for case in found.cases if case.case_id in parts]
     hashes = {
         case.case_id: list(
             read_prepared(found.cache.path(case), names=()).facts.get("slice_hashes", ())
         )
-        for case in cases
+        for case in found.cases
+        if any(case.case_id in split.parts for split in found.splits)
     }
-    own = {case.case_id: parts[case.case_id] for case in cases}
-    if fingerprint(cases, own, hashes)["sha256"] != wanted:
-        raise CheckpointError(
-            "These are not the data that the model learned from.",
-            where=str(run.cases_file),
-            met="another fingerprint: ids, labels, parts or pixels differ",
-            wanted=f"fingerprint {wanted[:16]}...",
-            how="name the folder of the run's own data with --data; a checkpoint outside its run "
-            "takes any.",
-        )
+    members = document.get(MEMBERS)
+    documents = [one["document"] for one in members] if members else [document]
+    for own, split, run in zip(documents, found.splits, runs, strict=True):
+        wanted = str((own.get("fingerprint") or {}).get("sha256", ""))
+        cases = [case for case in found.cases if case.case_id in split.parts]
+        parts = {case.case_id: split.parts[case.case_id] for case in cases}
+        if wanted and fingerprint(cases, parts, hashes)["sha256"] != wanted:
+            raise _other_data(run, wanted)
+
+
+def _other_data(run: RunFolder, wanted: str) -> CheckpointError:
+    return CheckpointError(
+        "These are not the data that the model learned from.",
+        where=str(run.cases_file),
+        met="another fingerprint: ids, labels, parts or pixels differ",
+        wanted=f"fingerprint {wanted[:16]}...",
+        how="name the folder of the run's own data with --data; a checkpoint outside its run "
+        "takes any.",
+    )
 
 
 def _nobody_calibrates(found: OptimizeData) -> InputError:

@@ -6,13 +6,12 @@ learn with it, and end as it ends. What is to be said to a person, the first one
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from medtool.core.errors import EndedElsewhere, ExitStatus, MachineError, MedtoolError
+from medtool.core.processes import sigterm_interrupts
 from medtool.train.nodes import Link, LinkLost, Said, Word, broke_off, connect
 from medtool.verbs.train_options import TrainOptions, TrainResult
 from medtool.verbs.train_run import Order, fabric_of, learn, stop_signals
@@ -36,7 +35,7 @@ def train_on_nodes(options: TrainOptions, whole: Callable[[Link], TrainResult]) 
 
 def _lead(link: Link, whole: Callable[[Link], TrainResult]) -> TrainResult:
     try:
-        with _sigterm_interrupts():
+        with sigterm_interrupts():
             result = whole(link)
         link.say(Word.DONE, result)
     except BaseException as error:
@@ -63,19 +62,6 @@ def _gone(what: str) -> MachineError:
         what,
         how="see what its node said; the run goes on from its last checkpoint with --resume.",
     )
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM, which a scheduler sends, end this process as Ctrl-C does: with a word."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _follow(link: Link, options: TrainOptions) -> TrainResult:

@@ -23,14 +23,14 @@ SETTINGS = (
 )
 
 
-def train_heart(folder: Path) -> Path:
+def train_heart(folder: Path, *assignments: str) -> Path:
     """A cohort in ``folder / "data"`` and a run on it; gives the run's folder."""
     write_cohort(folder / "data", 0, PATIENTS)
     result = train(
         TrainOptions(
             task=Heart,
             data=folder / "data",
-            assignments=SETTINGS,
+            assignments=(*SETTINGS, *assignments),
             folder=folder,
             run=RunOptions(run="a", workers=0, cache=folder / "cache", device="cpu"),
         )

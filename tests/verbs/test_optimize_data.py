@@ -58,7 +58,7 @@ def found(
     return optimize_data(
         TinyTask(TinyTask.settings_type()),  # type: ignore[arg-type]
         document,
-        run,
+        [] if run is None else [run],
         data=data,
         labels=labels,
         calibration=calibration,
