@@ -2,9 +2,10 @@
 
 The largest piece of all foreground together is kept alone if the mean Dice over structures rises
 and that of no structure falls; after that, structure by structure, if its own Dice rises (Isensee
-et al. 2021; nnU-Net 2.8.1, remove_connected_components.py). Least volumes of pieces, where the
-caller names candidates, come last, by the same rule. Only cases that choose nothing else may be
-asked, or numbers on them are optimistic.
+et al. 2021; nnU-Net 2.8.1, remove_connected_components.py). Where removed voxels become another
+structure, or belong to a region as well, the mean may not fall either. Least volumes of pieces,
+where the caller names candidates, come last, by the same rule. Only cases that choose nothing else
+may be asked, or numbers on them are optimistic.
 """
 
 from __future__ import annotations
@@ -135,7 +136,13 @@ class _Chooser:
 
 
 def _rises(name: str) -> Accepts:
-    return lambda before, after: after[name] > before[name]
+    """Its own Dice rises, and what others lose is less."""
+
+    def accepts(before: Means, after: Means) -> bool:
+        fell = _mean(list(after.values())) < _mean(list(before.values()))
+        return after[name] > before[name] and not fell
+
+    return accepts
 
 
 def _no_class_falls(before: Means, after: Means) -> bool:

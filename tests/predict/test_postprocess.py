@@ -143,3 +143,22 @@ def test_the_best_least_volume_is_taken_if_its_structure_gains() -> None:
         becomes={"lesion": 1},
     )
     assert chosen.steps == (Step("least-volume", (2,), least_ml=1.5, becomes=1),)
+
+
+def test_what_a_structure_gains_may_not_cost_another_more() -> None:
+    """A stray piece far from the organ: as organ it would be wrong again, and weigh more there."""
+    pair = (line(1, 2, 2, 2, 2, 0, 2), line(1, 2, 2, 2, 2, 0, 0))
+    structures, least = {"organ": (1,), "lesion": (2,)}, {"lesion": (1.5,)}
+
+    def chosen(becomes: int) -> tuple[Step, ...]:
+        return choose_postprocessing(
+            cases(pair),
+            structures,
+            largest=False,
+            least_volumes_ml=least,
+            becomes={"lesion": becomes},
+        ).steps
+
+    # Lesion 8/9 -> 1; the organ stays at 1 with background, and falls to 2/3 as organ.
+    assert chosen(0) == (Step("least-volume", (2,), least_ml=1.5),)
+    assert chosen(1) == ()
