@@ -43,7 +43,7 @@ GOALS = {
     "petct": Goal(5.0, "dice", None, 20),
 }
 METRICS = {"auroc": "AUROC", "dice": "Dice"}
-QUICK = "[train]\nepochs = 1\n[metrics]\nbootstrap_draws = 50\n"
+QUICK = "[train]\nepochs = 1\n[metrics]\nbootstrap_draws = 100\n"
 
 
 def whole_demo(task: str, work: Path) -> dict[str, Any]:
