@@ -196,7 +196,9 @@ def _learn_again(
             if isinstance(fact, StepDone):
                 advance(1, f"epoch {fact.epoch + 1} of {epochs}")
             elif isinstance(fact, Stopped):
-                raise Interrupted("Stopped while a pruned network was learning again.")
+                raise Interrupted(
+                    "Stopped while a pruned network was learning again; no model was written."
+                )
             elif isinstance(fact, EpochDone):
                 values.append(float(fact.metrics[primary]))
                 if fact.is_best or not best:

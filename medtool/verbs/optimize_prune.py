@@ -45,7 +45,7 @@ def pruned_model(
     It learns from the training cases, which ``workers`` processes load; those that choose between
     ways choose its best epoch and its thresholds. Raises UsageError (several models in one file; a
     network that cannot be pruned), InputError (nobody to learn from or to choose by), MachineError,
-    Interrupted.
+    Interrupted or KeyboardInterrupt (asked to stop).
     """
     if model.members:
         raise UsageError(
@@ -80,6 +80,9 @@ def pruned_model(
             should_stop=asked,
         )
         pruned = prune_in_rounds(model.task, model.network, settings, learners, reporter)
+    if asked():
+        # While channels are taken out, and after the last step, nobody looks.
+        raise KeyboardInterrupt
     if settings.kind == "weights":
         reporter.warn(WEIGHTS_NOTE)
     smaller = replace(model, network=pruned.network.to(model.device))

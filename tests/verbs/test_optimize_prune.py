@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,17 @@ def test_a_pruned_network_learns_from_the_training_part_whoever_calibrates(
         wanted = {row["case"] for row in rows if row["part"] == part}
         assert {case.case_id for case in cases} == wanted
         assert wanted <= found.prepared.keys()
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_channels_are_taken_out_is_not_lost(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: signal.Signals
+) -> None:
+    """From a fault: only steps of the training looked whether it was asked to stop."""
+    monkeypatch.setattr(optimize_prune, "prune_in_rounds", lambda *_: signal.raise_signal(asked))
+    with pytest.raises(KeyboardInterrupt):
+        smaller(place, tmp_path / "out")
+    assert not any(tmp_path.iterdir())
 
 
 def test_as_many_processes_load_as_are_asked_for(
