@@ -126,7 +126,7 @@ def ways(task: Task, network: Any, folder: Path, before: str = "") -> list[Way]:
     graph = ready_graph(exported.file, folder)
     spec = task.exported_deployment()
     images = [example_inputs(spec, 1) for _ in range(CALIBRATION_IMAGES)]
-    ranges = ranges_of(observe(open_engine(graph.observed), images, graph.tensors), "minmax", 99.99)
+    ranges = ranges_of(observe(graph, images), "minmax", 99.99)
     eight = folder / "model.int8.onnx"
     last = [layer.node for layer in graph.layers if layer.last]
     quantise(graph, ranges, eight, floats=last, reduce_range=not has_vnni())

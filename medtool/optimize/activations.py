@@ -7,7 +7,7 @@ spread samples, the same at every run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,6 +18,7 @@ from medtool.core.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from medtool.optimize.quantise_onnx import FloatGraph
     from medtool.predict.engines.contract import Engine
 
 Method = Literal["minmax", "percentile", "entropy"]
@@ -25,9 +26,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 # Samples of each tensor that are kept of one input.
 SAMPLES_PER_INPUT = 16384
-# Values of tensors that are asked for in one call: half a gigabyte. What leads to those of the next
-# call is computed anew.
-VALUES_PER_CALL = 2**27
+# Values of tensors that are asked for at a time: a gigabyte. What leads to the next ones is then
+# computed anew.
+VALUES_AT_ONCE = 2**28
 # Bins of the histogram of sizes that the method entropy searches.
 BINS = 2048
 # Thresholds are tried every so many bins.
@@ -64,27 +65,24 @@ class Seen:
 
 
 def observe(
-    engine: Engine,
-    inputs: Iterable[Mapping[str, NDArray[np.float32]]],
-    tensors: Sequence[str],
+    graph: FloatGraph,
+    inputs: Sequence[Mapping[str, NDArray[np.float32]]],
     *,
-    sizes: Mapping[str, int] | None = None,
-    values_per_call: int = VALUES_PER_CALL,
+    values_at_once: int = VALUES_AT_ONCE,
 ) -> dict[str, Seen]:
-    """What ``tensors``, outputs or inputs of ``engine``, hold over ``inputs``.
+    """What the tensors of ``graph`` hold over ``inputs``.
 
-    ``sizes`` are how many values each has for one image; no more than ``values_per_call`` are asked
-    for at once, but for a tensor that has more by itself. Raises UsageError where a value is not
+    Outputs of a graph are kept until all are computed: no more than ``values_at_once`` are asked
+    for at a time, but for a tensor that has more by itself. Raises UsageError where a value is not
     finite: nothing can be said of its range.
     """
-    seen = {name: Seen() for name in tensors}
-    given = set(engine.input_names)
-    asked = [name for name in tensors if name not in given]
-    groups = list(grouped(asked, sizes or {}, values_per_call))
+    seen = {name: Seen() for name in graph.tensors}
+    given = [name for name in graph.tensors if name in inputs[0]]
     for one in inputs:
-        _look({name: one[name] for name in tensors if name in given}, seen)
-        for group in groups:
-            _look(engine.run(one, group), seen)
+        _look({name: one[name] for name in given}, seen)
+    computed = [name for name in graph.tensors if name not in given]
+    for group in grouped(computed, graph.sizes, values_at_once):
+        _look_at_all(graph.observing(group), inputs, seen)
     return seen
 
 
@@ -105,6 +103,13 @@ def grouped(tensors: Sequence[str], sizes: Mapping[str, int], most: int) -> Iter
         held += size
     if group:
         yield group
+
+
+def _look_at_all(
+    engine: Engine, inputs: Sequence[Mapping[str, NDArray[np.float32]]], seen: Mapping[str, Seen]
+) -> None:
+    for one in inputs:
+        _look(engine.run(one), seen)
 
 
 def _look(found: Mapping[str, NDArray[np.float32]], seen: Mapping[str, Seen]) -> None:

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medtool.predict.engines import open_engine
+
 if TYPE_CHECKING:
     import onnx
 
     from medtool.optimize.activations import Ranges
+    from medtool.predict.engines.contract import Engine
 
 # Layers with weights: what costs arithmetic, and what can be left in float by name.
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -52,19 +55,39 @@ class Layer:
 class FloatGraph:
     """A float model made ready: batch norms folded, every shape inferred.
 
-    ``observed`` is the same graph with every tensor that can be quantised as an output. ``rows``
-    are nodes between layers that work on rows of numbers, not on maps: always in float, for eight
-    bits of sums beside counts say nothing, and are saved nowhere. ``sizes`` are how many values
-    tensors have for one image, where their shapes are known.
+    ``tensors`` are those that can be quantised. ``rows`` are nodes between layers that work on rows
+    of numbers, not on maps: always in float, for eight bits of sums beside counts say nothing, and
+    are saved nowhere. ``sizes`` are how many values tensors have for one image, where their shapes
+    are known.
     """
 
     file: Path
-    observed: Path
     layers: tuple[Layer, ...]
     tensors: tuple[str, ...]
     external: bool
     rows: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def observing(self, tensors: Collection[str]) -> Engine:
+        """An engine whose outputs are ``tensors``; memory of others is used again on the way."""
+        import onnx
+
+        model = onnx.load(self.file)
+        del model.graph.output[:]
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            for name in tensors
+        )
+        file = self.file.with_name("observed.onnx")
+        beside = file.with_name("observed.data")
+        # onnx adds to what lies there.
+        beside.unlink(missing_ok=True)
+        onnx.save(model, file, save_as_external_data=self.external, location=beside.name)
+        engine = open_engine(file)
+        if not self.external:
+            # Tensors beside a file may be read as they are needed.
+            file.unlink()
+        return engine
 
 
 def ready_graph(
@@ -94,11 +117,7 @@ def ready_graph(
     rows = tuple(
         node.name for node in _row_nodes(model.graph) if node.op_type in BETWEEN and node.name
     )
-    sizes = _sizes(model)
-    observed = folder / "observed.onnx"
-    _observed(model, tensors)
-    onnx.save(model, observed, save_as_external_data=external, location="observed.data")
-    return FloatGraph(file, observed, layers, tensors, external, rows, sizes)
+    return FloatGraph(file, layers, tensors, external, rows, _sizes(model))
 
 
 def quantise(
@@ -198,18 +217,6 @@ def _of_other_types(model: onnx.ModelProto) -> set[str]:
         for value in (*graph.input, *graph.output, *graph.value_info)
         if value.type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, 0)
     }
-
-
-def _observed(model: onnx.ModelProto, tensors: Collection[str]) -> None:
-    """Let ``tensors`` be outputs of ``model`` beside its own."""
-    import onnx
-
-    known = {value.name for value in (*model.graph.output, *model.graph.input)}
-    model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in tensors
-        if name not in known
-    )
 
 
 def _layers(model: onnx.ModelProto) -> Iterator[Layer]:

@@ -191,9 +191,7 @@ class Making:
     def quantise(self, calibration: Calibration) -> Quantised:
         """Choose how, on the selection part, and write the file."""
         graph = ready_graph(self.stage / FLOAT_FILE, self.scratch)
-        seen = observe(
-            open_engine(graph.observed), calibration.inputs, graph.tensors, sizes=graph.sizes
-        )
+        seen = observe(graph, calibration.inputs)
         self._quantiser = Quantiser(
             graph=graph,
             seen=seen,

@@ -53,7 +53,7 @@ def test_uncertainty_survives_eight_bits(tmp_path: Path, engine: str) -> None:
         inputs += recorder.taken()
     # The graph computes with sizes, which are no floats: they are left alone.
     graph = ready_graph(tmp_path / "model.onnx", tmp_path)
-    seen = observe(open_engine(graph.observed), inputs, graph.tensors)
+    seen = observe(graph, inputs)
     heads = [layer.node for layer in graph.layers if layer.last]
     quantise(graph, ranges_of(seen, "minmax", 99.99), tmp_path / "int8.onnx", floats=heads)
     case, prepared = studies.cases[2], studies.prepared["case2"]

@@ -43,7 +43,7 @@ def chosen(
     graph = ready_graph(source, folder)
     quantiser = Quantiser(
         graph=graph,
-        seen=observe(open_engine(graph.observed), IMAGES, graph.tensors),
+        seen=observe(graph, IMAGES),
         inputs=IMAGES,
         settings=OptimizeSection(**settings),
         reduce_range=False,

@@ -26,7 +26,7 @@ def graph(tmp_path: Path) -> FloatGraph:
 def written(
     graph: FloatGraph, name: str, *, floats: Collection[str] = (), reduce_range: bool = False
 ) -> Path:
-    seen = observe(open_engine(graph.observed), inputs(8), graph.tensors)
+    seen = observe(graph, inputs(8))
     target = graph.file.with_name(name)
     ranges = ranges_of(seen, "minmax", 99.99)
     quantise(graph, ranges, target, floats=floats, reduce_range=reduce_range)
