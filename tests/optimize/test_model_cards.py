@@ -13,6 +13,7 @@ from medtool_petct import Petct
 from medtool_segment import Segment
 from optimised import CLASSES_IN_VOLUMES
 from tiny_bag import TinyBag, tiny_settings
+from two_levels import TWO_LEVELS
 
 from medtool.config import resolve
 from medtool.core.task import Task
@@ -21,12 +22,7 @@ from medtool.optimize.model_card import NO_LICENCE, model_card
 from medtool.tasks.prognosis_covariates import with_known_covariates
 
 NETWORK = (
-    "model.kind=plain",
-    "model.features=[4, 8]",
-    "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
-    "model.strides=[[1, 1, 1], [2, 2, 2]]",
-    "model.encoder_blocks=[1, 1]",
-    "model.decoder_convolutions=[1]",
+    *TWO_LEVELS,
     "model.patch_size_vox=[8, 16, 32]",
     "train.batch_cases=2",
     "train.batch_dice=false",

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from two_levels import TWO_LEVELS
 
 from medtool.core.geometry import Grid
 from medtool.core.randomness import generator
@@ -20,12 +21,7 @@ CLASSES = {"cystic": 20.0, "solid": 180.0}
 # A preset of this network and training, as assignments.
 SMALL = (
     "model.budget=cpu",
-    "model.kind=plain",
-    "model.features=[4, 8]",
-    "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
-    "model.strides=[[1, 1, 1], [2, 2, 2]]",
-    "model.encoder_blocks=[1, 1]",
-    "model.decoder_convolutions=[1]",
+    *TWO_LEVELS,
     "model.patch_size_vox=[8, 16, 16]",
     "train.epochs=2",
     "train.batch_cases=2",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from medtool_segment import Segment
+from two_levels import TWO_LEVELS
 
 from medtool.config import resolve
 from medtool.core.checkpoint import write_checkpoint
@@ -18,12 +19,7 @@ PLANNED = (
     "data.preparation.axes_forward=[0, 1, 2]",
     'data.preparation.normalisation=["z-score"]',
     "data.preparation.mask_for_normalisation=[false]",
-    "model.kind=plain",
-    "model.features=[4, 8]",
-    "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
-    "model.strides=[[1, 1, 1], [2, 2, 2]]",
-    "model.encoder_blocks=[1, 1]",
-    "model.decoder_convolutions=[1]",
+    *TWO_LEVELS,
     "model.patch_size_vox=[16, 16, 16]",
     "train.batch_cases=2",
     "train.batch_dice=false",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from medtool_segment import Segment
 from medtool_segment.demo import draw_case, write_dataset
+from two_levels import TWO_LEVELS
 from untrained_segment import write_model
 
 from medtool.core.errors import ExitStatus, UsageError
@@ -106,12 +107,7 @@ def test_training_leaves_out_what_cannot_be_used_and_learns_from_the_rest(tmp_pa
     assert "mask-empty" in codes["demo_002"]
     settings = (
         "model.budget=cpu",
-        "model.kind=plain",
-        "model.features=[4, 8]",
-        "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
-        "model.strides=[[1, 1, 1], [2, 2, 2]]",
-        "model.encoder_blocks=[1, 1]",
-        "model.decoder_convolutions=[1]",
+        *TWO_LEVELS,
         # Larger than any image.
         "model.patch_size_vox=[48, 48, 48]",
         "train.epochs=1",

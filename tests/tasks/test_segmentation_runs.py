@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from medtool_segment import Segment
 from medtool_segment.demo import draw_case, write_dataset
 from mr_series import write_mr_series
+from two_levels import TWO_LEVELS
 
 from medtool.config import resolve
 from medtool.core.checkpoint import read_header
@@ -26,12 +27,7 @@ from medtool.verbs.train import TrainOptions, train
 CASES = 8
 SMALL = (
     "model.budget=cpu",
-    "model.kind=plain",
-    "model.features=[4, 8]",
-    "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
-    "model.strides=[[1, 1, 1], [2, 2, 2]]",
-    "model.encoder_blocks=[1, 1]",
-    "model.decoder_convolutions=[1]",
+    *TWO_LEVELS,
     "model.patch_size_vox=[16, 16, 16]",
     "train.epochs=2",
     "train.batch_cases=2",

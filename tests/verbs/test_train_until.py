@@ -11,6 +11,7 @@ import pytest
 from medtool_segment import Segment
 from medtool_segment.demo import write_dataset
 from tiny_task import TinyTask, write_tiny_cohort
+from two_levels import TWO_LEVELS
 
 from medtool.core.errors import ExitStatus, UsageError
 from medtool.verbs.options import RunOptions
@@ -19,11 +20,7 @@ from medtool.verbs.train_until import next_line, train_until
 
 # The network is fixed; what becomes of spacing and intensities is planned.
 SMALL = (
-    "model.features=[4, 8]",
-    "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
-    "model.strides=[[1, 1, 1], [2, 2, 2]]",
-    "model.encoder_blocks=[1, 1]",
-    "model.decoder_convolutions=[1]",
+    *TWO_LEVELS,
     "model.patch_size_vox=[16, 16, 16]",
     "train.epochs=1",
     "train.examples_per_case=1",
