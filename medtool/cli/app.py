@@ -53,19 +53,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console().refuse(error)
         return int(error.exit_status)
     except KeyboardInterrupt:
-        left = verb.interrupted if verb else "what was finished is kept."
-        Console().refuse(Interrupted(f"Interrupted; {left}", how=verb.resume if verb else ""))
-        return int(ExitStatus.INTERRUPTED)
+        return _interrupted(verb)
     except BrokenPipeError:
         _forget_stdout()
         return READER_GONE
     except Exception as error:  # noqa: BLE001 - the last resort: a bug must show as one
-        from medtool.cli.bug import machine_trouble, report_bug
+        from medtool.cli.bug import machine_trouble, report_bug, was_interrupted
 
+        if was_interrupted(error):
+            return _interrupted(verb)
         if (trouble := machine_trouble(error)) is None:
             return report_bug(error, words)
         Console().refuse(trouble)
         return int(trouble.exit_status)
+
+
+def _interrupted(verb: Verb | None) -> int:
+    left = verb.interrupted if verb else "what was finished is kept."
+    Console().refuse(Interrupted(f"Interrupted; {left}", how=verb.resume if verb else ""))
+    return int(ExitStatus.INTERRUPTED)
 
 
 def _verb_of(words: Sequence[str]) -> Verb | None:

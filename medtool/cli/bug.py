@@ -50,6 +50,12 @@ class Bug(MedtoolError):
     exit_status = ExitStatus.BUG
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: an extension module that it meets while loading cannot load."""
+    cause = error.__cause__
+    return cause is not None and (isinstance(cause, KeyboardInterrupt) or was_interrupted(cause))
+
+
 def machine_trouble(error: Exception) -> MachineError | None:
     """What the operating system refused, as a refusal of ours; None for any other exception."""
     if isinstance(error, MemoryError):

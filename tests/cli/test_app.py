@@ -103,6 +103,29 @@ def test_ctrl_c_says_how_to_go_on(medtool, monkeypatch):
     assert "how to go on" in outcome.err
 
 
+def test_ctrl_c_while_a_module_loads_is_no_bug(medtool, monkeypatch, tmp_path):
+    """Extension modules turn what is raised while they load into an ImportError."""
+
+    def stopped() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise ImportError("initialization failed") from stop
+
+    def behind_another() -> None:
+        try:
+            stopped()
+        except ImportError as error:
+            raise RuntimeError("it cannot be had") from error
+
+    for command in (stopped, behind_another):
+        monkeypatch.setattr(tasks, "command", command)
+        outcome = medtool("tasks", folder=tmp_path)
+        assert outcome.status == 130
+        assert "Interrupted" in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_statuses_of_verbs_are_those_of_the_process(medtool, monkeypatch):
     def some_failed() -> int:
         return 1
