@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from medtool_segment import Segment
 from mr_series import write_mr_series
+from two_levels import ONE_EPOCH, two_levels
 
 from medtool.core.checkpoint import read_header
 from medtool.core.errors import UsageError
@@ -25,29 +26,11 @@ from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, TrainResult, train
 from medtool.verbs.train_until import train_until
 
-QUICK = (
-    "model.budget=cpu",
-    "train.epochs=1",
-    "train.batch_cases=2",
-    "train.examples_per_case=1",
-    "train.test_share=0.25",
-    "metrics.bootstrap_draws=100",
-    "infer.step=1.0",
-    "report.worst_cases=0",
-)
+QUICK = (*ONE_EPOCH, "report.worst_cases=0")
 
 
 def network(dimensions: int) -> tuple[str, ...]:
-    kernel, stride = [3] * dimensions, [2] * dimensions
-    return (
-        "model.kind=plain",
-        "model.features=[4, 8]",
-        f"model.kernel_sizes={[kernel, kernel]}",
-        f"model.strides={[[1] * dimensions, stride]}",
-        "model.encoder_blocks=[1, 1]",
-        "model.decoder_convolutions=[1]",
-        f"model.patch_size_vox={[16] * dimensions}",
-    )
+    return (*two_levels(dimensions), f"model.patch_size_vox={[16] * dimensions}")
 
 
 def write_dataset(

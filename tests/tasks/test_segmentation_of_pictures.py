@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 from medtool_segment import Segment
+from two_levels import ONE_EPOCH, two_levels
 from untrained_segment import write_model
 
 from medtool.core.checkpoint import read_header
@@ -29,30 +30,9 @@ from medtool.verbs.train import TrainOptions, TrainResult, train
 
 CASES = 6
 ROWS, COLUMNS = 24, 28
-QUICK = (
-    "model.budget=cpu",
-    "model.kind=plain",
-    "model.features=[4, 8]",
-    "model.encoder_blocks=[1, 1]",
-    "model.decoder_convolutions=[1]",
-    "train.epochs=1",
-    "train.batch_cases=2",
-    "train.examples_per_case=1",
-    "train.test_share=0.25",
-    "metrics.bootstrap_draws=100",
-    "infer.step=1.0",
-    "report.worst_cases=1",
-)
-FLAT = (
-    "model.kernel_sizes=[[3, 3], [3, 3]]",
-    "model.strides=[[1, 1], [2, 2]]",
-    "model.patch_size_vox=[16, 16]",
-)
-DEEP = (
-    "model.kernel_sizes=[[3, 3, 3], [3, 3, 3]]",
-    "model.strides=[[1, 1, 1], [2, 2, 2]]",
-    "model.patch_size_vox=[8, 16, 16]",
-)
+QUICK = (*ONE_EPOCH, "report.worst_cases=1")
+FLAT = (*two_levels(2), "model.patch_size_vox=[16, 16]")
+DEEP = (*two_levels(3), "model.patch_size_vox=[8, 16, 16]")
 LABELS = {"background": 0, "shell": 1, "core": 2}
 
 
