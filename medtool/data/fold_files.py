@@ -13,9 +13,12 @@ import numpy as np
 
 from medtool.core.errors import LabelsError, UsageError
 from medtool.core.files import replace_text
+from medtool.core.records import Part
 from medtool.data.json_file import read_json
 from medtool.data.matching import shown
 
+# What nnU-Net calls the file, and so do we.
+FOLDS_FILE = "splits_final.json"
 # nnU-Net's own (nnunetv2/utilities/crossval_split.py).
 NNUNET_FOLDS = 5
 NNUNET_SEED = 12345
@@ -44,6 +47,18 @@ def write_folds(path: Path, folds: Sequence[Fold]) -> None:
     """Write folds so that nnU-Net reads them."""
     document = [{"train": list(fold.train), "val": list(fold.held_out)} for fold in folds]
     replace_text(path, json.dumps(document, indent=4) + "\n")
+
+
+def fold_of_parts(parts: Mapping[str, Part]) -> Fold:
+    """A run's parts (case id -> part) as a fold: who scores is held out, all others are learners.
+
+    nnU-Net has no part that chooses: where nobody only scores, who chooses is held out.
+    """
+    held = "test" if "test" in parts.values() else "selection"
+    return Fold(
+        tuple(sorted(name for name, part in parts.items() if part != held)),
+        tuple(sorted(name for name, part in parts.items() if part == held)),
+    )
 
 
 def fold_numbered(folds: Sequence[Fold], number: int, where: str) -> Fold:

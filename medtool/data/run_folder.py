@@ -12,6 +12,7 @@ from typing import Any
 from medtool.core.checkpoint import CHECKPOINTS_FOLDER, plain_json
 from medtool.core.errors import InputError
 from medtool.core.files import cannot_write, replace_text
+from medtool.data.fold_files import FOLDS_FILE
 from medtool.data.predictions import read_table, table_text, write_table
 
 CASE_COLUMNS = (
@@ -53,6 +54,11 @@ class RunFolder:
     def cases_file(self) -> Path:
         """One row a case: part, label, facts."""
         return self.path / "cases.csv"
+
+    @property
+    def folds_file(self) -> Path:
+        """The parts as nnU-Net keeps them: of a run its one fold, above folds all of them."""
+        return self.path / FOLDS_FILE
 
     @property
     def history_file(self) -> Path:

@@ -19,7 +19,7 @@ from medtool.core.errors import LabelsError, UsageError
 from medtool.core.names import counted, nearest_name
 from medtool.core.records import Case, Finding, Part
 from medtool.data.cohort import require_patients
-from medtool.data.fold_files import Fold, fold_numbered, nnunet_folds, read_folds
+from medtool.data.fold_files import FOLDS_FILE, Fold, fold_numbered, nnunet_folds, read_folds
 from medtool.data.foreign_table import ForeignTable, read_foreign_table
 from medtool.data.labels import MOST_CLASSES
 from medtool.data.matching import CLASS_FACT, shown
@@ -77,24 +77,28 @@ def make_split(
     *,
     fold: int | None,
     allow: Sequence[str] = (),
+    beside: Path | None = None,
 ) -> Split:
     """Every case in one part, every patient in one part.
 
     ``fold`` (counted from 0) asks for that fold of ``train.folds``. In a fold the selection part
     is ``selection_share`` of the patients that are not tested; with three parts it is that share
     of all patients (70/15/15 by default); with two parts, of all. A split file is honoured first:
-    a table, or a ``splits_final.json``, of which ``fold`` (by default 0) is taken.
+    a table, or a ``splits_final.json``, of which ``fold`` (by default 0) is taken; one that lies
+    in ``beside``, the folder of the data, is honoured where nothing else was asked for.
     ``allow`` names patient ids vouched for (``cohort.require_patients``). Raises UsageError
     (too few patients, unknown fold, ids shared by many patients) and LabelsError (the split file,
     a single class).
     """
     if not cases:
         raise UsageError("There are no cases to split.")
-    if data.split_file is not None:
-        if data.split_file.suffix.lower() == ".json":
-            folds = read_folds(data.split_file)
-            return _split_from_folds(cases, folds, data.split_file, train, fold)
-        return _split_from_file(cases, data.split_file, train)
+    given = data.split_file
+    if given is None and beside is not None and train.split == "auto":
+        given = beside / FOLDS_FILE if (beside / FOLDS_FILE).is_file() else None
+    if given is not None:
+        if given.suffix.lower() == ".json":
+            return _split_from_folds(cases, read_folds(given), given, train, fold)
+        return _split_from_file(cases, given, train)
     require_patients(cases, allow=allow)
     if train.split == "nnunet":
         folds = nnunet_folds([case.case_id for case in cases], train.folds)

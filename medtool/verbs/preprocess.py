@@ -19,6 +19,7 @@ from medtool.verbs.planning import keep_plan, planned_task, with_planned
 from medtool.verbs.task_data import (
     DataOptions,
     data_source,
+    folder_of_folds,
     no_usable_study,
     resolved_task,
     warn_of_timeout,
@@ -91,7 +92,7 @@ def preprocess(
     if refusal is not None:
         raise refusal
     root = cache or resolved.paths.cache
-    task = _planned(task, found, root, workers, reporter)
+    task = _planned(task, found, source.paths[0], root, workers, reporter)
     keep_plan(with_planned(resolved, task), task, root)
     place = Cache(root, task)
     if preview is not None:
@@ -112,13 +113,19 @@ def preprocess(
 
 
 def _planned(
-    task: Task, found: LabelledCohort, root: Path, workers: int | None, reporter: Reporter
+    task: Task,
+    found: LabelledCohort,
+    folder: Path,
+    root: Path,
+    workers: int | None,
+    reporter: Reporter,
 ) -> Task:
     """The task as ``train`` would plan it: from the cases that it would not hold out."""
     known = [case for case in found.cases if task.has_reference(case)]
     try:
-        split = make_split(known, task.settings.train, task.settings.data, fold=None)
-        learners = [case for case in known if split.parts.get(case.case_id) != "test"]
+        train, data, beside = task.settings.train, task.settings.data, folder_of_folds(task, folder)
+        split = make_split(known, train, data, fold=None, beside=beside)
+        learners = [case for case in known if split.parts.get(case.case_id, "test") != "test"]
     except UsageError:
         # Too few to train on, or patients that cannot be told apart: nothing is held out then.
         learners = known

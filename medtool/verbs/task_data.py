@@ -56,6 +56,11 @@ def require_data(folder: Path, task: Task) -> None:
         )
 
 
+def folder_of_folds(task: Task, folder: Path) -> Path | None:
+    """Where a ``splits_final.json`` may lie beside the data; only data of masks have one."""
+    return folder if task.reference != "label" and folder.is_dir() else None
+
+
 def no_usable_study(found: LabelledCohort, folder: Path, task: Task) -> InputError | None:
     """The refusal of a folder in which no study can be used; None where one can."""
     if found.cases:

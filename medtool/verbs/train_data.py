@@ -15,7 +15,7 @@ from medtool.data.leakage import leakage_gate
 from medtool.data.run_folder import RunFolder
 from medtool.data.series_table import source_of
 from medtool.data.splits import Split, make_split
-from medtool.verbs.task_data import no_usable_study, require_data
+from medtool.verbs.task_data import folder_of_folds, no_usable_study, require_data
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -98,7 +98,12 @@ def gather(
         cases, split = parts_of_run(cases, run)
     else:
         split = make_split(
-            cases, train, task.settings.data, fold=options.run.fold, allow=options.allow_leak
+            cases,
+            train,
+            task.settings.data,
+            fold=options.run.fold,
+            allow=options.allow_leak,
+            beside=folder_of_folds(task, folder),
         )
     cases = tuple(case for case in cases if case.case_id in split.parts)
     leakage_gate(cases, split.parts, {}, allow=options.allow_leak)

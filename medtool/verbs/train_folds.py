@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medtool.core.lazy import Lazily
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Scores
+from medtool.data.fold_files import read_folds, write_folds
 from medtool.data.predictions import ELEMENTS_FILE, PREDICTIONS_FILE, read_predictions
 from medtool.data.run_folder import RunFolder, fold_folders, read_rows, write_json, write_rows
 from medtool.report.page import write_report
@@ -64,6 +65,8 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
     write_rows(joint.predictions_folder / OUT_OF_FOLD / PREDICTIONS_FILE, rows)
     _join_elements(joint, done)
     joint.write_cases(table)
+    if all(run.folds_file.is_file() for run in done):
+        write_folds(joint.folds_file, [fold for run in done for fold in read_folds(run.folds_file)])
     joint.write_run(_document(done))
     joint.preset_file.write_bytes(done[0].preset_file.read_bytes())
     joint.intake_file.write_bytes(done[0].intake_file.read_bytes())

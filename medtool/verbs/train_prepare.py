@@ -16,6 +16,7 @@ from medtool.core.files import sweep_temporary
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Part
 from medtool.data.cache import Cache, read_prepared
+from medtool.data.fold_files import fold_of_parts, write_folds
 from medtool.data.leakage import leakage_gate
 from medtool.data.machine import usable_cores
 from medtool.data.patient_hashes import hash_patients
@@ -100,9 +101,7 @@ def make_ready(
         )
     earlier = run.read_run() if run.exists() else {}
     document = {**_run_document(task, resolved, options, data, started), **_kept(earlier)}
-    _begin_run(run, resolved, document)
-    run.write_cases(case_rows(data))
-    write_json(run.intake_file, data.cohort.intake)
+    _begin_run(run, resolved, document, data)
     if resume is None:
         estimated, plan = estimate_run(
             data,
@@ -276,13 +275,19 @@ def _run_document(
     }
 
 
-def _begin_run(run: RunFolder, resolved: Resolved, document: dict[str, Any]) -> None:
-    """Write what is known of a run before it learns: preset and run.json."""
+def _begin_run(
+    run: RunFolder, resolved: Resolved, document: dict[str, Any], data: TrainingData
+) -> None:
+    """Write what is known of a run before it learns: preset, run.json, cases and their parts."""
     sweep_temporary(run.path)
     run.path.mkdir(parents=True, exist_ok=True)
     if not run.preset_file.is_file():
         write_preset(resolved.settings, run.preset_file, origins=resolved.origins)
     write_json(run.run_file, document)
+    run.write_cases(case_rows(data))
+    if data.task.reference != "label":
+        write_folds(run.folds_file, [fold_of_parts(data.split.parts)])
+    write_json(run.intake_file, data.cohort.intake)
 
 
 def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:

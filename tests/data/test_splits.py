@@ -16,7 +16,7 @@ from medtool.config.sections import DataSection, TrainSection
 from medtool.core.errors import LabelsError, UsageError
 from medtool.core.records import Case
 from medtool.data.cohort import keyed_patients, require_patients, suspicious_patients
-from medtool.data.fold_files import nnunet_folds, read_folds, write_folds
+from medtool.data.fold_files import fold_of_parts, nnunet_folds, read_folds, write_folds
 from medtool.data.run_folder import RunFolder
 from medtool.data.splits import make_split, split_scheme
 
@@ -302,6 +302,35 @@ def test_a_fold_of_the_file_is_the_split(tmp_path: Path) -> None:
     assert codes == ["split-given", "not-in-split", "selection-taken"]
     first = make_split(cases, TrainSection(), data, fold=None)
     assert "fold 0 of the 2" in first.findings[0].message and first.fold == 0
+
+
+def test_folds_beside_the_data_are_honoured_unless_another_split_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    """A file in the folder of the data was passed over in silence."""
+    cases = [_case(f"p{n}", label=None) for n in range(12)]
+    ids = [case.case_id for case in cases]
+    _fold_file(tmp_path, (ids[:8], ids[8:]), (ids[3:], ids[:3]))
+    split = make_split(cases, TrainSection(), DATA, fold=1, beside=tmp_path)
+    assert {name for name, part in split.parts.items() if part == "test"} == set(ids[:3])
+    assert "fold 1 of the 2 of splits_final.json" in split.findings[0].message
+    with pytest.raises(UsageError, match="no fold 2"):
+        make_split(cases, TrainSection(), DATA, fold=2, beside=tmp_path)
+    asked = make_split(cases, TrainSection(split="two-part"), DATA, fold=None, beside=tmp_path)
+    assert asked.scheme == "two-part"
+    assert make_split(cases, TrainSection(), DATA, fold=None, beside=tmp_path / "no").fold is None
+
+
+def test_parts_are_a_fold_that_gives_them_back(tmp_path: Path) -> None:
+    cases = [_case(f"p{n}", label=None) for n in range(12)]
+    split = make_split(cases, TrainSection(folds=3), DATA, fold=2)
+    write_folds(tmp_path / "splits_final.json", [fold_of_parts(split.parts)])
+    data = DataSection(split_file=tmp_path / "splits_final.json")
+    again = make_split(cases, TrainSection(), data, fold=None)
+    assert again.cases_of(cases, "test") == split.cases_of(cases, "test") != ()
+    # Where nobody only scores, nnU-Net's "val" is the part that chooses.
+    two = fold_of_parts({"b": "train", "c": "selection", "a": "train"})
+    assert (two.train, two.held_out) == (("a", "b"), ("c",))
 
 
 def test_the_default_folds_of_nnunet_are_a_split() -> None:

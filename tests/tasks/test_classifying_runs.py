@@ -19,9 +19,10 @@ from medtool.core.progress import Silent
 from medtool.core.records import Source
 from medtool.data.cohort import build_cohort
 from medtool.data.dataset_record import ImageReference
+from medtool.data.fold_files import read_folds
 from medtool.data.nifti_writer import write_nifti
 from medtool.data.predictions import read_predictions
-from medtool.data.run_folder import RunFolder
+from medtool.data.run_folder import RunFolder, fold_folders
 from medtool.data.volumes import read_mask
 from medtool.nets.state import raw_tensor, read_tensors
 from medtool.verbs.evaluate import EvaluateOptions, evaluate
@@ -385,3 +386,11 @@ def test_folds_are_scored_together_with_their_classes(tmp_path):
     assert "Confusion matrix" in text
     found = evaluate(EvaluateOptions(subjects=(joint.path / "fold_0",))).evaluated[0].scores
     assert found.metrics["accuracy"].n == 4
+    # The folds as nnU-Net keeps them: of each fold its own, above them both.
+    names = {f"case_{number:02d}" for number in range(8)}
+    folds = read_folds(joint.folds_file)
+    assert [set(fold.train) | set(fold.held_out) for fold in folds] == [names, names]
+    assert set(folds[0].held_out) | set(folds[1].held_out) == names
+    for fold, run in zip(folds, fold_folders(joint.path), strict=True):
+        tested = {row["case"] for row in run.read_cases() if row["part"] == "test"}
+        assert set(fold.held_out) == tested and read_folds(run.folds_file) == (fold,)
