@@ -25,6 +25,7 @@ from medtool.nets.augment.recipe import apply_changes, draw_changes, nnunet_reci
 from medtool.nets.augment.spatial import source_size_vox
 from medtool.nets.dropout import slice_keys
 from medtool.tasks.segmentation_labels import structures
+from medtool.tasks.segmentation_sides import mirrors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class PatchExamples(Dataset[Patch]):
         self._recipe = nnunet_recipe(
             self._size,
             channels=len(settings.data.channels),
-            mirror_axes=None if settings.augment.mirror else (),
+            mirror_axes=None if mirrors(settings) else (),
             masked=tuple(settings.data.preparation.mask_for_normalisation),
         )
         # Where voxels to draw patches around lie: small, asked for at every patch.

@@ -22,6 +22,7 @@ from medtool.nets.widths import PRUNED
 from medtool.tasks.segmentation_labels import output_count, output_ids, scheme_of
 from medtool.tasks.segmentation_plan import network_plan, plan_of
 from medtool.tasks.segmentation_settings import SegmentationSettings
+from medtool.tasks.segmentation_sides import mirrors
 from medtool.train.nnunet_weights import write_foreign_checkpoint
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class _Written:
         )
 
     def _mirrored(self) -> Iterator[int]:
-        if self.settings.augment.enabled and self.settings.augment.mirror:
+        if self.settings.augment.enabled and mirrors(self.settings):
             yield from range(len(self.settings.model.patch_size_vox))
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from medtool.data.picture_volumes import is_of_pictures
 from medtool.data.planning import make_plan
 from medtool.tasks.segmentation_measuring import fingerprints
 from medtool.tasks.segmentation_settings import IntensitiesSection
+from medtool.tasks.segmentation_sides import mirrors, tell_of_mirrors
 
 if TYPE_CHECKING:
     from medtool.tasks.segmentation import SegmentationTask
@@ -59,13 +60,21 @@ def planned_settings(
     """
     settings = task.settings
     if is_planned(settings):
-        return settings, None
+        return _with_mirrors(settings, reporter or Silent()), None
     data = with_labels(settings.data, intake.get("dataset"))
     plan = _plan(task, data, cases, folder, workers, reporter or Silent())
     configuration = _chosen(plan, settings.data.preparation.configuration)
     planned = _filled(settings, data, plan, configuration)
     _tell(planned, reporter or Silent())
-    return planned, plan
+    return _with_mirrors(planned, reporter or Silent()), plan
+
+
+def _with_mirrors(settings: SegmentationSettings, reporter: Reporter) -> SegmentationSettings:
+    """The settings that say whether patches are mirrored, which the names of labels decide."""
+    tell_of_mirrors(settings, reporter)
+    if settings.augment.mirror is not None:
+        return settings
+    return update(settings, augment=update(settings.augment, mirror=mirrors(settings)))
 
 
 def is_planned(settings: SegmentationSettings) -> bool:

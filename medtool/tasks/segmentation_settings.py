@@ -142,8 +142,9 @@ class SegmentationAugmentSection(Section):
 
     enabled: bool = True
     """Whether patches are changed at all."""
-    mirror: bool = True
-    """Whether patches are mirrored; off where labels have a side."""
+    mirror: bool | None = None
+    """Whether patches are mirrored; by default where no two labels are left and right of one
+    another."""
 
     def without_mirrors(self) -> tuple[str, ...]:
         """Assignments after which nothing is mirrored any more; () where nothing is."""
@@ -251,7 +252,8 @@ def require_mirrored_training(settings: SegmentationSettings) -> None:
     own = isinstance(augment, SegmentationAugmentSection)
     if not own or not isinstance(infer, SegmentationInferSection):
         return
-    if infer.mirror and not (augment.enabled and augment.mirror):
+    # What is left to the labels is settled by the plan, which asks again.
+    if infer.mirror and (not augment.enabled or augment.mirror is False):
         raise UsageError(
             "Mirrored inputs are strange to this model: it learned from none.",
             where="infer.mirror",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from medtool.tasks.segmentation_labels import structures
@@ -59,14 +59,32 @@ def sided(names: Iterable[str]) -> list[tuple[str, str]]:
     ]
 
 
+def mirrors(settings: SegmentationSettings) -> bool:
+    """Whether training patches are mirrored: as the preset says, else where no label has a side."""
+    asked = settings.augment.mirror
+    return not sided(structures(settings.data)) if asked is None else asked
+
+
 def warn_of_sides(settings: SegmentationSettings, reporter: Reporter) -> None:
     """Warn where labels have a side while training mirrors: left would be taught as right."""
     ending, pairs = settings.augment.without_mirrors(), sided(structures(settings.data))
     if not ending or not pairs:
         return
-    shown = ", ".join(f"{left} and {right}" for left, right in pairs[:PAIRS_SHOWN])
-    more = f" and {len(pairs) - PAIRS_SHOWN} more pairs" if len(pairs) > PAIRS_SHOWN else ""
     reporter.warn(
-        f"Labels have a side ({shown}{more}), and training mirrors: what is left is learned as "
+        f"Labels have a side ({_shown(pairs)}), and training mirrors: what is left is learned as "
         f"right as well. Without it: {' '.join(f'--set {one}' for one in ending)}."
     )
+
+
+def tell_of_mirrors(settings: SegmentationSettings, reporter: Reporter) -> None:
+    """Say that nothing is mirrored because labels have a side, where the preset left it open."""
+    pairs = sided(structures(settings.data))
+    if settings.augment.enabled and settings.augment.mirror is None and pairs:
+        reporter.say(f"Labels have a side ({_shown(pairs)}): patches are not mirrored.")
+
+
+def _shown(pairs: Sequence[tuple[str, str]]) -> str:
+    """Some pairs by their names, the rest counted."""
+    shown = ", ".join(f"{left} and {right}" for left, right in pairs[:PAIRS_SHOWN])
+    more = f" and {len(pairs) - PAIRS_SHOWN} more pairs" if len(pairs) > PAIRS_SHOWN else ""
+    return shown + more

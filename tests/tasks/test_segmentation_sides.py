@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import pytest
 from listening import Listening
 from medtool_heart import Heart
 from medtool_heart.demo import write_cohort
+from medtool_pancreas import Pancreas
 from medtool_petct import Petct
 from medtool_segment import Segment
 from medtool_segment.demo import write_dataset
 from segmentation_places import TINY_SLICES, TINY_VOLUMES
 
 from medtool.config import resolve
+from medtool.core.errors import UsageError
 from medtool.core.task import Task
-from medtool.tasks.segmentation_sides import sided, warn_of_sides, words_of
+from medtool.tasks.segmentation_sides import mirrors, sided, warn_of_sides, words_of
 from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, train
 from medtool.verbs.train_until import train_until
@@ -121,6 +124,30 @@ def test_what_needs_no_warning(tmp_path: Path, task: type[Task], given: tuple[st
     assert warned(task, tmp_path, *given) == ""
 
 
+@pytest.mark.parametrize("preset", ["nnunet", "default"])
+def test_where_the_preset_leaves_it_open_labels_with_a_side_end_mirroring(
+    tmp_path: Path, preset: str
+) -> None:
+    """The page of presets said so, and patches were mirrored all the same, with a warning."""
+    task = Segment if preset == "nnunet" else Pancreas
+
+    def of(*given: str) -> bool:
+        settings: Any = resolve(task, preset, folder=tmp_path, assignments=given).settings
+        return mirrors(settings)
+
+    assert of("data.label_ids={organ=[1], nodule=[2]}")
+    assert not of(SIDES)
+    assert of(SIDES, "augment.mirror=true")
+    assert not of("data.label_ids={organ=[1]}", "augment.mirror=false")
+
+
+def test_answers_may_be_mirrored_while_labels_are_not_known_yet(tmp_path: Path) -> None:
+    given = ("infer.mirror=true",)
+    assert Segment(resolve(Segment, "nnunet", folder=tmp_path, assignments=given).settings)
+    with pytest.raises(UsageError, match="learned from none"):
+        Segment(resolve(Segment, None, folder=tmp_path, assignments=given).settings)
+
+
 def test_of_many_pairs_some_are_named_and_the_rest_counted(tmp_path: Path) -> None:
     ids = ", ".join(
         f"rib_{side}_{n}=[{2 * n + place}]"
@@ -167,6 +194,18 @@ def test_planning_and_training_warn_and_the_default_has_nothing_to_warn_of(sides
     mirrors.write_text(text.replace("mirror = false", "mirror = true", 1))
     train_until("plan", options(sides, Segment, preset=str(mirrors)), heard)
     assert any("Labels have a side" in line for line in heard.lines)
+
+
+@pytest.mark.parametrize(("task", "preset"), [(Segment, "nnunet"), (Pancreas, "default")])
+def test_the_plan_settles_that_labels_with_a_side_are_not_mirrored(
+    sides: Path, task: type[Task], preset: str
+) -> None:
+    heard = Listening()
+    (planned,) = train_until("plan", options(sides, task, preset=preset), heard)
+    told = [line for line in heard.lines if "have a side" in line]
+    assert told == ["Labels have a side (kidney_left and kidney_right): patches are not mirrored."]
+    assert planned.plan is not None
+    assert tomllib.loads(planned.plan.preset.read_text())["augment"]["mirror"] is False
 
 
 def test_flips_of_slices_are_told_as_well(tmp_path: Path) -> None:
