@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 from faulty_place import TRAIN, Place
+from tiny_classified import SMALL, write_tiny_classified
 
 DISK_KB = 512
+# What a file takes at least of a tmpfs.
+PAGE_BYTES = 4096
 
 
 @pytest.fixture
@@ -71,3 +74,37 @@ def test_a_training_goes_on_when_there_is_room_again(
     ballast.unlink()
     assert medtool(*words, folder=small_disk).status == 0
     assert (run / "report.html").is_file()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_preparation_goes_on_when_there_is_room_again(
+    tmp_path: Path, small_disk: Path, medtool, monkeypatch, workers: int
+) -> None:
+    """Somebody else fills the disk after it was found large enough."""
+    monkeypatch.setattr("medtool.data.preparation.require_disk", lambda *_, **__: None)
+    write_tiny_classified(tmp_path / "data", cases=8)
+    settings = [word for assignment in SMALL for word in ("--set", assignment)]
+    words = ["preprocess", "pancreas", "--data", tmp_path / "data", *settings]
+    words += ["--workers", workers, "--cache"]
+    assert medtool(*words, tmp_path / "roomy").status == 0
+    sizes_kb = {
+        path: -(-path.stat().st_size // PAGE_BYTES) * PAGE_BYTES // 1024
+        for path in (tmp_path / "roomy").rglob("*")
+        if path.is_file()
+    }
+    prepared = [path for path in sizes_kb if path.suffix == ".b2"]
+    assert len(prepared) == 8
+    # Room for the plan and for half of the cases.
+    half_kb = sum(sizes_kb[path] for path in prepared) // 2
+    ballast = fill(small_disk, leave_kb=sum(sizes_kb.values()) - half_kb)
+    cache = small_disk / "cache"
+    full = medtool(*words, cache)
+    assert full.status == 5
+    assert "The disk is full." in full.err
+    assert list(cache.rglob(".writing-*")) == []
+    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.b2")}
+    assert 0 < len(kept) < 8
+    ballast.unlink()
+    assert medtool(*words, cache).status == 0
+    assert {path.name for path in cache.rglob("*.b2")} == {path.name for path in prepared}
+    assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import nibabel
@@ -38,6 +39,26 @@ def write_raw(path: Path, array: np.ndarray, spacing: tuple[float, ...]) -> None
     nibabel.save(image, path)
 
 
+def write_conflicts(folder: Path) -> None:
+    """Headers that say two things, or what cannot be."""
+    values = np.ones((8, 8, 4), np.float32)
+    moved, leaning = np.eye(4), np.eye(4)
+    moved[0, 3], leaning[0, 1] = 5.0, 0.4
+    for name, sform, qform in (
+        ("conflict", np.eye(4), moved),
+        ("leaning", leaning, None),
+        ("spacing_0", None, np.eye(4)),
+    ):
+        image = nibabel.Nifti1Image(values, None)
+        image.set_sform(sform, 1 if sform is not None else 0)
+        image.set_qform(qform, 1 if qform is not None else 0)
+        nibabel.save(image, folder / f"{name}.nii")
+    header = bytearray((folder / "spacing_0.nii").read_bytes())
+    # The step along the first axis: pixdim[1].
+    struct.pack_into("<f", header, 76 + 4, 0.0)
+    (folder / "spacing_0.nii").write_bytes(header)
+
+
 def test_infer_answers_what_it_can_and_names_the_rest(tmp_path: Path) -> None:
     write_model(tmp_path / "model.safetensors", "[1.5, 1.1, 1.1]")
     scans = tmp_path / "scans"
@@ -53,6 +74,7 @@ def test_infer_answers_what_it_can_and_names_the_rest(tmp_path: Path) -> None:
     whole = (scans / "small.nii.gz").read_bytes()
     (scans / "broken.nii.gz").write_bytes(whole[: len(whole) // 2])
     (scans / "header.nii").write_bytes(b"\x5c\x01\0\0" + b"\xff" * 400)
+    write_conflicts(scans)
     result = infer(
         InferOptions(
             sources=(scans,),
@@ -77,6 +99,9 @@ def test_infer_answers_what_it_can_and_names_the_rest(tmp_path: Path) -> None:
         "flat": "unreadable-nifti",
         "four": "unreadable-nifti",
         "spacing_999": "invalid-spacing",
+        "spacing_0": "invalid-spacing",
+        "conflict": "forms-conflict",
+        "leaning": "skewed-axes",
         "broken": "truncated-file",
         "header": "unreadable-nifti",
     }
@@ -105,6 +130,8 @@ def test_training_leaves_out_what_cannot_be_used_and_learns_from_the_rest(tmp_pa
     assert "grids-differ" in codes["demo_000"] | {f["code"] for f in found["findings"]}
     assert "label-undeclared" in codes["demo_001"]
     assert "mask-empty" in codes["demo_002"]
+    missing = [f["message"] for f in found["findings"] if f["code"] == "mask-missing"]
+    assert len(missing) == 1 and missing[0].endswith("have no mask: demo_003")
     settings = (
         "model.budget=cpu",
         *TWO_LEVELS,
@@ -132,17 +159,19 @@ def test_training_leaves_out_what_cannot_be_used_and_learns_from_the_rest(tmp_pa
     }
 
 
-def test_a_fold_that_the_split_file_lacks_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [False, True], ids=["named", "beside the data"])
+def test_a_fold_that_the_split_file_lacks_is_refused(tmp_path: Path, beside: bool) -> None:
     write_dataset(tmp_path / "data", seed=2, cases=6)
     names = [f"demo_{n:03d}" for n in range(6)]
     folds = [{"train": names[2:], "val": names[:2]}, {"train": names[:4], "val": names[4:]}]
-    (tmp_path / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
+    file = (tmp_path / "data" if beside else tmp_path) / "splits_final.json"
+    file.write_text(json.dumps(folds), encoding="utf-8")
     with pytest.raises(UsageError) as error:
         train(
             TrainOptions(
                 task=Segment,
                 data=tmp_path / "data",
-                assignments=(f"data.split_file={tmp_path / 'splits_final.json'}",),
+                assignments=() if beside else (f"data.split_file={file}",),
                 folder=tmp_path,
                 run=RunOptions(run="a", fold=4, workers=0, device="cpu"),
             )
