@@ -204,9 +204,19 @@ def _kind(path: Path) -> str:
 
 def _place(path: Path) -> tuple[Grid | None, str, str]:
     """The grid of a volume from its header; or None, with the code and why."""
-    if is_nifti(path):
-        grid, why = read_grid(path)
-        return grid, "unreadable-nifti", why
+    if not is_nifti(path):
+        return _place_by_header(path)
+    grid, why = read_grid(path)
+    if grid is None:
+        # SimpleITK says of axes that lean no more than that it cannot read the file.
+        leaning = _place_by_header(path)
+        if leaning[1] == "skewed-axes":
+            return leaning
+    return grid, "unreadable-nifti", why
+
+
+def _place_by_header(path: Path) -> tuple[Grid | None, str, str]:
+    """As ``_place``, by what we read of the header ourselves."""
     try:
         return read_volume_header(ImageReference(path)).grid, "", ""
     except CaseRefused as refusal:
