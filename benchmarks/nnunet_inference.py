@@ -2,11 +2,14 @@
 
     python benchmarks/nnunet_inference.py [--peers DIR] [--rounds N]
 
-One CT of 80 x 160 x 160 voxels, a plain U-Net from 32 features with random weights, which
-``medtool export`` gives to nnU-Net: both commands answer with the same weights, in turns, each in
-a process of its own, on the CPU and without mirroring. Memory is that of all processes of a command
-together, what they share counted once (PSS). ``--peers`` is a virtual environment with nnunetv2
-(benchmarks/requirements.txt; benchmarks/.venv-peers is taken when it is there).
+A plain U-Net from 32 features with random weights, which ``medtool export`` gives to nnU-Net, and
+one CT, as many windows high and wide as nnU-Net plans for the pancreas (93 x 512 x 512 voxels in
+windows of 40 x 224 x 224), of smaller windows: 64 for nnU-Net, which overlap by half. Both commands
+answer with the same weights, in turns, each in a process of its own, on the CPU and without
+mirroring; ours with the step of the preset ``default``, and with nnU-Net's. Memory is that of all
+processes of a command together, what they share counted once (PSS). ``--peers`` is a virtual
+environment with nnunetv2 (benchmarks/requirements.txt; benchmarks/.venv-peers is taken when it is
+there).
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ import numpy as np
 from nnunet_peer import PEERS, peer_python
 from results import Row, begin, work_folder
 
-SIZE_VOX, QUICK_SIZE_VOX = (80, 160, 160), (12, 24, 24)
+# 74 x 146 x 146 voxels once they are resampled.
+SIZE_VOX, QUICK_SIZE_VOX = (93, 183, 183), (12, 24, 24)
 SPACING_MM, PLANNED_MM = 1.0, 1.25
-PATCH_VOX, QUICK_PATCH_VOX = (48, 96, 96), (16, 16, 16)
+PATCH_VOX, QUICK_PATCH_VOX = (32, 64, 64), (16, 16, 16)
 FEATURES, QUICK_FEATURES = (32, 64, 128, 256, 320), (4, 8)
 DATASET = "Dataset001_Made"
 SAMPLE_EVERY_S = 0.05
+NNUNET_STEP = 0.5
 LEAST_DICE = 0.995
 
 
@@ -82,6 +87,7 @@ def write_model(folder: Path, *, quick: bool) -> Path:
     """A checkpoint with random weights, whose answers vary in space."""
     import torch
 
+    from medtool.config import resolve
     from medtool.core.checkpoint import write_checkpoint
     from medtool.core.registry import load_task
     from medtool.nets.state import raw_tensor
@@ -118,6 +124,7 @@ def write_model(folder: Path, *, quick: bool) -> Path:
                 "patch_size_vox": QUICK_PATCH_VOX if quick else PATCH_VOX,
             },
             "train": {"batch_cases": 2, "batch_dice": False},
+            "infer": {"step": resolve(task_type, "default").settings.infer.step},
         }
     )
     torch.manual_seed(0)
@@ -193,7 +200,7 @@ def rows_of(python: Path, folder: Path, rounds: int) -> list[Row]:
     here, there = folder / "here", folder / "there"
     sides: dict[str, Callable[[], Measured]] = {
         "theirs": lambda: theirs(python, results, source, there),
-        "equal": lambda: ours(checkpoint, source, here / "equal", "--step", "0.5"),
+        "equal": lambda: ours(checkpoint, source, here / "equal", "--step", str(NNUNET_STEP)),
         "default": lambda: ours(checkpoint, source, here / "default"),
     }
     best: dict[str, Measured] = {}

@@ -70,6 +70,15 @@ def turn_to(orientation: Orientation, grid: Grid) -> Turn:
     return towards_superior_anterior_right(grid) if orientation == "ras" else AS_STORED
 
 
+def left_right_axis(grid: Grid, axes: Sequence[int]) -> int:
+    """Which axis of an array runs nearest to the patient's left and right.
+
+    Axis k of it was axis ``axes[k]`` of the array (z, y, x) on ``grid``.
+    """
+    across = np.abs(np.asarray(grid.direction, dtype=np.float64).reshape(3, 3)[0])
+    return list(axes).index(2 - int(across.argmax()))
+
+
 def towards_superior_anterior_right(grid: Grid) -> Turn:
     """The turn of an array (z, y, x) on ``grid`` after which its axes run to S, A and R."""
     directions = RAS_OF_LPS @ np.asarray(grid.direction, dtype=np.float64).reshape(3, 3)

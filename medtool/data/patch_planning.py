@@ -32,10 +32,11 @@ DEEP_RESIDUAL_BLOCKS = 6
 PLAIN_CONVOLUTIONS = 2
 
 # On two cores time is short, not memory. A step holds what a quarter GB of a GPU would, so that it
-# takes seconds and ten minutes are hundreds of steps; 24 features instead of 32 need little more
-# than half of the products. Small images (36 x 50 x 35 voxels) still fit whole.
+# takes seconds and ten minutes are hundreds of steps; 16 features instead of 32 need a quarter of
+# the products. Small images (36 x 50 x 35 voxels) still fit whole. On one fold of the hippocampus
+# ten minutes gave a Dice of 0.889 with 16 features and of 0.879 with 24.
 CPU_MEMORY_GB = 0.25
-CPU_FIRST_FEATURES = 24
+CPU_FIRST_FEATURES = 16
 
 
 @dataclass(frozen=True)

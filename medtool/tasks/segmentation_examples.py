@@ -7,7 +7,7 @@ so neither order nor number of workers matters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,12 @@ from medtool.core.records import Batch, Case, ExampleKey
 from medtool.data.cache import read_prepared
 from medtool.data.patches import patch_start, read_patch
 from medtool.data.segmentation_preparation import OUTSIDE, locations_name
-from medtool.nets.augment.recipe import apply_changes, draw_changes, nnunet_recipe
+from medtool.nets.augment.recipe import Recipe, apply_changes, draw_changes, nnunet_recipe
 from medtool.nets.augment.spatial import source_size_vox
 from medtool.nets.dropout import slice_keys
 from medtool.tasks.segmentation_labels import structures
-from medtool.tasks.segmentation_sides import mirrors
+from medtool.tasks.segmentation_settings import LEFT_RIGHT
+from medtool.tasks.segmentation_sides import left_right_axes, mirrors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,10 +89,18 @@ class PatchExamples(Dataset[Patch]):
         foreground = bool(rng.random() < settings.train.foreground_share)
         if not settings.augment.enabled:
             return self._patch(key.index, rng, self._size, foreground=foreground)
-        changes = draw_changes(rng, self._recipe)
+        recipe = self._recipe_of(key.index)
+        changes = draw_changes(rng, recipe)
         source = source_size_vox(self._size, changes.matrix)
         wide = self._patch(key.index, rng, source, foreground=foreground)
-        return apply_changes(*wide, changes, self._recipe)
+        return apply_changes(*wide, changes, recipe)
+
+    def _recipe_of(self, index: int) -> Recipe:
+        """The recipe for a case: which axis of its array runs from left to right is its own."""
+        if self._settings.augment.mirror != LEFT_RIGHT:
+            return self._recipe
+        prepared = read_prepared(self._paths[index], names=())
+        return replace(self._recipe, mirror_axes=left_right_axes(prepared, len(self._size)))
 
     def _patch(
         self, index: int, rng: np.random.Generator, size: Sequence[int], *, foreground: bool

@@ -131,7 +131,8 @@ class _Written:
         )
 
     def _mirrored(self) -> Iterator[int]:
-        if self.settings.augment.enabled and mirrors(self.settings):
+        # Which axis runs from left to right is a case's own, which nnU-Net's file cannot say.
+        if self.settings.augment.enabled and mirrors(self.settings) is True:
             yield from range(len(self.settings.model.patch_size_vox))
 
     def _tensors(self) -> dict[str, Tensor]:

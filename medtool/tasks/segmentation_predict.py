@@ -40,6 +40,8 @@ from medtool.tasks.segmentation_labels import (
 from medtool.tasks.segmentation_pictures import draw_overlay
 from medtool.tasks.segmentation_reading import read_case
 from medtool.tasks.segmentation_region import background_logits, coarse_mask, region_of
+from medtool.tasks.segmentation_settings import LEFT_RIGHT
+from medtool.tasks.segmentation_sides import left_right_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,6 +110,15 @@ def _regions(model: Model, parts: Sequence[Part], case: Case) -> list[Region | N
     return [region_of(part.settings, part.prepared, coarse) for part in parts]
 
 
+def _mirrored(part: Part, dimensions: int) -> tuple[int, ...]:
+    """Along which axes of a window inputs are mirrored: none that training has not mirrored."""
+    if not part.settings.infer.mirror:
+        return ()
+    if part.settings.augment.mirror == LEFT_RIGHT:
+        return left_right_axes(part.prepared, dimensions)
+    return tuple(range(dimensions))
+
+
 def _slabs(part: Part, model: Model, region: Region | None) -> Iterator[Slab]:
     """Logits of the prepared image, as the settings say how windows move."""
     infer, patch = part.settings.infer, tuple(part.settings.model.patch_size_vox)
@@ -115,7 +126,7 @@ def _slabs(part: Part, model: Model, region: Region | None) -> Iterator[Slab]:
         patch,
         step=infer.step,
         batch=infer.batch_windows,
-        mirror_axes=tuple(range(len(patch))) if infer.mirror else (),
+        mirror_axes=_mirrored(part, len(patch)),
     )
     use_fast_layout(part.network, model.device)
     volume = part.prepared.arrays["image"]

@@ -137,14 +137,18 @@ class SegmentationMetricsSection(MetricsSection):
     """Facts of the cases by which tables of subgroups are made."""
 
 
+# Mirrored so that the patient's left side becomes the right one, and in no other way.
+LEFT_RIGHT = "left-right"
+
+
 class SegmentationAugmentSection(Section):
     """Random changes of training patches."""
 
     enabled: bool = True
     """Whether patches are changed at all."""
-    mirror: bool | None = None
-    """Whether patches are mirrored; by default where no two labels are left and right of one
-    another."""
+    mirror: bool | Literal["left-right"] | None = None
+    """Whether patches are mirrored: along all axes, or the patient's left for right alone; by
+    default along all where no two labels are left and right of one another."""
 
     def without_mirrors(self) -> tuple[str, ...]:
         """Assignments after which nothing is mirrored any more; () where nothing is."""
@@ -258,5 +262,5 @@ def require_mirrored_training(settings: SegmentationSettings) -> None:
             "Mirrored inputs are strange to this model: it learned from none.",
             where="infer.mirror",
             met="true, with augment.mirror = false in training",
-            how="leave --mirror away, or train with --set augment.mirror=true.",
+            how="leave --mirror away, or train with --set augment.mirror=true (or left-right).",
         )

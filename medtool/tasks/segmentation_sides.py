@@ -1,15 +1,17 @@
-"""Labels that have a side: told by their names, where both sides are among them."""
+"""Left and right: labels that have a side, told by their names, and the axis between the sides."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from medtool.data.orientation import left_right_axis
 from medtool.tasks.segmentation_labels import structures
 
 if TYPE_CHECKING:
     from medtool.core.progress import Reporter
+    from medtool.core.records import Prepared
     from medtool.tasks.segmentation_settings import SegmentationSettings
 
 # Words of a side and of the other, in English, German, French, Spanish, Italian, Portuguese, Dutch
@@ -59,10 +61,21 @@ def sided(names: Iterable[str]) -> list[tuple[str, str]]:
     ]
 
 
-def mirrors(settings: SegmentationSettings) -> bool:
-    """Whether training patches are mirrored: as the preset says, else where no label has a side."""
+def mirrors(settings: SegmentationSettings) -> bool | Literal["left-right"]:
+    """How training patches are mirrored: as the preset says, else where no label has a side."""
     asked = settings.augment.mirror
     return not sided(structures(settings.data)) if asked is None else asked
+
+
+def left_right_axes(prepared: Prepared, dimensions: int) -> tuple[int, ...]:
+    """The axis of a patch of ``dimensions`` that runs from left to right in a prepared case.
+
+    A patch of two dimensions is a plane of the last two axes; where planes follow each other from
+    left to right none of its axes does.
+    """
+    across = left_right_axis(prepared.grids["image"], prepared.facts["axes_forward"])
+    axis = across - (3 - dimensions)
+    return (axis,) if axis >= 0 else ()
 
 
 def warn_of_sides(settings: SegmentationSettings, reporter: Reporter) -> None:

@@ -7,12 +7,14 @@ import itertools
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from medtool.core.geometry import Grid
-from medtool.data.orientation import AS_STORED, Turn, turn_to
+from medtool.core.plan import Orientation
+from medtool.data.orientation import AS_STORED, Turn, left_right_axis, turn_to
 
 SIZE_VOX = (4, 3, 5)
 ANGLES = st.floats(-180, 180, allow_nan=False)
@@ -77,3 +79,23 @@ def test_axes_are_turned_further_after_the_first_turn() -> None:
     by_hand = first.there(array).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(whole.there(array), by_hand)
     np.testing.assert_array_equal(whole.back(by_hand), array)
+
+
+@pytest.mark.parametrize("orientation", ["stored", "ras"])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("tilt", [0, 20])
+def test_the_axis_from_left_to_right_is_the_one_that_crosses_the_patient(
+    orientation: Orientation, order: tuple[int, ...], tilt: float
+) -> None:
+    """A step along it moves a voxel, placed by SimpleITK, most of all in the patient's x."""
+    tilted = Rotation.from_euler("zyx", [tilt, tilt, -tilt], degrees=True).as_matrix()
+    grid = grid_of(tilted @ np.eye(3)[list(order)])
+    image = sitk.Image(*grid.size, sitk.sitkUInt8)
+    image.SetDirection(grid.direction)
+    turn = turn_to(orientation, grid).then((1, 2, 0))
+    moves = []
+    for axis in turn.axes:
+        voxel = [0, 0, 0]
+        voxel[2 - axis] = 1
+        moves.append(abs(image.TransformIndexToPhysicalPoint(voxel)[0]))
+    assert left_right_axis(grid, turn.axes) == int(np.argmax(moves))
