@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from medtool.core.errors import GateError
-from medtool.score.falls import AUROC, DICE, HARRELL_C, JUDGED, MACRO_F1, Fall
+from medtool.score.falls import AUROC, DICE, HARRELL_C, JUDGED, MACRO_F1, Fall, change_text
 
 if TYPE_CHECKING:
     from medtool.config.optimize_section import OptimizeSection
@@ -83,10 +84,11 @@ def require_accepted(
     part: str,
     file: str,
     how: str = EIGHT_BITS,
+    pruned: Sequence[Fall] = (),
 ) -> None:
     """Raises GateError where ``file`` is worse by more than is allowed, or cannot be judged.
 
-    ``costs`` are of its layers, the dearest first; ``how`` says what to try.
+    ``costs`` and ``pruned`` are as in ``refusal``; ``how`` says what to try.
     """
     if not falls:
         raise GateError(
@@ -98,7 +100,7 @@ def require_accepted(
         )
     failed = [one for one in falls if not accepted(one, settings)]
     if failed:
-        raise refusal(failed, costs, part, file=file, how=how)
+        raise refusal(failed, costs, part, file=file, how=how, pruned=pruned)
 
 
 def refusal(
@@ -108,9 +110,16 @@ def refusal(
     *,
     file: str = "",
     how: str = EIGHT_BITS,
+    pruned: Sequence[Fall] = (),
 ) -> GateError:
-    """The refusal of a model that is worse, with the layers that cost most and what to try."""
-    met = "; ".join(one.line() for one in falls)
+    """The refusal of a model that is worse, with the layers that cost most and what to try.
+
+    ``costs`` are of its layers, the dearest first. ``pruned`` are the falls of the same pruned
+    network in float on the same cases: each fall is then told in two parts, and where the larger
+    one is pruning's, that is what to change.
+    """
+    taken = {one.metric: one.fall for one in pruned}
+    met = "; ".join(one.line() + _parts_text(one, taken) for one in falls)
     dearest = ", ".join(f"{one.layer.name} ({one.error:.2%})" for one in costs[:LAYERS_SHOWN])
     layers = f"; the layers that cost most by themselves: {dearest}" if dearest else ""
     return GateError(
@@ -118,5 +127,28 @@ def refusal(
         where=f"{file}, {part}" if file else part,
         met=met + layers,
         wanted="a fall within the tolerance",
-        how=how,
+        how=FEWER_CHANNELS if _mostly_pruning(falls, taken) else how,
     )
+
+
+def _parts_text(fall: Fall, taken: Mapping[str, float]) -> str:
+    """What pruning took of a metric, and what fewer bits took beyond it."""
+    own = taken.get(fall.metric)
+    if own is None or not isfinite(fall.fall - own):
+        return ""
+    return (
+        f", of which pruning (the pruned network in float) {change_text(own)} and fewer bits "
+        f"beyond it {change_text(fall.fall - own)}"
+    )
+
+
+def _mostly_pruning(falls: Sequence[Fall], taken: Mapping[str, float]) -> bool:
+    """Whether pruning took more than fewer bits did, each metric by what it may fall."""
+    return sum(_more_by_pruning(falls, taken)) > 0
+
+
+def _more_by_pruning(falls: Sequence[Fall], taken: Mapping[str, float]) -> Iterator[float]:
+    for one in falls:
+        own = taken.get(one.metric)
+        if own is not None and isfinite(one.fall - own):
+            yield (own - (one.fall - own)) / one.tolerance

@@ -105,7 +105,10 @@ class Quantised:
 
 @dataclass
 class Quantiser:
-    """Makes trials of one float graph, and remembers them."""
+    """Makes trials of one float graph, and remembers them.
+
+    ``pruned`` are the falls of that graph, of a pruned network, on the cases of ``judge``.
+    """
 
     graph: FloatGraph
     seen: Mapping[str, Seen]
@@ -114,6 +117,7 @@ class Quantiser:
     reduce_range: bool
     folder: Path
     judge: Judge
+    pruned: Sequence[Fall] = ()
     trials: list[Trial] = field(default_factory=list)
     _wanted: Wanted | None = None
 
@@ -227,4 +231,4 @@ def _with_more_in_float(
         if made.kept:
             return made
         count *= 2
-    raise refusal(best.falls, costs, "selection part")
+    raise refusal(best.falls, costs, "selection part", pruned=quantiser.pruned)

@@ -84,11 +84,11 @@ class Fall:
         """The comparison as a sentence."""
         interval = ", no paired interval"
         if isfinite(self.low):
-            interval = f", paired interval {_change(self.high)} to {_change(self.low)}"
+            interval = f", paired interval {change_text(self.high)} to {change_text(self.low)}"
         return (
-            f"{self.metric}: {self.before:.4f} before, {self.after:.4f} after ({_change(self.fall)}"
-            f"{interval}; {self.n} cases of {self.patients} patients; may fall by "
-            f"{self.tolerance:g})"
+            f"{self.metric}: {self.before:.4f} before, {self.after:.4f} after "
+            f"({change_text(self.fall)}{interval}; {self.n} cases of {self.patients} patients; "
+            f"may fall by {self.tolerance:g})"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Fall:
         return {**vars(self), "fall": self.fall, "kept": self.kept, "proved": self.proved}
 
 
-def _change(fall: float) -> str:
+def change_text(fall: float) -> str:
     """A fall as a change, with its sign; nothing is +0."""
     return f"{0.0 - round(fall, 4):+.4f}"
 

@@ -98,6 +98,8 @@ class Making:
     _quantiser: Quantiser | None = None
     _quantised: Quantised | None = None
     _befores: dict[str, Before] = field(default_factory=dict)
+    # What pruning alone cost, by part: falls of the float file.
+    _pruned_falls: dict[str, tuple[Fall, ...]] = field(default_factory=dict)
     _folders: int = 0
 
     def export(self) -> None:
@@ -200,6 +202,7 @@ class Making:
             reduce_range=self._reduce_range(),
             folder=self.scratch,
             judge=self._chosen_by,
+            pruned=self._pruned_falls.get("choosing", ()),
         )
         self._quantised = chosen = choose_quantisation(self._quantiser, self.reporter)
         self._copied(chosen.trial.file, self.stage / INT8_FILE)
@@ -336,7 +339,7 @@ class Making:
         part, how = "selection part", advice(EXACT, pruned=True)
         silent = _silent(before, after)
         require_answers(silent, len(before.answers.cases), part=part, file=FLOAT_FILE, how=how)
-        falls = self._falls(before, after)
+        falls = self._pruned_falls["choosing"] = self._falls(before, after)
         for fall in falls:
             self.reporter.say(f"Pruned, {part}: {fall.line()}.")
         failed = [one for one in falls if not one.kept]
@@ -370,14 +373,26 @@ class Making:
 
     def _require_as_good(self, name: str, found: Accuracy, answered: int) -> None:
         arithmetic = str(self.document["files"][name]["arithmetic"])
-        part, how = self.data.judged, advice(arithmetic, pruned=self.model is not self.original)
+        pruned = self.model is not self.original
+        part, how = self.data.judged, advice(arithmetic, pruned=pruned)
         require_answers(found.silent, answered, part=part, file=name, how=how)
         for fall in found.falls:
             self.reporter.say(f"{name}: {fall.line()}.")
         costs: Sequence[Cost] = ()
         if arithmetic == "int8" and not all(accepted(one, self.settings) for one in found.falls):
             costs = self._layer_costs()
-        require_accepted(found.falls, self.settings, costs=costs, part=part, file=name, how=how)
+        require_accepted(
+            found.falls,
+            self.settings,
+            costs=costs,
+            part=part,
+            file=name,
+            how=how,
+            pruned=self._pruned_falls.get("judging", ()),
+        )
+        if pruned and name == FLOAT_FILE:
+            # It comes first: what others lose beyond it is not pruning's.
+            self._pruned_falls["judging"] = found.falls
 
     def _layer_costs(self) -> list[Cost]:
         """What the layers in eight bits cost each by itself, the dearest first.

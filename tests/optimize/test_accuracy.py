@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from medtool.config.optimize_section import OptimizeSection
 from medtool.core.errors import GateError
 from medtool.core.records import Case, Prediction, Scores
 from medtool.optimize.acceptance import (
+    EIGHT_BITS,
+    FEWER_CHANNELS,
     advice,
+    refusal,
     require_accepted,
     require_answers,
     tolerances_of,
@@ -191,3 +195,46 @@ def test_what_to_try_fits_the_file() -> None:
             [fall(0.006, 0.02)], OptimizeSection(), costs=[], part="p", file="x", how="that"
         )
     assert refused.value.how == "that"
+
+
+def after_pruning(lost: float) -> Fall:
+    """What the pruned network in float lost of 0.9, of which it may lose 0.02."""
+    return Fall("dice", 0.9, 0.9 - lost, nan, nan, 9, 9, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("whole", "lost", "parts", "how"),
+    [
+        (0.03, 0.01, "-0.0100 and fewer bits beyond it -0.0200", EIGHT_BITS),
+        (0.03, 0.02, "-0.0200 and fewer bits beyond it -0.0100", FEWER_CHANNELS),
+        # It learned longer and is better than before: all of the fall, and more, is of the bits.
+        (0.03, -0.01, "+0.0100 and fewer bits beyond it -0.0400", EIGHT_BITS),
+    ],
+)
+def test_after_pruning_a_refusal_says_what_each_step_cost(
+    whole: float, lost: float, parts: str, how: str
+) -> None:
+    """From a fault: eight bits were blamed for what pruning had taken, and more calibration
+    advised.
+    """
+    refused = refusal([after_pruning(whole)], [], "test part", pruned=[after_pruning(lost)])
+    assert f"of which pruning (the pruned network in float) {parts}" in refused.met
+    assert refused.how == how
+
+
+def test_of_several_metrics_each_counts_by_what_it_may_lose() -> None:
+    def risks(lost: float) -> Fall:
+        return Fall("harrell_c", 0.7, 0.7 - lost, nan, nan, 9, 9, 0.1)
+
+    # Of Dice 0.005 more by pruning, a quarter of what is allowed; of C 0.05 more by bits, a half.
+    whole, pruned = [after_pruning(0.025), risks(0.15)], [after_pruning(0.015), risks(0.05)]
+    assert refusal(whole, [], "p", pruned=pruned).how == EIGHT_BITS
+    assert refusal(whole[:1], [], "p", pruned=pruned).how == FEWER_CHANNELS
+    # What is no number has no parts.
+    lost = replace(whole[0], after=nan)
+    refused = refusal([lost], [], "p", pruned=pruned)
+    assert (refused.how, "of which" in refused.met) == (EIGHT_BITS, False)
+
+
+def test_without_pruning_nothing_is_said_of_it() -> None:
+    assert "pruning" not in refusal([fall(0.006, 0.02)], [], "test part").met

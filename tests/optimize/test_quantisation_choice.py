@@ -99,6 +99,26 @@ def test_where_too_few_may_stay_in_float_it_is_refused_with_the_layers(tmp_path:
     assert "--tolerance" in refused.value.how
 
 
+def test_where_pruning_cost_more_eight_bits_are_not_blamed(tmp_path: Path) -> None:
+    source = drowned_graph(tmp_path / "model.onnx")
+    graph = ready_graph(source, tmp_path)
+    quantiser = Quantiser(
+        graph=graph,
+        seen=observe(graph, IMAGES),
+        inputs=IMAGES,
+        settings=OptimizeSection(most_float_share=0.0),
+        reduce_range=False,
+        folder=tmp_path,
+        judge=lambda file: [Fall("dice", 0.9, 0.87, 0.0, 0.0, 8, 8, 0.02)],
+        pruned=[Fall("dice", 0.9, 0.882, 0.0, 0.0, 8, 8, 0.02)],
+    )
+    with pytest.raises(GateError) as refused:
+        choose_quantisation(quantiser, Silent())
+    assert "float) -0.0180 and fewer bits beyond it -0.0120" in refused.value.met
+    assert "optimize.prune.share" in refused.value.how
+    assert "calibration" not in refused.value.how
+
+
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     # Small values become 0, whose logarithm is no number.
     one = np.ones((1, 1, 1, 1), np.float32)

@@ -11,10 +11,12 @@ import pytest
 from listening import Listening
 from trained_heart import train_heart
 
+from medtool.config.optimize_section import OptimizeSection
 from medtool.core.errors import CheckpointError, GateError
 from medtool.core.progress import Silent
 from medtool.core.records import Case
 from medtool.predict.engines import open_engine
+from medtool.score.falls import Fall
 from medtool.verbs import optimize_make
 from medtool.verbs.optimize import optimize
 from medtool.verbs.optimize_make import Making
@@ -106,3 +108,30 @@ def test_of_a_sorted_cohort_both_classes_choose() -> None:
     chosen = making.choosing
     assert sorted(case.label for case in chosen) == [0, 0, 0, 1, 1, 1]
     assert chosen == making.choosing
+
+
+def test_what_the_pruned_network_lost_is_told_beside_what_eight_bits_lost() -> None:
+    def judged(after: float) -> Any:
+        falls = (Fall("dice", 0.9, after, 0.0, 0.0, 9, 9, 0.02),)
+        return SimpleNamespace(falls=falls, silent={})
+
+    files = {"model.onnx": {"arithmetic": "float32"}, "model.int8.onnx": {"arithmetic": "int8"}}
+    data = SimpleNamespace(judged="test part")
+    models: Any = (object(), object())
+    making = Making(*models, data, OptimizeSection(), *[None] * 2, Silent())  # type: ignore[arg-type]
+    making.document = {"files": files}
+    making._require_as_good("model.onnx", judged(0.885), 9)
+    making._require_as_good("model.int8.onnx", judged(0.881), 9)
+    with pytest.raises(GateError) as refused:
+        making._require_as_good("model.int8.onnx", judged(0.875), 9)
+    assert "(the pruned network in float) -0.0150 and fewer bits beyond it -0.0100" in (
+        refused.value.met
+    )
+    assert "optimize.prune.share" in refused.value.how
+    # A network that is whole has no such part.
+    whole = Making(models[0], models[0], data, OptimizeSection(), *[None] * 2, Silent())  # type: ignore[arg-type]
+    whole.document = {"files": files}
+    whole._require_as_good("model.onnx", judged(0.885), 9)
+    with pytest.raises(GateError) as refused:
+        whole._require_as_good("model.int8.onnx", judged(0.875), 9)
+    assert "pruned" not in refused.value.met
