@@ -43,6 +43,13 @@ class OptimizeSection(Section):
     macro F1 0.01."""
     judged_by: Literal["estimate", "interval"] = "estimate"
     """What must not fall further: the metric itself, or the far end of its interval too."""
+    passes_cases: Annotated[int, Field(ge=1)] = 8
+    """Cases, at most, of each part on which Monte Carlo passes are compared with PyTorch's."""
+    passes_mean: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """By how much the mean of the passes may differ from PyTorch's, averaged over the map of a
+    case."""
+    passes_correlation: Annotated[float, Field(ge=-1, lt=1)] = 0.95
+    """Rank correlation that the maps of uncertainty have to have with PyTorch's."""
     measure_runs: Annotated[int, Field(ge=0)] = 50
     """Calls of which latency is the median; 0 measures nothing."""
     measure_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -11,6 +11,7 @@ from medtool.score.falls import AUROC, DICE, HARRELL_C, JUDGED, MACRO_F1, Fall, 
 
 if TYPE_CHECKING:
     from medtool.config.optimize_section import OptimizeSection
+    from medtool.optimize.passes import PassesBeside
     from medtool.optimize.sensitivity import Cost
 
 # By how much a metric may fall where the preset does not say.
@@ -30,6 +31,10 @@ FEWER_CHANNELS = (
 EXPORTED = (
     "this file holds the network as it is: 'medtool doctor --checkpoint CHECKPOINT' says whether "
     "the checkpoint itself works here."
+)
+PASSES_ON_PURPOSE = (
+    "or allow more on purpose: --set optimize.passes_correlation=0.9, or "
+    "--set optimize.passes_mean=0.02."
 )
 LIGHTER = f"name the other files that are wanted with --format, without this one, {ON_PURPOSE}"
 
@@ -120,15 +125,50 @@ def refusal(
     """
     taken = {one.metric: one.fall for one in pruned}
     met = "; ".join(one.line() + _parts_text(one, taken) for one in falls)
-    dearest = ", ".join(f"{one.layer.name} ({one.error:.2%})" for one in costs[:LAYERS_SHOWN])
-    layers = f"; the layers that cost most by themselves: {dearest}" if dearest else ""
     return GateError(
         "The smaller model is worse by more than is allowed: nothing was written.",
         where=f"{file}, {part}" if file else part,
-        met=met + layers,
+        met=met + _layers_text(costs),
         wanted="a fall within the tolerance",
         how=FEWER_CHANNELS if _mostly_pruning(falls, taken) else how,
     )
+
+
+def require_passes(
+    passes: PassesBeside | None,
+    *,
+    costs: Sequence[Cost],
+    part: str,
+    file: str,
+    how: str = EIGHT_BITS,
+) -> None:
+    """Raises GateError where Monte Carlo passes of ``file`` are not those of PyTorch."""
+    if passes is not None and not passes.kept:
+        raise refusal_of_passes(passes, costs, part, file=file, how=how)
+
+
+def refusal_of_passes(
+    passes: PassesBeside,
+    costs: Sequence[Cost],
+    part: str,
+    *,
+    file: str = "",
+    how: str = EIGHT_BITS,
+) -> GateError:
+    """The refusal of a model whose uncertainty is another one; ``costs`` as in ``refusal``."""
+    return GateError(
+        "The uncertainty of the smaller model is not that of the original: nothing was written.",
+        where=f"{file}, {part}" if file else part,
+        met=passes.line() + _layers_text(costs),
+        wanted=f"means within {passes.most_mean:g} and a rank correlation of at least "
+        f"{passes.least_correlation:g}",
+        how=how.replace(ON_PURPOSE, PASSES_ON_PURPOSE),
+    )
+
+
+def _layers_text(costs: Sequence[Cost]) -> str:
+    dearest = ", ".join(f"{one.layer.name} ({one.error:.2%})" for one in costs[:LAYERS_SHOWN])
+    return f"; the layers that cost most by themselves: {dearest}" if dearest else ""
 
 
 def _parts_text(fall: Fall, taken: Mapping[str, float]) -> str:

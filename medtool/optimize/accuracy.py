@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medtool.core.records import Prediction
+    from medtool.optimize.passes import PassesBeside
     from medtool.score.classification import MetricSettings
 
 Row = Mapping[str, Any]
@@ -59,7 +60,7 @@ class Accuracy:
     """One model file beside the model it was made of, on one part.
 
     ``errors`` are those of each case before and after; ``silent`` are cases that had an answer
-    before and have none after, each with why.
+    before and have none after, each with why. ``passes`` is None of a model without them.
     """
 
     part: str
@@ -68,6 +69,7 @@ class Accuracy:
     errors: Mapping[str, tuple[float, float]]
     agreement: tuple[Agreement, ...]
     silent: Mapping[str, str]
+    passes: PassesBeside | None = None
 
     def as_dict(self, row_of: Mapping[str, int]) -> dict[str, Any]:
         """Plain values, for JSON; ``row_of`` says where each case stands in cases.csv."""
@@ -79,6 +81,7 @@ class Accuracy:
             "worst_case": {"row": row_of.get(worst.pop("case")), **worst} if worst else {},
             "agreement": [one.as_dict(row_of) for one in self.agreement],
             "without_answer": [row_of[case] for case in self.silent],
+            **({} if self.passes is None else {"passes": self.passes.as_dict()}),
         }
 
 

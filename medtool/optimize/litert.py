@@ -139,7 +139,7 @@ def write_litert(
     spec = task.exported_deployment()
     module = task.exported(network).to("cpu").eval()
     example = calibration[0] if calibration else _made_up(spec)
-    tensors = tuple(torch.from_numpy(np.asarray(example[name], "f4")) for name in spec.inputs)
+    tensors = _tensors(spec, example)
     require_single(task.name, module, tensors)
     program, split = traced(module, tensors, largest_bytes if calibration else None)
     with Scratch() as scratch:
@@ -153,6 +153,18 @@ def write_litert(
         eight = {"float_layers": found["float_layers"], "calibration": "minmax"}
         files[LITERT_INT8_FILE] = _entry(folder / LITERT_INT8_FILE, spec, "int8") | entry | eight
     return {name: one | {"split_layers": split} for name, one in files.items()}
+
+
+def require_convertible(task: Task, network: nn.Module, example: Inputs) -> None:
+    """Raises as ``write_litert`` where ``network`` cannot be LiteRT's, before anything is tried."""
+    spec = task.exported_deployment()
+    module, tensors = task.exported(network).to("cpu").eval(), _tensors(spec, example)
+    require_single(task.name, module, tensors)
+    traced(module, tensors, None)
+
+
+def _tensors(spec: DeploymentSpec, example: Inputs) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(np.asarray(example[name], "f4")) for name in spec.inputs)
 
 
 def _made_up(spec: DeploymentSpec) -> Inputs:

@@ -2,8 +2,8 @@
 test part.
 
 Every way of finding ranges is tried with all layers in eight bits. Where even the best of them lets
-the metric fall too far, the layers that cost most are left in float, one, two, four and so on,
-until the metric holds.
+the metric fall too far, or Monte Carlo passes are no longer those of PyTorch, the layers that cost
+most are left in float, one, two, four and so on, until both hold.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from medtool.core.errors import CheckpointError, UnknownNameError
 from medtool.core.names import nearest_name
 from medtool.core.progress import Reporter
-from medtool.optimize.acceptance import refusal
+from medtool.optimize.acceptance import refusal, refusal_of_passes
 from medtool.optimize.activations import Ranges, Seen, ranges_of
 from medtool.optimize.quantise_onnx import FloatGraph, Layer, quantise
 from medtool.optimize.sensitivity import Cost, Inputs, Wanted, layer_costs, output_error
@@ -26,9 +26,20 @@ from medtool.score.falls import Fall
 
 if TYPE_CHECKING:
     from medtool.config.optimize_section import Method, OptimizeSection
+    from medtool.optimize.passes import PassesBeside
 
-# The falls of a model file on the selection part; none where nobody can be asked.
-Judge = Callable[[Path], Sequence[Fall]]
+
+@dataclass(frozen=True)
+class Judged:
+    """A model file on the selection part: its falls, none where nobody can be asked, and its Monte
+    Carlo passes where it has them.
+    """
+
+    falls: tuple[Fall, ...] = ()
+    passes: PassesBeside | None = None
+
+
+Judge = Callable[[Path], Judged]
 # Inputs on which layers are compared one by one: enough to rank them.
 RANKING_INPUTS = 8
 # Differences of a metric below this are no reason to prefer a way over another.
@@ -51,6 +62,7 @@ class Trial:
     error: float
     falls: tuple[Fall, ...]
     file: Path
+    passes: PassesBeside | None = None
 
     @property
     def worst_fall(self) -> float:
@@ -59,9 +71,23 @@ class Trial:
         return max((share if isfinite(share) else inf for share in shares), default=0.0)
 
     @property
+    def passes_kept(self) -> bool:
+        """Whether Monte Carlo passes, where there are any, are those of PyTorch."""
+        return self.passes is None or self.passes.kept
+
+    @property
     def kept(self) -> bool:
-        """Whether the outputs are numbers and every metric holds."""
-        return isfinite(self.error) and all(one.kept for one in self.falls)
+        """Whether the outputs are numbers, every metric holds and passes do."""
+        return isfinite(self.error) and all(one.kept for one in self.falls) and self.passes_kept
+
+    @property
+    def order(self) -> tuple[int | float, ...]:
+        """The smaller the better: what is beyond the allowed first, then the fall, then the
+        outputs.
+        """
+        beyond = max(1.0, self.worst_fall, 0.0 if self.passes is None else self.passes.share)
+        steps = [share / EQUAL for share in (beyond, max(self.worst_fall, 0.0))]
+        return (*(round(one) if isfinite(one) else one for one in steps), self.error)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -70,6 +96,7 @@ class Trial:
             "layers_in_float": list(self.floats),
             "output_error": self.error if isfinite(self.error) else None,
             "selection": [one.as_dict() for one in self.falls],
+            **({} if self.passes is None else {"passes": self.passes.as_dict()}),
             "kept": self.kept,
         }
 
@@ -119,6 +146,8 @@ class Quantiser:
     judge: Judge
     pruned: Sequence[Fall] = ()
     trials: list[Trial] = field(default_factory=list)
+    # What layers cost by themselves, where that was asked for.
+    known_costs: tuple[Cost, ...] = ()
     _wanted: Wanted | None = None
 
     def ranges(self, method: Method) -> Ranges:
@@ -135,16 +164,16 @@ class Quantiser:
         if self._wanted is None:
             self._wanted = Wanted(open_engine(self.graph.file), self.inputs)
         error = output_error(open_engine(file), self.inputs, self._wanted)
-        falls = tuple(self.judge(file)) if isfinite(error) else ()
+        judged = self.judge(file) if isfinite(error) else Judged()
         names = tuple(layer.name for layer in self.graph.layers if layer in floats)
-        made = Trial(method, names, error, falls, file)
+        made = Trial(method, names, error, judged.falls, file, judged.passes)
         self.trials.append(made)
         return made
 
     def costs(self, method: Method, layers: Sequence[Layer], reporter: Reporter) -> list[Cost]:
         """What each of ``layers`` costs by itself, the dearest first."""
         with reporter.progress("Layers, one by one", len(layers)) as advance:
-            return layer_costs(
+            found = layer_costs(
                 self.graph,
                 self.ranges(method),
                 self.inputs[:RANKING_INPUTS],
@@ -153,6 +182,18 @@ class Quantiser:
                 reduce_range=self.reduce_range,
                 advance=advance,
             )
+        self.known_costs = tuple(found)
+        return found
+
+    def chosen(self, trial: Trial) -> Quantised:
+        """``trial`` as the choice, with everything that was tried on the way."""
+        return Quantised(
+            trial=trial,
+            trials=tuple(self.trials),
+            costs=self.known_costs,
+            layers=self.graph.layers,
+            reduce_range=self.reduce_range,
+        )
 
 
 def choose_quantisation(quantiser: Quantiser, reporter: Reporter) -> Quantised:
@@ -166,18 +207,11 @@ def choose_quantisation(quantiser: Quantiser, reporter: Reporter) -> Quantised:
     best = _best_method(quantiser, always, reporter)
     if not best.falls:
         reporter.warn(UNDECIDED)
-    costs: list[Cost] = []
     if not best.kept:
         others = [layer for layer in layers if layer not in always]
         costs = quantiser.costs(best.method, others, reporter)
         best = _with_more_in_float(quantiser, best, always, costs, reporter)
-    return Quantised(
-        trial=best,
-        trials=tuple(quantiser.trials),
-        costs=tuple(costs),
-        layers=layers,
-        reduce_range=quantiser.reduce_range,
-    )
+    return quantiser.chosen(best)
 
 
 def _named(layers: Sequence[Layer], names: Sequence[str]) -> Iterator[Layer]:
@@ -211,7 +245,7 @@ def _best_method(quantiser: Quantiser, always: Collection[Layer], reporter: Repo
             how="leave the layers that do it in float (--set optimize.float_layers), or make a "
             "lighter file: --format float16.",
         )
-    return min(numbers, key=lambda one: (round(max(one.worst_fall, 0.0) / EQUAL), one.error))
+    return min(numbers, key=lambda one: one.order)
 
 
 def _with_more_in_float(
@@ -221,14 +255,18 @@ def _with_more_in_float(
     costs: Sequence[Cost],
     reporter: Reporter,
 ) -> Trial:
-    """The first trial that keeps the metric, with twice as many layers in float each time."""
+    """The first trial that holds, with twice as many layers in float each time."""
     most = int(len(quantiser.graph.layers) * quantiser.settings.most_float_share)
+    passes_alone = all(one.kept for one in best.falls)
+    why = "changes uncertainty too much" if passes_alone else "costs too much"
     count = 1
     while count <= min(most, len(costs)):
         dearest = {cost.layer for cost in costs[:count]}
-        reporter.say(f"INT8 costs too much: {count} of the dearest layers stay in float.")
+        reporter.say(f"INT8 {why}: {count} of the dearest layers stay in float.")
         made = quantiser.trial(best.method, {*always, *dearest})
         if made.kept:
             return made
         count *= 2
+    if best.passes is not None and passes_alone:
+        raise refusal_of_passes(best.passes, costs, "selection part")
     raise refusal(best.falls, costs, "selection part", pruned=quantiser.pruned)

@@ -41,6 +41,7 @@ def write_optimisation_report(folder: Path, document: Document, *, command: str 
     made = (
         ("What was made", _files_html),
         ("How good it is", _accuracy_html),
+        ("Whether uncertainty survives", _passes_html),
         ("How alike the answers are", _agreement_html),
         ("How fast it is", _latency_html),
         ("How it was quantised", _quantisation_html),
@@ -211,6 +212,41 @@ def _agreement_html(document: Document) -> Markup:
     return paragraph_html(text) + table_html(rows, columns, digits=4)
 
 
+def _passes_html(document: Document) -> Markup:
+    rows = [
+        {
+            "file": name,
+            "cases": one["cases"],
+            "mean": one["mean"],
+            "largest": one["largest"],
+            "correlation": one["correlation"],
+        }
+        for name, found in ((document.get("accuracy") or {}).get("files") or {}).items()
+        if (one := found.get("passes"))
+    ]
+    if not rows:
+        return Markup("")
+    columns = {
+        "file": "File",
+        "cases": "Cases",
+        "mean": "Mean differs by, over the map",
+        "largest": "At a voxel",
+        "correlation": "Rank correlation of uncertainty",
+    }
+    passes = next(iter(document["accuracy"]["files"].values()))["passes"]
+    text = (
+        "Monte Carlo passes beside those of PyTorch by the same network, with the same keys; each "
+        f"number is of the case where it is worst. Over the map of a case the mean may differ by "
+        f"{passes['most_mean']:g}; the rank correlation of the maps of uncertainty has to be "
+        f"{passes['least_correlation']:g}."
+    )
+    if document.get("pruning"):
+        text += " The network is the pruned one: it drops other features than the whole one."
+    if not any(row["cases"] for row in rows):
+        text += " The answers of this model hold no such maps: nothing was compared."
+    return paragraph_html(text) + table_html(rows, columns, digits=4)
+
+
 def _latency_html(document: Document) -> Markup:
     rows = []
     measured = list(document.get("latency") or ())
@@ -280,6 +316,8 @@ def _quantisation_html(document: Document) -> Markup:
         + (", ".join(floats) or "none")
         + ".",
     ]
+    if where := found.get("found_on"):
+        items.append(f"These are the layers of LiteRT's file in eight bits, found on {where}.")
     if found["reduce_range"]:
         items.append("Weights leave one bit unused, for processors whose sums can overflow.")
     rows = [_trial_row(one) for one in found["tried"]]
@@ -291,6 +329,11 @@ def _quantisation_html(document: Document) -> Markup:
             "float": "Layers in float",
             "error": "Output error",
             "falls": "Change of the metrics",
+            **(
+                {"passes": "Rank correlation of uncertainty"}
+                if any("passes" in one for one in rows)
+                else {}
+            ),
         },
         digits=4,
     )
@@ -316,6 +359,7 @@ def _trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
         "float": len(trial["layers_in_float"]),
         "error": trial["output_error"],
         "falls": falls or MISSING,
+        **({"passes": trial["passes"]["correlation"]} if "passes" in trial else {}),
     }
 
 

@@ -137,6 +137,7 @@ def _made(
     reporter: Reporter,
 ) -> OptimizeResult:
     from medtool.optimize.acceptance import tolerance_text
+    from medtool.optimize.passes import with_means
     from medtool.predict.model import load_model
     from medtool.report.optimisation import write_optimisation_report
     from medtool.verbs.optimize_data import CALIBRATION, TRAINING, optimize_data
@@ -175,9 +176,10 @@ def _made(
             reporter,
             workers=loader_workers(options.run),
         )
+    original = with_means(model)
     making = Making(
-        model,
-        smaller,
+        original,
+        original if smaller is model else with_means(smaller),
         data,
         settings,
         stage,
@@ -207,6 +209,8 @@ def _in_eight_bits(making: Making, calibration: Calibration, options: OptimizeOp
     floats: tuple[str, ...] = ()
     if "int8" in formats or "openvino" in formats:
         floats = making.quantise(calibration).floats
+    elif "litert" in formats:
+        floats = making.sensitive(calibration).floats
     if "openvino" in formats:
         making.openvino()
     if "litert" in formats:

@@ -14,7 +14,7 @@ import numpy as np
 
 from medtool.core.checkpoint import plain_json
 from medtool.core.deployed import FLOAT_FILE, write_deployed
-from medtool.core.errors import CheckpointError, InputError
+from medtool.core.errors import CheckpointError, GateError, InputError
 from medtool.core.files import file_sha256
 from medtool.data.run_folder import write_rows
 from medtool.optimize.acceptance import (
@@ -23,6 +23,7 @@ from medtool.optimize.acceptance import (
     refusal,
     require_accepted,
     require_answers,
+    require_passes,
     tolerances_of,
 )
 from medtool.optimize.accuracy import (
@@ -38,10 +39,16 @@ from medtool.optimize.case_table import CASES_FILE, case_rows
 from medtool.optimize.export import on_processor
 from medtool.optimize.folder import record_probe, whole_network, write_exported
 from medtool.optimize.lighter import weights_in_float16, weights_in_int8
-from medtool.optimize.litert import write_litert
+from medtool.optimize.litert import require_convertible, write_litert
 from medtool.optimize.openvino_file import write_openvino
+from medtool.optimize.passes import PassesBeside, has_passes, passes_beside
 from medtool.optimize.processor import has_vnni
-from medtool.optimize.quantisation_choice import Quantised, Quantiser, choose_quantisation
+from medtool.optimize.quantisation_choice import (
+    Judged,
+    Quantised,
+    Quantiser,
+    choose_quantisation,
+)
 from medtool.optimize.quantise_onnx import ready_graph
 from medtool.predict.answers import Answers, answers_of
 from medtool.predict.deployed_model import engine_model
@@ -66,6 +73,7 @@ INT8_FILE, OPENVINO_FILE = "model.int8.onnx", "model.int8.xml"
 CHECKED_INPUTS, CHECKED_CASES = 8, 4
 # A difference of times below this may be chance.
 CLEARLY = 0.9
+FOUND_ON = "ONNX files in eight bits that are not kept"
 FLOAT16_FILE, WEIGHTS8_FILE = "model.float16.onnx", "model.weights8.onnx"
 
 
@@ -100,6 +108,8 @@ class Making:
     _befores: dict[str, Before] = field(default_factory=dict)
     # What pruning alone cost, by part: falls of the float file.
     _pruned_falls: dict[str, tuple[Fall, ...]] = field(default_factory=dict)
+    # What passes are compared with, by part.
+    _by_pytorch: dict[str, Answers] = field(default_factory=dict)
     _folders: int = 0
 
     def export(self) -> None:
@@ -192,18 +202,7 @@ class Making:
 
     def quantise(self, calibration: Calibration) -> Quantised:
         """Choose how, on the selection part, and write the file."""
-        graph = ready_graph(self.stage / FLOAT_FILE, self.scratch)
-        seen = observe(graph, calibration.inputs)
-        self._quantiser = Quantiser(
-            graph=graph,
-            seen=seen,
-            inputs=calibration.inputs,
-            settings=self.settings,
-            reduce_range=self._reduce_range(),
-            folder=self.scratch,
-            judge=self._chosen_by,
-            pruned=self._pruned_falls.get("choosing", ()),
-        )
+        self._quantiser = self._quantiser_of(calibration, self.settings)
         self._quantised = chosen = choose_quantisation(self._quantiser, self.reporter)
         self._copied(chosen.trial.file, self.stage / INT8_FILE)
         floats = ", ".join(chosen.floats) or "none"
@@ -211,6 +210,49 @@ class Making:
         self.document["quantisation"] = {**chosen.as_dict(), "calibration": calibration.as_dict()}
         self._add(INT8_FILE, ONNX_RUNTIME, "int8")
         return chosen
+
+    def sensitive(self, calibration: Calibration) -> Quantised:
+        """Layers that LiteRT's file alone leaves in float, found on files that are not kept.
+
+        Its quantiser takes ranges from the smallest to the largest value, and so do they. Where
+        they lose too much even so, LiteRT's own file says whether it does. Raises UsageError and
+        CheckpointError where the network cannot be LiteRT's, before anything is tried.
+        """
+        task, network = whole_network(self.model)
+        require_convertible(task, on_processor(network), calibration.inputs[0])
+        settings = self.settings.model_copy(update={"methods": ["minmax"]})
+        self._quantiser = quantiser = self._quantiser_of(calibration, settings)
+        try:
+            chosen = choose_quantisation(quantiser, self.reporter)
+        except GateError as error:
+            chosen = quantiser.chosen(quantiser.trials[-1])
+            self.reporter.warn(
+                f"In eight bits an ONNX file is worse than allowed, {error.where} ({error.met}): "
+                "LiteRT's own is made with as many layers in float, and judged."
+            )
+        self._quantised = chosen
+        floats = ", ".join(chosen.floats) or "none"
+        self.reporter.say(f"For LiteRT, found on {FOUND_ON}; layers left in float: {floats}.")
+        self.document["quantisation"] = {
+            **chosen.as_dict(),
+            "activations": "int8, asymmetric, a scale a tensor",
+            "found_on": FOUND_ON,
+            "calibration": calibration.as_dict(),
+        }
+        return chosen
+
+    def _quantiser_of(self, calibration: Calibration, settings: OptimizeSection) -> Quantiser:
+        graph = ready_graph(self.stage / FLOAT_FILE, self.scratch)
+        return Quantiser(
+            graph=graph,
+            seen=observe(graph, calibration.inputs),
+            inputs=calibration.inputs,
+            settings=settings,
+            reduce_range=self._reduce_range(),
+            folder=self.scratch,
+            judge=self._chosen_by,
+            pruned=self._pruned_falls.get("choosing", ()),
+        )
 
     def _reduce_range(self) -> bool:
         asked = self.settings.reduce_range
@@ -307,16 +349,31 @@ class Making:
         )
         return tuple(replace(one, after=nan) if lost else one for one in found)
 
-    def _chosen_by(self, file: Path) -> tuple[Fall, ...]:
-        """The falls of a trial on the selection part; none where there is nobody to ask."""
+    def _chosen_by(self, file: Path) -> Judged:
+        """A trial on the selection part; nothing is said where there is nobody to ask."""
         cases = self.choosing
         if not cases:
-            return ()
+            return Judged()
         before = self._before("choosing", cases)
         after = self._answered(self._by(file), cases, "Selection part")
-        falls = self._falls(before, after)
+        judged = Judged(self._falls(before, after), self._passes("choosing", before, after))
         shutil.rmtree(after.folder, ignore_errors=True)
-        return falls
+        return judged
+
+    def _passes(self, part: str, before: Before, after: Answers) -> PassesBeside | None:
+        """Monte Carlo passes beside those of the same network by PyTorch; None of a model without.
+
+        A network that was pruned drops other features than the whole one: it is its own measure.
+        """
+        if not has_passes(self.model):
+            return None
+        cases = drawn_cases(before.answers.cases, self.seed)[: self.settings.passes_cases]
+        if self.model is self.original:
+            return passes_beside(before.answers, after, cases, self.settings)
+        if part not in self._by_pytorch:
+            self._by_pytorch[part] = self._answered(self.model, cases, "Passes by PyTorch")
+        wanted = self._by_pytorch[part]
+        return passes_beside(wanted, after, wanted.cases, self.settings)
 
     @property
     def choosing(self) -> list[Case]:
@@ -355,7 +412,7 @@ class Making:
         rows: list[dict[str, Any]] = []
         for name in self.document["files"]:
             after = self._answered(self._by(self.stage / name), cases, f"Answers of {name}")
-            found = self._accuracy(before, after)
+            found = self._accuracy(before, after, self._passes("judging", before, after))
             self._require_as_good(name, found, len(before.answers.cases))
             own = case_rows(name, before.answers, after, found, first_row=len(rows) + 1)
             accuracies[name] = found.as_dict({row["case"]: row["row"] for row in own})
@@ -378,9 +435,11 @@ class Making:
         require_answers(found.silent, answered, part=part, file=name, how=how)
         for fall in found.falls:
             self.reporter.say(f"{name}: {fall.line()}.")
-        costs: Sequence[Cost] = ()
-        if arithmetic == "int8" and not all(accepted(one, self.settings) for one in found.falls):
-            costs = self._layer_costs()
+        if found.passes is not None:
+            self.reporter.say(f"{name}: {found.passes.line()}.")
+        held = all(accepted(one, self.settings) for one in found.falls)
+        held = held and (found.passes is None or found.passes.kept)
+        costs = self._layer_costs() if arithmetic == "int8" and not held else []
         require_accepted(
             found.falls,
             self.settings,
@@ -390,6 +449,7 @@ class Making:
             how=how,
             pruned=self._pruned_falls.get("judging", ()),
         )
+        require_passes(found.passes, costs=costs, part=part, file=name, how=how)
         if pruned and name == FLOAT_FILE:
             # It comes first: what others lose beyond it is not pruning's.
             self._pruned_falls["judging"] = found.falls
@@ -407,7 +467,7 @@ class Making:
         layers = [layer for layer in chosen.layers if layer.name not in chosen.floats]
         return self._quantiser.costs(chosen.trial.method, layers, self.reporter)
 
-    def _accuracy(self, before: Before, after: Answers) -> Accuracy:
+    def _accuracy(self, before: Before, after: Answers, passes: PassesBeside | None) -> Accuracy:
         silent = _silent(before, after)
         return Accuracy(
             part=self.data.judged,
@@ -416,6 +476,7 @@ class Making:
             errors={} if silent else errors_of(before.scored, scored(after)),
             agreement=tuple(agreement_of(before.answers, after)),
             silent=silent,
+            passes=passes,
         )
 
     # --- measuring ----------------------------------------------------------------------------

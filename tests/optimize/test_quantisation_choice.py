@@ -14,7 +14,13 @@ from medtool.config.optimize_section import OptimizeSection
 from medtool.core.errors import CheckpointError, GateError, UnknownNameError
 from medtool.core.progress import Reporter, Silent
 from medtool.optimize.activations import observe
-from medtool.optimize.quantisation_choice import Quantised, Quantiser, choose_quantisation
+from medtool.optimize.passes import PassesBeside
+from medtool.optimize.quantisation_choice import (
+    Judged,
+    Quantised,
+    Quantiser,
+    choose_quantisation,
+)
 from medtool.optimize.quantise_onnx import ready_graph
 from medtool.predict.engines import open_engine
 from medtool.score.falls import Fall
@@ -37,10 +43,13 @@ def chosen(
     source: Path,
     *,
     judge: Callable[[Path], Sequence[Fall]] | None = None,
+    passes: Callable[[Path], PassesBeside | None] = lambda file: None,
+    pruned: Sequence[Fall] = (),
     reporter: Reporter | None = None,
     **settings,
 ) -> Quantised:
     graph = ready_graph(source, folder)
+    falls_of = judge or (lambda file: by_error(file, source))
     quantiser = Quantiser(
         graph=graph,
         seen=observe(graph, IMAGES),
@@ -48,7 +57,8 @@ def chosen(
         settings=OptimizeSection(**settings),
         reduce_range=False,
         folder=folder,
-        judge=judge or (lambda file: by_error(file, source)),
+        judge=lambda file: Judged(tuple(falls_of(file)), passes(file)),
+        pruned=pruned,
     )
     return choose_quantisation(quantiser, reporter or Silent())
 
@@ -100,23 +110,94 @@ def test_where_too_few_may_stay_in_float_it_is_refused_with_the_layers(tmp_path:
 
 
 def test_where_pruning_cost_more_eight_bits_are_not_blamed(tmp_path: Path) -> None:
-    source = drowned_graph(tmp_path / "model.onnx")
-    graph = ready_graph(source, tmp_path)
-    quantiser = Quantiser(
-        graph=graph,
-        seen=observe(graph, IMAGES),
-        inputs=IMAGES,
-        settings=OptimizeSection(most_float_share=0.0),
-        reduce_range=False,
-        folder=tmp_path,
-        judge=lambda file: [Fall("dice", 0.9, 0.87, 0.0, 0.0, 8, 8, 0.02)],
-        pruned=[Fall("dice", 0.9, 0.882, 0.0, 0.0, 8, 8, 0.02)],
-    )
     with pytest.raises(GateError) as refused:
-        choose_quantisation(quantiser, Silent())
+        chosen(
+            tmp_path,
+            plain_graph(tmp_path / "model.onnx"),
+            judge=lambda file: [Fall("dice", 0.9, 0.87, 0.0, 0.0, 8, 8, 0.02)],
+            pruned=[Fall("dice", 0.9, 0.882, 0.0, 0.0, 8, 8, 0.02)],
+            methods=["minmax"],
+            most_float_share=0.0,
+        )
     assert "float) -0.0180 and fewer bits beyond it -0.0120" in refused.value.met
     assert "optimize.prune.share" in refused.value.how
     assert "calibration" not in refused.value.how
+
+
+def ranked(correlation: float) -> PassesBeside:
+    return PassesBeside(0.001, 0.1, correlation, 8, 0.01, 0.95)
+
+
+def by_layers(source: Path) -> Callable[[Path], PassesBeside]:
+    """Maps of uncertainty that suffer where the outputs do."""
+
+    def judged(file: Path) -> PassesBeside:
+        (error,) = by_error(file, source)
+        return ranked(0.99 if error.kept else 0.9)
+
+    return judged
+
+
+def unharmed(file: Path) -> list[Fall]:
+    return [Fall("dice", 1.0, 1.0, 0.0, 0.0, 8, 8, 0.005)]
+
+
+def test_layers_stay_in_float_until_uncertainty_holds(tmp_path: Path) -> None:
+    """The metric holds at once; what passes disagree about does not."""
+    source, said = drowned_graph(tmp_path / "model.onnx"), Listening()
+    found = chosen(
+        tmp_path,
+        source,
+        judge=unharmed,
+        passes=by_layers(source),
+        reporter=said,
+        methods=["minmax"],
+        most_float_share=0.8,
+    )
+    assert {"both", "small"} <= set(found.floats)
+    assert any("INT8 changes uncertainty too much: 1 of" in line for line in said.lines)
+    first, last = found.as_dict()["tried"][0], found.trial.as_dict()
+    assert (first["passes"]["correlation"], first["kept"]) == (0.9, False)
+    assert (last["passes"]["correlation"], last["kept"]) == (0.99, True)
+
+
+def test_uncertainty_that_no_layer_mends_is_refused_by_its_own_words(tmp_path: Path) -> None:
+    source = drowned_graph(tmp_path / "model.onnx")
+    with pytest.raises(GateError, match="uncertainty of the smaller model") as refused:
+        chosen(
+            tmp_path,
+            source,
+            judge=unharmed,
+            passes=by_layers(source),
+            methods=["minmax"],
+            most_float_share=0.0,
+        )
+    assert refused.value.where == "selection part"
+    assert "maps of uncertainty 0.900 (has to be 0.95)" in refused.value.met
+    assert "both" in refused.value.met
+    assert "optimize.passes_correlation" in refused.value.how
+
+
+def test_a_way_that_keeps_uncertainty_goes_before_a_smaller_fall(tmp_path: Path) -> None:
+    falls, ranks = iter((0.001, 0.003, 0.002)), iter((0.94, 0.96, 0.951))
+    found = chosen(
+        tmp_path,
+        plain_graph(tmp_path / "model.onnx"),
+        judge=lambda file: [Fall("dice", 1.0, 1.0 - next(falls), 0.0, 0.0, 8, 8, 0.005)],
+        passes=lambda file: ranked(next(ranks)),
+    )
+    assert found.trial.method == "entropy"
+
+
+def test_a_way_that_loses_an_answer_is_the_last_that_is_taken(tmp_path: Path) -> None:
+    """From a fault: what is no number cannot be rounded, and ended the search as a bug."""
+    falls = iter((float("nan"), 0.001, float("nan")))
+    found = chosen(
+        tmp_path,
+        plain_graph(tmp_path / "model.onnx"),
+        judge=lambda file: [Fall("dice", 1.0, 1.0 - next(falls), 0.0, 0.0, 8, 8, 0.005)],
+    )
+    assert found.trial.method == "percentile"
 
 
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

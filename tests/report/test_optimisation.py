@@ -55,3 +55,20 @@ def test_where_all_was_measured_nothing_is_said_of_it(tmp_path: Path) -> None:
     )
     assert "How fast it is" in text
     assert "Not measured" not in text
+
+
+def test_passes_have_a_table_of_their_own(tmp_path: Path) -> None:
+    def files(**passes: Any) -> dict[str, Any]:
+        told = {"most_mean": 0.01, "least_correlation": 0.95, **passes}
+        found = {"metrics": [], "agreement": [], "without_answer": [], "passes": told}
+        return {"part": "test part", "cases": 9, "files": {"model.int8.onnx": found}}
+
+    text = page(tmp_path, accuracy=files(cases=8, mean=0.0012, largest=0.21, correlation=0.9712))
+    for said in ("Whether uncertainty survives", "0.0012", "0.2100", "0.9712", "has to be 0.95"):
+        assert said in text
+    assert "pruned one" not in text
+    none = files(cases=0, mean=None, largest=None, correlation=None)
+    assert "nothing was compared" in page(tmp_path, accuracy=none)
+    without = {"metrics": [], "agreement": [], "without_answer": []}
+    plain = {"part": "test part", "cases": 9, "files": {"model.onnx": without}}
+    assert "uncertainty survives" not in page(tmp_path, accuracy=plain)

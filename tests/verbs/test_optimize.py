@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import SimpleITK as sitk
+from listening import Listening
 from medtool_heart.demo import write_cohort
 from trained_heart import train_heart
 
@@ -32,7 +33,7 @@ from medtool.data.run_folder import read_rows, write_rows
 from medtool.data.volumes import read_mask
 from medtool.nets.state import raw_tensor, read_tensors
 from medtool.predict.engines import presence
-from medtool.verbs import optimize_data
+from medtool.verbs import optimize_data, optimize_make
 from medtool.verbs.doctor import doctor
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.optimize import optimize
@@ -285,6 +286,55 @@ def test_layers_are_named_where_nobody_could_choose_them(
     assert refused.value.where == "model.int8.onnx, test part"
     assert "encoder.stages.0.0.convs.1.conv (" in refused.value.met
     assert nothing_left(tmp_path)
+
+
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Which layers LiteRT's converter, which is not asked, would have left in float."""
+    asked: list[list[str]] = []
+
+    def noted(*words: Any, float_layers: Sequence[str], **named: Any) -> dict[str, Any]:
+        asked.append(list(float_layers))
+        return {}
+
+    monkeypatch.setattr("medtool.verbs.optimize._require_engines", lambda *words: None)
+    monkeypatch.setattr(optimize_make, "write_litert", noted)
+    return asked
+
+
+def test_litert_alone_leaves_the_layers_in_float_that_eight_bits_ruin(
+    drowned: Path, place: Path, tmp_path: Path, converted: list[list[str]]
+) -> None:
+    """From a fault: they were found only while a file for ONNX Runtime was made as well."""
+    result = small(place, tmp_path / "out", checkpoint=drowned, formats=("litert",))
+    (floats,) = converted
+    assert {f"encoder.stages.0.0.convs.{number}.conv" for number in (0, 1)} <= set(floats)
+    assert "decoder.seg_layers.1" in floats
+    # What they were found on is no part of the folder.
+    assert set(result.document["files"]) == {"model.onnx"}
+    assert not list((tmp_path / "out").glob("*int8*"))
+    found = result.document["quantisation"]
+    assert found["layers_in_float"] == floats
+    assert found["found_on"] == "ONNX files in eight bits that are not kept"
+    # LiteRT knows no other way.
+    assert {one["method"] for one in found["tried"]} == {"minmax"}
+    assert "layers of LiteRT’s file" in result.report.read_text().replace("&#39;", "’")
+
+
+def test_where_onnx_loses_too_much_litert_is_judged_by_its_own_file(
+    drowned: Path, place: Path, tmp_path: Path, converted: list[list[str]]
+) -> None:
+    said = Listening()
+    options = OptimizeOptions(
+        checkpoint=drowned,
+        output=tmp_path / "out",
+        formats=("litert",),
+        assignments=(*QUICK, "optimize.most_float_share=0"),
+        run=RunOptions(workers=0, device="cpu", cache=place / "cache"),
+    )
+    assert optimize(options, said).document["quantisation"]["layer_costs"]
+    assert converted == [["decoder.seg_layers.1"]]
+    assert any("LiteRT's own is made with as many layers in float" in line for line in said.lines)
 
 
 def test_calibration_patients_that_would_judge_are_refused(place: Path, tmp_path: Path) -> None:

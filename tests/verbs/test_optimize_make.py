@@ -15,6 +15,7 @@ from medtool.config.optimize_section import OptimizeSection
 from medtool.core.errors import CheckpointError, GateError
 from medtool.core.progress import Silent
 from medtool.core.records import Case
+from medtool.optimize.passes import PassesBeside
 from medtool.predict.engines import open_engine
 from medtool.score.falls import Fall
 from medtool.verbs import optimize_make
@@ -113,7 +114,7 @@ def test_of_a_sorted_cohort_both_classes_choose() -> None:
 def test_what_the_pruned_network_lost_is_told_beside_what_eight_bits_lost() -> None:
     def judged(after: float) -> Any:
         falls = (Fall("dice", 0.9, after, 0.0, 0.0, 9, 9, 0.02),)
-        return SimpleNamespace(falls=falls, silent={})
+        return SimpleNamespace(falls=falls, silent={}, passes=None)
 
     files = {"model.onnx": {"arithmetic": "float32"}, "model.int8.onnx": {"arithmetic": "int8"}}
     data = SimpleNamespace(judged="test part")
@@ -135,3 +136,27 @@ def test_what_the_pruned_network_lost_is_told_beside_what_eight_bits_lost() -> N
     with pytest.raises(GateError) as refused:
         whole._require_as_good("model.int8.onnx", judged(0.875), 9)
     assert "pruned" not in refused.value.met
+
+
+def test_a_file_whose_uncertainty_is_another_is_not_shipped() -> None:
+    files = {"model.onnx": {"arithmetic": "float32"}, "model.int8.onnx": {"arithmetic": "int8"}}
+    falls = (Fall("dice", 0.9, 0.9, 0.0, 0.0, 9, 9, 0.005),)
+    model: Any = object()
+    said = Listening()
+    data = SimpleNamespace(judged="test part")
+    making = Making(model, model, data, OptimizeSection(), *[None] * 2, said)  # type: ignore[arg-type]
+    making.document = {"files": files}
+
+    def judged(correlation: float) -> Any:
+        passes = PassesBeside(0.001, 0.1, correlation, 8, 0.01, 0.95)
+        return SimpleNamespace(falls=falls, silent={}, passes=passes)
+
+    making._require_as_good("model.int8.onnx", judged(0.97), 9)
+    assert any("maps of uncertainty 0.970 (has to be 0.95)" in line for line in said.lines)
+    for name, how in (("model.int8.onnx", "optimize.float_layers"), ("model.onnx", "doctor")):
+        with pytest.raises(GateError, match="uncertainty of the smaller model") as refused:
+            making._require_as_good(name, judged(0.935), 9)
+        assert refused.value.exit_status == 4
+        assert refused.value.where == f"{name}, test part"
+        assert "0.935" in refused.value.met
+        assert how in refused.value.how

@@ -11,6 +11,7 @@ from documented import TINY_PROJECT
 from medtool_brainmet.demo import DemoOptions, write_cohort
 from segmentation_places import write_segmentation_place
 
+from medtool.core.errors import GateError
 from medtool.data.predictions import read_predictions
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.optimize import optimize
@@ -58,8 +59,39 @@ def test_every_task_leaves_in_eight_bits(tmp_path: Path, task: str) -> None:
         assert {fall["metric"] for fall in one["metrics"]} == metrics
         assert compared <= {thing["name"] for thing in one["agreement"]}
         assert one["without_answer"] == []
+    # Where there are passes their maps are compared, and nowhere else.
+    assert all(("passes" in one) == (task == "petct") for one in found.values())
+    if task == "petct":
+        passes = found["model.onnx"]["passes"]
+        assert (passes["kept"], passes["mean"] < 1e-3) == (True, True)
+        assert passes["correlation"] > 0.999
+        assert 1 <= passes["cases"] <= 8
+        assert "Whether uncertainty survives" in result.report.read_text()
     # In float nothing but the order of sums changes.
     assert all(abs(fall["fall"]) < 0.01 for fall in found["model.onnx"]["metrics"])
     assert answered.ok == original.ok > 0
     columns = [list(read_predictions(tmp_path / name)[0]) for name in ("out", "before")]
     assert columns[0] == columns[1]
+
+
+@pytest.mark.slow
+def test_a_model_whose_uncertainty_does_not_survive_is_not_written(tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path):
+        trained = train(TrainOptions("petct", data=write_place("petct", tmp_path), run=RUN))
+        strict = (
+            "optimize.passes_correlation=0.999999",
+            "optimize.most_float_share=0",
+            'optimize.methods=["minmax"]',
+        )
+        options = OptimizeOptions(
+            trained.run, tmp_path / "small", assignments=(*LENIENT, *strict), run=RUN
+        )
+        with pytest.raises(GateError, match="uncertainty of the smaller model") as refused:
+            optimize(options)
+    assert refused.value.exit_status == 4
+    assert refused.value.where == "selection part"
+    assert "means differ from PyTorch's by" in refused.value.met
+    assert "has to be 0.999999" in refused.value.met
+    assert "the layers that cost most by themselves" in refused.value.met
+    assert "optimize.passes_correlation" in refused.value.how
+    assert not (tmp_path / "small").exists()
