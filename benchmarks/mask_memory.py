@@ -21,6 +21,7 @@ from results import Row, begin, work_folder
 MOST_GB = 4.0
 SIZE, QUICK_SIZE = (600, 512, 512), (60, 128, 128)
 CLASSES = 3
+WINDOW_VOX = (64, 128, 128)
 
 MEASURED = """
 import json, resource, sys, time
@@ -38,7 +39,7 @@ volume = np.random.default_rng(0).standard_normal((1, *prepared), dtype=np.float
 crop = tuple(slice(0, n) for n in size)
 placement = Placement(size, (0, 1, 2), crop, prepared[0])
 started = time.perf_counter()
-slabs = sliding_window(network, volume, Windows((64, 128, 128)))
+slabs = sliding_window(network, volume, Windows(tuple(json.loads(sys.argv[3]))))
 mask = decide(slabs, placement, LabelRule(tuple(range(classes)))).mask
 seconds = time.perf_counter() - started
 assert mask.shape == size and mask.max() == classes - 1
@@ -58,7 +59,7 @@ def whole_command(size: tuple[int, int, int]) -> Measured:
     with work_folder() as folder:
         grid = Grid(size[::-1], (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
         write_nifti(folder / "in" / "case_0000.nii.gz", values, grid)
-        checkpoint = write_model(folder, quick=True)
+        checkpoint = write_model(folder, quick=True, patch_vox=WINDOW_VOX)
         return ours(checkpoint, folder / "in", folder / "out", "--step", "1")
 
 
@@ -66,7 +67,7 @@ def main() -> int:
     run = begin("mask_memory", __doc__, ("torch", "numpy"))
     size = QUICK_SIZE if run.options.quick else SIZE
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, json.dumps(size), str(CLASSES)],
+        [sys.executable, "-c", MEASURED, json.dumps(size), str(CLASSES), json.dumps(WINDOW_VOX)],
         capture_output=True,
         text=True,
         check=True,

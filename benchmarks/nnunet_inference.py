@@ -83,8 +83,10 @@ def _session_mb(session: int) -> float:
     return total_kb / 1000
 
 
-def write_model(folder: Path, *, quick: bool) -> Path:
-    """A checkpoint with random weights, whose answers vary in space."""
+def write_model(folder: Path, *, quick: bool, patch_vox: Sequence[int] | None = None) -> Path:
+    """A checkpoint with random weights, whose answers vary in space; ``quick`` is a tiny network,
+    and ``patch_vox`` another size of its windows.
+    """
     import torch
 
     from medtool.config import resolve
@@ -121,7 +123,7 @@ def write_model(folder: Path, *, quick: bool) -> Path:
                 "strides": [[1] * 3, *[[2] * 3] * (stages - 1)],
                 "encoder_blocks": [2] * stages,
                 "decoder_convolutions": [2] * (stages - 1),
-                "patch_size_vox": QUICK_PATCH_VOX if quick else PATCH_VOX,
+                "patch_size_vox": patch_vox or (QUICK_PATCH_VOX if quick else PATCH_VOX),
             },
             "train": {"batch_cases": 2, "batch_dice": False},
             "infer": {"step": resolve(task_type, "default").settings.infer.step},
