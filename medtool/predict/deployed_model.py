@@ -42,8 +42,6 @@ def load_deployed(
     task = deployed_task(deployed, assignments)
     inputs = stored_inputs(deployed) if engine == AUTO_ENGINE else None
     chosen = choose_engine(deployed, engine, device=device, threads=threads, inputs=inputs)
-    if chosen.deployed.file != deployed.file:
-        verify_deployed(chosen.deployed)
     return Model(
         task=task,
         network=task.answered_by(chosen.engine).eval(),

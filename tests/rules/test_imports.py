@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from litert_files import write_sum_and_sigmoid
 from small_graphs import plain_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,21 +99,25 @@ for name in {names!r}:
     assert outcome.status == 0, outcome.err
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "litert"])
 def test_an_engine_answers_without_torch(fresh_python, tmp_path, engine):
     """What engines import when they are opened counts as well."""
-    file = plain_graph(tmp_path / "model.onnx")
+    if engine == "litert":
+        file = write_sum_and_sigmoid(tmp_path / "model.tflite")
+        shape = (2, 1, 2, 3)
+    else:
+        file, shape = plain_graph(tmp_path / "model.onnx"), (2, 1, 8, 8)
     code = f"""
 {NO_TORCH}
 from pathlib import Path
 import numpy as np
 from medtool.predict.engines import open_engine
 engine = open_engine(Path({str(file)!r}), engine={engine!r}, threads=1)
-print(engine.run({{"image": np.zeros((2, 1, 8, 8), np.float32)}})["logits"].shape)
+print(engine.run({{"image": np.zeros({shape}, np.float32)}})["logits"].shape)
 """
     outcome = fresh_python("-c", code)
     assert outcome.status == 0, outcome.err
-    assert outcome.out.strip() == "(2, 1, 8, 8)"
+    assert outcome.out.strip() == str(shape)
 
 
 def test_only_the_engine_of_pytorch_imports_it():

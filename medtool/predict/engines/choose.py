@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from medtool.core.deployed import Deployed
+from medtool.core.deployed import Deployed, verify_deployed
 from medtool.core.errors import MedtoolError, UsageError
 from medtool.predict.engines import engines_for, open_engine
 from medtool.predict.engines.contract import AUTO_ENGINE, PYTORCH, Engine
@@ -56,8 +56,9 @@ def choose_engine(
 ) -> Chosen:
     """The engine ``name``, by default the one that the file is for; ``auto`` measures all.
 
-    ``inputs`` are what is measured with. Raises UnknownNameError, MachineError (not installed),
-    UsageError (no file for it), CheckpointError as ``open_engine``.
+    ``inputs`` are what is measured with; ``deployed`` itself was verified before, other files are
+    here. Raises UnknownNameError, MachineError (not installed), UsageError (no file for it),
+    CheckpointError as ``open_engine`` and where a file is not the one that was made.
     """
     if name == AUTO_ENGINE and inputs is not None:
         return _fastest(deployed, device, threads, inputs)
@@ -73,8 +74,15 @@ def choose_engine(
             how="answer with the checkpoint that it was made of." if wanted == PYTORCH else "",
         )
     require_engine(wanted)
+    _verify_other(own, deployed)
     opened = open_engine(own.file, engine=wanted, device=device, threads=threads)
     return Chosen(own, opened, own.said_by(wanted))
+
+
+def _verify_other(own: Deployed, verified: Deployed) -> None:
+    """No engine reads a file that was changed: what it makes of it may be anything."""
+    if own.file != verified.file:
+        verify_deployed(own)
 
 
 def _possible(deployed: Deployed) -> list[str]:
@@ -89,6 +97,7 @@ def _fastest(
         own = file_for(deployed, one.name) if one.installed else None
         if own is None:
             continue
+        _verify_other(own, deployed)
         try:
             engine = open_engine(own.file, engine=one.name, device=device, threads=threads)
             found[one.name] = (seconds_of(engine, inputs), own, engine)

@@ -40,6 +40,7 @@ class LitertEngine:
         from ai_edge_litert.interpreter import Interpreter
 
         self.threads = threads
+        self._file = file
         self.arithmetic = "float32"
         try:
             with _no_chatter():
@@ -59,12 +60,18 @@ class LitertEngine:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Outputs by name, all or those asked for, of inputs by name."""
+        """Outputs by name, all or those asked for, of inputs by name.
+
+        Raises CheckpointError where it cannot answer such inputs.
+        """
         fed = {
             name: np.ascontiguousarray(inputs[name], dtype=self._inputs[name]["dtype"])
             for name in self.input_names
         }
-        answers = [self._call(**one) for one in self._calls(fed)]
+        try:
+            answers = [self._call(**one) for one in self._calls(fed)]
+        except (ValueError, RuntimeError) as error:
+            raise cannot_run(self._file, LITERT, str(error)) from error
         asked = self.output_names if outputs is None else outputs
         if len(answers) == 1:
             return {name: answers[0][name] for name in asked}

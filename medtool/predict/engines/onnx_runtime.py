@@ -29,8 +29,10 @@ ERRORS_ONLY = 3
 
 
 # What computes, as ONNX Runtime calls it; on a GPU the first that is there is asked first.
-CPU = "CPUExecutionProvider"
-GPU = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+GPU = ("TensorrtExecutionProvider", CUDA)
+# CUDA would compute float32 with fewer bits, so that answers would depend on the machine.
+FULL_FLOAT32 = {"use_tf32": 0}
 
 
 def providers_for(device: str, available: Sequence[str]) -> list[str]:
@@ -50,6 +52,16 @@ def providers_for(device: str, available: Sequence[str]) -> list[str]:
     return [*of_gpu, CPU] if asked in ("auto", "cuda") else [CPU]
 
 
+def with_options(providers: Sequence[str], device: str) -> list[str | tuple[str, dict[str, int]]]:
+    """``providers`` as a session takes them: of several GPUs the one that ``device`` names."""
+    number = device.partition(":")[2]
+    own = {"device_id": int(number)} if number.isdecimal() else {}
+    return [
+        (name, own | (FULL_FLOAT32 if name == CUDA else {})) if name in GPU else name
+        for name in providers
+    ]
+
+
 class OnnxRuntimeEngine:
     """A session of ONNX Runtime. Raises CheckpointError for a file that it cannot run, MachineError
     where the device that was asked for is not ready.
@@ -60,7 +72,8 @@ class OnnxRuntimeEngine:
     def __init__(self, file: Path, *, threads: int, device: str = "cpu") -> None:
         import onnxruntime
 
-        providers = providers_for(device, onnxruntime.get_available_providers())
+        names = providers_for(device, onnxruntime.get_available_providers())
+        providers = with_options(names, device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -96,7 +109,10 @@ class OnnxRuntimeEngine:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Outputs by name, all or those asked for, of inputs by name."""
+        """Outputs by name, all or those asked for, of inputs by name.
+
+        Raises CheckpointError where it cannot answer such inputs.
+        """
         asked = list(self.output_names if outputs is None else outputs)
         fed = {
             name: np.ascontiguousarray(inputs[name], dtype=self._types[name])

@@ -32,6 +32,7 @@ class OpenVinoEngine:
 
         hint, self.arithmetic = ARITHMETIC[precision]
         self.threads = threads
+        self._file = file
         try:
             core = openvino().Core()
             model = core.read_model(file)
@@ -53,6 +54,7 @@ class OpenVinoEngine:
         self._types = {
             one.get_any_name(): one.get_element_type().to_dtype() for one in compiled.inputs
         }
+        self._shapes = {one.get_any_name(): one.get_partial_shape() for one in compiled.inputs}
         self._outputs = {one.get_any_name(): one for one in compiled.outputs}
         self.input_names = tuple(self._types)
         self.output_names = tuple(self._outputs)
@@ -60,15 +62,38 @@ class OpenVinoEngine:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Outputs by name, all or those asked for, of inputs by name."""
+        """Outputs by name, all or those asked for, of inputs by name.
+
+        Raises CheckpointError where it cannot answer such inputs.
+        """
         asked = self.output_names if outputs is None else outputs
-        self._request.infer(
-            {
-                name: np.ascontiguousarray(inputs[name], dtype=self._types[name])
-                for name in self.input_names
-            }
-        )
+        fed = {
+            name: np.ascontiguousarray(inputs[name], dtype=self._types[name])
+            for name in self.input_names
+        }
+        for name, array in fed.items():
+            self._require_shape(name, array)
+        try:
+            self._request.infer(fed)
+        except RuntimeError as error:
+            raise cannot_run(self._file, OPENVINO, str(error)) from error
         # Its memory is used again by the next call.
         return {
             name: np.array(self._request.get_tensor(self._outputs[name]).data) for name in asked
         }
+
+    def _require_shape(self, name: str, array: NDArray[Any]) -> None:
+        """OpenVINO passes over an input of another shape and answers for the one before, without a
+        word.
+        """
+        wanted = self._shapes[name]
+        fits = wanted.rank.is_dynamic or (
+            len(wanted) == array.ndim
+            and all(
+                axis.is_dynamic or axis.get_length() == size
+                for axis, size in zip(wanted, array.shape, strict=True)
+            )
+        )
+        if not fits:
+            met = f"{name} of the shape {list(array.shape)}, not {wanted}"
+            raise cannot_run(self._file, OPENVINO, met)

@@ -57,6 +57,12 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
         open_engine(file, threads=1)
 
 
+def test_a_call_that_fails_is_a_refusal_and_no_bug(tmp_path):
+    engine = open_engine(write_sum_and_sigmoid(tmp_path / "model.tflite"), threads=1)
+    with pytest.raises(CheckpointError, match="'litert' cannot run this file"):
+        engine.run({"image": np.zeros((1, 1, 5, 3), np.float32)})
+
+
 def test_nothing_is_written_to_the_terminal(tmp_path, capfd):
     open_engine(write_sum_and_sigmoid(tmp_path / "model.tflite"), threads=1)
     assert capfd.readouterr() == ("", "")

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, save
 
 from medtool.core.errors import CheckpointError, MachineError, UsageError
 from medtool.predict.engines import open_engine
-from medtool.predict.engines.onnx_runtime import providers_for
+from medtool.predict.engines.onnx_runtime import providers_for, with_options
 
 LAYER = "decoder.stages.0.convs.0.gate/Gate"
 
@@ -65,3 +65,14 @@ def test_a_gpu_is_used_where_onnx_runtime_has_one() -> None:
     for device in ("cuda", "mps"):
         with pytest.raises(MachineError, match="not built for this device"):
             providers_for(device, [cpu])
+
+
+def test_of_several_gpus_the_one_that_is_named_computes_and_in_whole_float32() -> None:
+    cpu, cuda, tensorrt = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
+    assert with_options([cuda, cpu], "cuda") == [(cuda, {"use_tf32": 0}), cpu]
+    assert with_options([tensorrt, cuda, cpu], "cuda:1") == [
+        (tensorrt, {"device_id": 1}),
+        (cuda, {"device_id": 1, "use_tf32": 0}),
+        cpu,
+    ]
+    assert with_options([cpu], "auto") == [cpu]
