@@ -91,7 +91,7 @@ def command(
 ) -> None:
     """Time a model in every engine that is installed here; nothing is judged."""
     from medtool.optimize.processor import processor_text
-    from medtool.verbs.bench import BATCHES, BenchOptions, bench
+    from medtool.verbs.bench import BenchOptions, bench
 
     console = Console(quiet=quiet)
     result = bench(
@@ -100,7 +100,7 @@ def command(
             sources=tuple(source or ()),
             engines=tuple(engine or ()),
             threads=tuple(threads or ()),
-            batches=tuple(batch or BATCHES),
+            batches=tuple(batch or ()),
             runs=runs,
             memory=memory,
             compiled=compiled,

@@ -39,14 +39,16 @@ class BenchOptions:
     """What is asked of ``bench``. ``models`` are checkpoints, runs, or optimised folders.
 
     ``sources`` are scans that are answered from file to file as well. ``engines`` () are all that
-    are installed, ``threads`` () 1, 2, 4, ... up to those that this process may use.
+    are installed, ``threads`` () 1, 2, 4, ... up to those that this process may use, ``batches`` ()
+    BATCHES, of which those are left out that a model does not take or that are too large for the
+    memory of a usual machine.
     """
 
     models: tuple[Path, ...]
     sources: tuple[Path, ...] = ()
     engines: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
-    batches: tuple[int, ...] = BATCHES
+    batches: tuple[int, ...] = ()
     runs: int = RUNS
     memory: bool = True
     compiled: bool = True
@@ -56,12 +58,16 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Rows of the network alone, rows from file to file, and the machine that they belong to."""
+    """Rows of the network alone, rows from file to file, and the machine that they belong to.
+
+    ``left_out`` says what was not measured, and why.
+    """
 
     rows: tuple[dict[str, Any], ...]
     from_files: tuple[dict[str, Any], ...]
     machine: dict[str, Any]
     folder: Path | None = None
+    left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -69,6 +75,7 @@ class BenchResult:
             "machine": self.machine,
             "network": list(self.rows),
             "from_files": list(self.from_files),
+            "left_out": list(self.left_out),
         }
 
 
@@ -85,9 +92,15 @@ def bench(options: BenchOptions, reporter: Reporter | None = None) -> BenchResul
     threads = _checked(options)
     with Scratch() as scratch:
         benched = _models(options, scratch.path)
-        rows = _network_rows(benched, threads, options, reporter)
+        batches, left_out = _batches(benched, options)
+        left_out = [*_ways_left_out(benched, options), *left_out]
+        for why in left_out:
+            reporter.say(f"Not measured: {why}.")
+        rows = _network_rows(benched, threads, batches, options, reporter)
         from_files = _file_rows(benched, options, scratch.path, reporter)
-    result = BenchResult(tuple(rows), tuple(from_files), processor_record(), options.output)
+    result = BenchResult(
+        tuple(rows), tuple(from_files), processor_record(), options.output, tuple(left_out)
+    )
     if options.output is not None:
         _write(result, options.output)
     return result
@@ -153,20 +166,59 @@ def _models(options: BenchOptions, scratch: Path) -> list[Benched]:
     return found
 
 
+def _batches(
+    benched: Sequence[Benched], options: BenchOptions
+) -> tuple[list[Sequence[int]], list[str]]:
+    """How many images one call of each model answers, and which numbers are left out with why."""
+    from medtool.optimize.measure import fitting_batches
+
+    if options.batches:
+        return [options.batches for _ in benched], []
+    found = [fitting_batches(one.spec, BATCHES) for one in benched]
+    left_out = dict.fromkeys(why for _, whys in found for why in whys)
+    return [batches for batches, _ in found], list(left_out)
+
+
+def _ways_left_out(benched: Sequence[Benched], options: BenchOptions) -> list[str]:
+    """What this machine, or what was named, does not have."""
+    from medtool.predict.engines import READERS
+    from medtool.predict.engines.contract import PYTORCH
+    from medtool.predict.engines.presence import engines_here
+
+    ways = list(dict.fromkeys(why for one in benched for why in one.left_out))
+    measured = {candidate.engine for one in benched for candidate in one.candidates}
+    for engine in engines_here():
+        asked = engine.name in options.engines or not options.engines
+        if engine.name in measured or not asked:
+            continue
+        endings = " or ".join(ending for ending, names in READERS.items() if engine.name in names)
+        if not engine.installed:
+            ways.append(f"{engine.name}: not installed ({engine.install_line})")
+        elif engine.name == PYTORCH:
+            ways.append(f"{PYTORCH}: needs the checkpoint; name it beside the optimised folder")
+        else:
+            ways.append(
+                f"{engine.name}: reads {endings}, which a folder of 'medtool optimize' may have"
+            )
+    return ways
+
+
 def _network_rows(
-    benched: Sequence[Benched], threads: Sequence[int], options: BenchOptions, reporter: Reporter
+    benched: Sequence[Benched],
+    threads: Sequence[int],
+    batches: Sequence[Sequence[int]],
+    options: BenchOptions,
+    reporter: Reporter,
 ) -> list[dict[str, Any]]:
     from medtool.optimize.bench import measure_all
 
-    ways = sum(len(one.candidates) for one in benched)
     rows: list[dict[str, Any]] = []
     measured: list[Measured] = []
-    total = ways * len(threads) * len(options.batches)
+    each = zip(benched, batches, strict=True)
+    total = sum(len(one.candidates) * len(threads) * len(own) for one, own in each)
     with reporter.progress("Measuring", total) as advance:
-        for one in benched:
-            for fact in measure_all(
-                one, threads=threads, batches=options.batches, runs=options.runs
-            ):
+        for one, own in zip(benched, batches, strict=True):
+            for fact in measure_all(one, threads=threads, batches=own, runs=options.runs):
                 measured.append(fact)
                 advance(1, fact.candidate.name)
     peaks = _peaks(benched, max(threads), options, reporter)
@@ -247,20 +299,22 @@ def _file_rows(
     if not options.sources:
         return []
     ways = [
-        candidate
+        (candidate, candidate.answers_from)
         for one in benched
         for candidate in one.candidates
-        if candidate.way != "compiled" and candidate.arithmetic != "bfloat16"
+        if candidate.answers_from is not None
     ]
     rows = []
     with reporter.progress("From file to file", len(ways)) as advance:
-        for number, candidate in enumerate(ways):
-            rows.append(_answered(candidate, options, scratch / f"answers_{number}"))
+        for number, (candidate, model) in enumerate(ways):
+            rows.append(_answered(candidate, model, options, scratch / f"answers_{number}"))
             advance(1, candidate.name)
     return rows
 
 
-def _answered(candidate: Candidate, options: BenchOptions, output: Path) -> dict[str, Any]:
+def _answered(
+    candidate: Candidate, model: Path, options: BenchOptions, output: Path
+) -> dict[str, Any]:
     from medtool.predict.engines.contract import PYTORCH
     from medtool.verbs.infer import InferOptions, infer
     from medtool.verbs.options import RunOptions
@@ -277,11 +331,12 @@ def _answered(candidate: Candidate, options: BenchOptions, output: Path) -> dict
         result = infer(
             InferOptions(
                 sources=options.sources,
-                checkpoint=candidate.answers_from,
+                checkpoint=model,
                 output=output,
                 allow_demo=True,
                 engine="" if candidate.engine == PYTORCH else candidate.engine,
-                run=RunOptions(device="cpu", precision="32"),
+                # PyTorch computes in float32 there, and a file as it was made.
+                run=RunOptions(device="cpu"),
             )
         )
     except Interrupted:

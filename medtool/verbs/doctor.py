@@ -16,10 +16,11 @@ from medtool.core.deployed import find_deployed
 from medtool.core.ensemble import members_of
 from medtool.core.errors import CheckpointError
 from medtool.data.machine import describe_machine, free_disk_bytes
-from medtool.predict.engines.presence import EngineHere, engines_here
+from medtool.predict.engines.presence import EngineHere
 from medtool.verbs.doctor_engines import (
     Proof,
     advice,
+    engines_and_builds,
     kept_promise,
     likely_fastest,
     prove_deployed,
@@ -138,7 +139,7 @@ def doctor(checkpoint: Path | None = None, *, device: str = "auto") -> Diagnosis
         devices=tuple(devices()),
         codecs=tuple(codecs()),
         proofs=tuple(prove(checkpoint, device)) if checkpoint is not None else (),
-        engines=tuple(engines_here()),
+        engines=tuple(engines_and_builds()),
         fastest=likely_fastest(),
     )
 
@@ -217,7 +218,7 @@ def prove(path: Path, device: str = "auto") -> list[Proof]:
     file, _ = find_checkpoint(path)
     deployed = find_deployed(file)
     if deployed is not None:
-        return prove_deployed(deployed)
+        return prove_deployed(deployed, device)
     header = read_header(file)
     damaged = verify_tensors(header)
     if damaged:

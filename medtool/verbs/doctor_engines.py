@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medtool.core.deployed import Deployed, verify_deployed
-from medtool.core.errors import CheckpointError, MedtoolError
+from medtool.core.errors import CheckpointError
 from medtool.predict.engines.contract import ONNX_RUNTIME, OPENVINO
-from medtool.predict.engines.presence import engines_here
+from medtool.predict.engines.presence import EngineHere, engines_here
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,34 @@ class Proof:
     words: str = ""
 
 
+# Devices that every engine has; others are those of ONNX Runtime alone.
+EVERYWHERE = ("auto", "cpu")
+# What a build of ONNX Runtime computes with, as people call it; the best of them first.
+BUILT_FOR = {
+    "TensorrtExecutionProvider": "TensorRT",
+    "CUDAExecutionProvider": "CUDA",
+    "CPUExecutionProvider": "processors",
+}
+
+
+def engines_and_builds() -> list[EngineHere]:
+    """Every engine, and of ONNX Runtime also what its build computes with."""
+    return [_with_build(one) if one.name == ONNX_RUNTIME else one for one in engines_here()]
+
+
+def _with_build(engine: EngineHere) -> EngineHere:
+    if not engine.installed:
+        return engine
+    try:
+        import onnxruntime
+
+        there = onnxruntime.get_available_providers()
+    except (ImportError, OSError) as error:
+        return replace(engine, note=f"cannot be loaded: {error}")
+    names = ", ".join(name for provider, name in BUILT_FOR.items() if provider in there)
+    return replace(engine, note=f"{engine.note}; built for {names}")
+
+
 def likely_fastest() -> str:
     """The engine that is usually the fastest on such a processor, and whether it is installed."""
     name = OPENVINO if is_x86() else ONNX_RUNTIME
@@ -47,11 +75,12 @@ def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 
-def prove_deployed(deployed: Deployed) -> list[Proof]:
-    """How every engine that is here answers to the probe by every file that it reads.
+def prove_deployed(deployed: Deployed, device: str = "auto") -> list[Proof]:
+    """How every engine that is here answers to the probe by every file that it reads, on the device
+    that ``infer`` takes.
 
     Raises CheckpointError where a file is not as it was made, there is no probe, or no engine that
-    could answer.
+    could answer; MachineError where there is no such device.
     """
     from medtool.predict.deployed_probe import check_deployed, stored_inputs
     from medtool.predict.engines import engines_for, open_engine
@@ -59,6 +88,8 @@ def prove_deployed(deployed: Deployed) -> list[Proof]:
 
     inputs, proofs = stored_inputs(deployed), []
     installed = {engine.name for engine in engines_here() if engine.installed}
+    if device not in EVERYWHERE:
+        installed &= {ONNX_RUNTIME}
     for name in deployed.document["files"]:
         own = deployed.beside(name)
         readers = [engine for engine in engines_for(own.file) if engine in installed]
@@ -66,9 +97,9 @@ def prove_deployed(deployed: Deployed) -> list[Proof]:
             verify_deployed(own)
         for reader in readers:
             try:
-                engine = open_engine(own.file, engine=reader)
+                engine = open_engine(own.file, engine=reader, device=device)
                 result = check_deployed(own, engine)
-            except MedtoolError:
+            except CheckpointError:
                 # An engine that cannot run the file promises nothing.
                 continue
             milliseconds = seconds_of(engine, inputs) * 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,8 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
-from optimised import optimised, write_heart
+from optimised import optimised, with_eight_bits, write_heart
 
 from medtool.core.checkpoint import RawTensor, read_header, tensor_of, write_checkpoint
 from medtool.core.deployed import (
@@ -30,8 +32,9 @@ from medtool.core.errors import (
     UsageError,
 )
 from medtool.data.predictions import read_predictions
-from medtool.optimize.folder import record_probe
+from medtool.predict import engines
 from medtool.predict.engines import Engine, choose, presence
+from medtool.predict.engines.openvino_import import openvino
 from medtool.predict.model import load_model
 from medtool.verbs.doctor import doctor
 from medtool.verbs.evaluate import EvaluateOptions, evaluate
@@ -148,6 +151,70 @@ def test_doctor_proves_every_engine(place: Path, medtool: Callable[..., Any]) ->
     told = medtool("doctor", "--checkpoint", place / "optimised").out
     assert "reproduced on openvino in float32" in told
     assert "Engines for optimised models" in told
+    assert "the default; built for processors\n" in told
+
+
+def test_doctor_proves_the_device_that_infer_would_take(
+    place: Path, monkeypatch: pytest.MonkeyPatch, medtool: Callable[..., Any]
+) -> None:
+    """It once proved the processor, whatever device was asked for."""
+    asked = []
+    whole = engines.open_engine
+
+    def opened(file: Path, **named: Any) -> Engine:
+        asked.append((named["engine"], named["device"]))
+        return whole(file, **named | {"device": "cpu"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "open_engine", opened)
+        assert doctor(place / "optimised").healthy
+        assert doctor(place / "optimised", device="cuda:1").healthy
+    assert asked == [("onnxruntime", "auto"), ("openvino", "auto"), ("onnxruntime", "cuda:1")]
+    told = medtool("doctor", "--checkpoint", place / "optimised", "--device", "cuda")
+    assert told.status == ExitStatus.MACHINE
+    assert "This ONNX Runtime was not built for this device." in told.err
+
+
+def test_doctor_says_for_what_onnx_runtime_was_built(
+    medtool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "Azure", "CPU")]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    assert "the default; built for TensorRT, CUDA, processors\n" in medtool("doctor").out
+
+    def broken() -> None:
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", broken)
+    assert "cannot be loaded: libcudart.so.12" in medtool("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("processor", "hidden", "wanted"),
+    [
+        ("x86_64", "", "openvino; "),
+        ("AMD64", "openvino", 'openvino (not installed: pip install "medtool[optimize]"); '),
+        ("arm64", "", "onnxruntime; "),
+        (
+            "aarch64",
+            "onnxruntime",
+            'onnxruntime (not installed: pip install "medtool[optimize]"); ',
+        ),
+    ],
+)
+def test_doctor_says_what_would_be_fastest_here(
+    medtool: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    processor: str,
+    hidden: str,
+    wanted: str,
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: processor)
+    if hidden:
+        known = replace(presence.KNOWN[hidden], module="no_such_module")
+        monkeypatch.setitem(presence.KNOWN, hidden, known)  # type: ignore[arg-type]
+    told = medtool("doctor").out
+    assert f"fastest here, usually: {wanted}'medtool infer --engine auto' measures" in told
 
 
 def copied(place: Path, folder: Path) -> Path:
@@ -167,18 +234,6 @@ def made_elsewhere(folder: Path, output: str) -> None:
         tensors.append(tensor)
     write_checkpoint(folder / DOCUMENT_FILE, head.document, tensors)
     write_deployed(folder, json.loads((folder / OPTIMIZE_FILE).read_text(encoding="utf-8")))
-
-
-def with_eight_bits(folder: Path, engine: str = "onnxruntime") -> Path:
-    """A second file, the default: the float one by another name, that says it is in eight bits."""
-    name = "model.int8.onnx"
-    shutil.copy(folder / "model.onnx", folder / name)
-    document = json.loads((folder / OPTIMIZE_FILE).read_text(encoding="utf-8"))
-    entry = document["files"]["model.onnx"] | {"arithmetic": "int8", "engine": engine}
-    document["files"][name] = entry
-    write_deployed(folder, document | {"default": name})
-    record_probe(folder, name)
-    return folder / name
 
 
 def test_doctor_says_when_no_engine_keeps_the_promise(place: Path, tmp_path: Path) -> None:
@@ -249,6 +304,35 @@ def test_a_tampered_file_is_refused(
     assert inspect_checkpoint(folder, verify=True).damaged == (name,)
     with pytest.raises(CheckpointError):
         doctor(folder)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "auto"])
+def test_a_tampered_file_that_is_not_the_default_is_not_even_read(
+    place: Path, tmp_path: Path, engine: str
+) -> None:
+    """A file for another engine, cut off: what an engine says of it would hide the reason."""
+    folder = copied(place, tmp_path)
+    with_eight_bits(folder, "openvino", default="model.onnx", arithmetic="float32")
+    assert load_model(folder, engine="openvino").engine_name == "openvino"
+    file = folder / "model.int8.onnx"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(CheckpointError, match="is not the one that was made") as refused:
+        load_model(folder, engine=engine)
+    assert refused.value.where == str(file)
+    assert load_model(folder).engine_name == "onnxruntime"
+
+
+def test_an_engine_that_fails_at_the_probe_is_no_candidate(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens the file and cannot answer: neither a bug of doctor nor one of auto."""
+
+    def broken(self: object, inputs: object) -> None:
+        raise RuntimeError("Exception from src/inference: no primitive")
+
+    monkeypatch.setattr(openvino().InferRequest, "infer", broken)
+    assert {proof.device for proof in doctor(place / "optimised").proofs} == {"onnxruntime"}
+    assert load_model(place / "optimised", engine="auto").engine_name == "onnxruntime"
 
 
 def test_a_missing_or_foreign_file_is_refused(place: Path, tmp_path: Path) -> None:

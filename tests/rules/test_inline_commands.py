@@ -42,7 +42,8 @@ def options() -> Iterator[dict[str, set[str]]]:
     spec.loader.exec_module(module)
     every = {"--help", "-h", *(n for one in GLOBAL_OPTIONS for n in one.names.split(", "))}
     yield {
-        verb: every | {name for one in module.parameters(verb) for name in one.opts}
+        verb: every
+        | {name for one in module.parameters(verb) for name in (*one.opts, *one.secondary_opts)}
         for verb in VERB_NAMES
     }
     del sys.modules[spec.name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -9,9 +11,10 @@ from medtool_heart import Heart
 
 from medtool.config import resolve
 from medtool.core.checkpoint import read_header, write_checkpoint
+from medtool.core.deployed import OPTIMIZE_FILE, write_deployed
 from medtool.core.task import Task
 from medtool.nets.state import raw_tensor, read_tensors
-from medtool.optimize.folder import write_exported
+from medtool.optimize.folder import record_probe, write_exported
 from medtool.predict.model import Model, load_model
 
 SMALL_HEART = (
@@ -79,3 +82,23 @@ def optimised(checkpoint: Path, folder: Path) -> Model:
     folder.mkdir()
     write_exported(model, folder)
     return model
+
+
+def with_eight_bits(
+    folder: Path,
+    engine: str = "onnxruntime",
+    *,
+    default: str = "model.int8.onnx",
+    arithmetic: str = "int8",
+) -> Path:
+    """A second file, by default the default: the float one by another name, that says it is in
+    eight bits, or in ``arithmetic``, and for ``engine``.
+    """
+    name = "model.int8.onnx"
+    shutil.copy(folder / "model.onnx", folder / name)
+    document = json.loads((folder / OPTIMIZE_FILE).read_text(encoding="utf-8"))
+    entry = document["files"]["model.onnx"] | {"arithmetic": arithmetic, "engine": engine}
+    document["files"][name] = entry
+    write_deployed(folder, document | {"default": default})
+    record_probe(folder, name)
+    return folder / name

@@ -2,28 +2,37 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
-from optimised import change_weights, optimised, write_heart
+from optimised import change_weights, optimised, with_eight_bits, write_heart
+from untrained_segment import write_model
 
 from medtool.cli.app import main
+from medtool.core.checkpoint import FORMAT_VERSION
 from medtool.core.errors import (
     CheckpointError,
     ExitStatus,
     InputError,
     Interrupted,
+    MachineError,
     OutputExistsError,
     UnknownNameError,
     UsageError,
 )
 from medtool.core.files import file_sha256
 from medtool.optimize import bench as ways
+from medtool.optimize import measure
+from medtool.predict.engines import presence
 from medtool.report.bench_figure import bench_figure
 from medtool.verbs import infer
 from medtool.verbs.bench import BenchOptions, bench, thread_counts
@@ -149,6 +158,38 @@ def test_the_whole_way_is_timed_in_every_engine(
     assert last[1].startswith("onnxruntime float32  model.onnx  2 of 2")
 
 
+def test_scans_are_answered_in_eight_bits_too_and_by_the_files_that_infer_takes(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Rows once said "not measured" of every file in eight bits, and named files that infer passes
+    over for another one.
+    """
+    optimised(checkpoint, tmp_path / "two")
+    with_eight_bits(tmp_path / "two", "openvino")
+    options = BenchOptions(
+        (tmp_path / "two",),
+        sources=(scans(tmp_path / "scans"),),
+        **{**QUICK, "batches": (1,)},  # type: ignore[arg-type]
+    )
+    result = bench(options)
+    # Of the network alone every file is timed in every engine that reads it.
+    assert len(result.rows) == 4
+    named = [(row["name"], row["file"], row["answered"]) for row in result.from_files]
+    assert named == [
+        ("onnxruntime float32", "model.onnx", 2),
+        ("openvino float32", "model.onnx", 2),
+        ("onnxruntime int8", "model.int8.onnx", 2),
+        ("openvino int8", "model.int8.onnx", 2),
+    ]
+    # A file that is meant for an engine goes before others that it also reads.
+    with_eight_bits(tmp_path / "two", "openvino", arithmetic="float32")
+    named = [(row["name"], row["file"], row["answered"]) for row in bench(options).from_files]
+    assert named == [
+        ("onnxruntime float32", "model.onnx", 2),
+        ("openvino float32", "model.int8.onnx", 2),
+    ]
+
+
 def test_scans_that_are_not_there_are_refused_before_anything_is_timed(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +253,108 @@ def test_what_onnx_runtime_cannot_compute_is_said_in_its_row(
     assert both["per_second"] > 0
 
 
+def test_volumes_are_timed_eight_at_a_time_only_where_that_is_asked_for(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight of 128 in cube take the memory of most machines, and with it all that was timed."""
+    few = partial(measure.fitting_batches, most_places=4 * 16 * 24)
+    monkeypatch.setattr(measure, "fitting_batches", few)
+    chosen = {**QUICK, "engines": ("onnxruntime",), "batches": ()}
+    options = BenchOptions((checkpoint,), **chosen)  # type: ignore[arg-type]
+    result = bench(options)
+    assert [row["batch"] for row in result.rows] == [1]
+    (why,) = result.left_out
+    assert why.startswith("8 images a call: ")
+    assert result.as_dict()["left_out"] == [why]
+    asked = bench(replace(options, batches=(8,)))
+    assert [row["batch"] for row in asked.rows] == [8] and asked.left_out == ()
+
+
+def test_a_model_that_takes_one_image_says_so_of_more(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one(spec: object, batch: int) -> Any:
+        if batch > 1:
+            raise UsageError("This model takes one image at a time.", met=f"a batch of {batch}")
+        return measure.example_inputs(spec, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ways, "example_inputs", one)
+    chosen = {**QUICK, "engines": ("onnxruntime",)}
+    single, both = bench(BenchOptions((checkpoint,), **chosen)).rows  # type: ignore[arg-type]
+    assert single["per_second"] > 0
+    assert both["why_not"] == "This model takes one image at a time: a batch of 2"
+
+
+def test_what_is_not_timed_is_said(checkpoint: Path, folder: Path) -> None:
+    chosen = {**QUICK, "batches": (1,)}
+    (why,) = bench(BenchOptions((folder,), engines=("pytorch", "onnxruntime"), **chosen)).left_out  # type: ignore[arg-type]
+    assert why == "pytorch: needs the checkpoint; name it beside the optimised folder"
+    (why,) = bench(
+        BenchOptions((checkpoint,), engines=("litert", "onnxruntime"), **chosen)
+    ).left_out  # type: ignore[arg-type]
+    assert why == "litert: reads .tflite, which a folder of 'medtool optimize' may have"
+
+
+def test_what_is_not_installed_is_said_and_refused_where_it_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = replace(presence.KNOWN["openvino"], module="no_such_module")
+    monkeypatch.setitem(presence.KNOWN, "openvino", known)  # type: ignore[arg-type]
+    result = bench(BenchOptions((folder,), **{**QUICK, "batches": (1,)}))  # type: ignore[arg-type]
+    assert {row["engine"] for row in result.rows} == {"onnxruntime"}
+    assert 'openvino: not installed (pip install "medtool[optimize]")' in result.left_out
+    with pytest.raises(MachineError, match="'openvino' is not installed") as refused:
+        bench(BenchOptions((folder,), engines=("openvino",)))
+    assert 'pip install "medtool[optimize]"' in refused.value.how
+
+
+def test_without_a_compiler_torch_compile_is_left_out_and_that_is_said(
+    checkpoint: Path, medtool: Callable[..., Any]
+) -> None:
+    words = ["bench", checkpoint, "--engine", "pytorch", "--threads", "1", "--batch", "1"]
+    words += ["--runs", "2", "--no-memory"]
+    with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        told = medtool(*words)
+    assert told.status == ExitStatus.DONE
+    assert "Not measured: pytorch compiled: no compiler of C++ is found: install one" in told.err
+    assert "pytorch eager float32" in told.out and "compiled" not in told.out
+
+
+def test_without_units_bfloat16_is_left_out_and_that_is_said(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "computes_slowly", lambda *words: True)
+    chosen = {**QUICK, "batches": (1,), "engines": ("pytorch",)}
+    result = bench(BenchOptions((checkpoint,), **chosen))  # type: ignore[arg-type]
+    assert [row["name"] for row in result.rows] == ["pytorch eager float32"]
+    (why,) = result.left_out
+    assert why.startswith("pytorch bfloat16: this processor has no units for it")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="no compiler of C++ is here")
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_networks_are_timed_as_torch_compile_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dimensions: int
+) -> None:
+    monkeypatch.setattr(ways, "computes_slowly", lambda *words: False)
+    file = tmp_path / "model.safetensors"
+    if dimensions == 2:
+        write_heart(file)
+    else:
+        write_model(file, "[1.0, 1.0, 1.0]", "model.patch_size_vox=[8, 8, 8]")
+    chosen = {**QUICK, "engines": ("pytorch",), "compiled": True, "batches": (1,)}
+    result = bench(BenchOptions((file,), **chosen))  # type: ignore[arg-type]
+    assert result.left_out == ()
+    assert [row["name"] for row in result.rows] == [
+        f"pytorch {way} {arithmetic}"
+        for way in ("eager", "compiled")
+        for arithmetic in ("float32", "bfloat16")
+    ]
+    assert [row.get("why_not") for row in result.rows] == [None] * 4
+    assert all(row["times_faster"] > 0 for row in result.rows)
+
+
 def test_memory_is_measured_once_for_each_file_and_engine(checkpoint: Path) -> None:
     chosen = {**QUICK, "memory": True, "engines": ("pytorch",), "batches": (1,)}
     result = bench(BenchOptions((checkpoint,), **chosen))  # type: ignore[arg-type]
@@ -246,6 +389,17 @@ def test_what_makes_no_sense_is_refused(checkpoint: Path, folder: Path) -> None:
         bench(BenchOptions((checkpoint,), engines=("onnx",)))
     with pytest.raises(CheckpointError, match="No engine that is asked for"):
         bench(BenchOptions((folder,), engines=("pytorch",)))
+
+
+def test_a_checkpoint_of_a_newer_medtool_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    # The document is JSON within JSON.
+    ours, theirs = (f'\\"format\\":{n}'.encode() for n in (FORMAT_VERSION, 9))
+    data = checkpoint.read_bytes()
+    assert data.count(ours) == 1
+    file = tmp_path / "newer.safetensors"
+    file.write_bytes(data.replace(ours, theirs))
+    with pytest.raises(CheckpointError, match="newer"):
+        bench(BenchOptions((file,)))
 
 
 def test_the_command_prints_a_table_or_json(
