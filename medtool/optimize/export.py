@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ NETWORK_PREFIX = "network."
 WEIGHT_ENDING = ".weight"
 # What the exporter says where an operation is in no layer.
 NO_LAYER = "_empty_nn_module"
+# How it names an operator that ONNX has nothing for.
+LACKING = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def export_onnx(
     """Write ``network``, whole as ``task.exported`` has it, to ``file``.
 
     Beyond ``largest_bytes`` its tensors lie beside it. Raises MachineError where the packages for
-    it are missing, CheckpointError that names the operator where one cannot be exported.
+    it are missing, CheckpointError that names operator and layer where one cannot be exported.
     """
     _require_exporter()
     spec = task.exported_deployment()
@@ -109,7 +112,8 @@ def export_onnx(
                 verbose=False,
             )
     except Exception as error:  # noqa: BLE001 - whatever of torch's exporter; it is told
-        raise _not_exportable(file, error) from error
+        lacking = _lacking_operator(error, module, example, _free_axes(module, spec))
+        raise _not_exportable(file, error, lacking) from error
     model = program.model
     _clean(model.graph)
     external = _save(model, file, largest_bytes)
@@ -212,14 +216,50 @@ def _save(model: Any, file: Path, largest_bytes: int) -> tuple[Path, ...]:
     return (beside,)
 
 
-def _not_exportable(file: Path, error: Exception) -> CheckpointError:
+def _lacking_operator(
+    error: Exception, module: nn.Module, example: Any, free_axes: tuple[Any, ...]
+) -> str:
+    """The operator that ONNX lacks, with its layer; "" where it failed for another reason.
+
+    The exporter names the operator alone: the layer is that of the first such operator of the
+    traced network.
+    """
+    found = LACKING.search(_with_causes(error))
+    if found is None:
+        return ""
+    name = found[1].rpartition(".")[2]
+    try:
+        with exporting(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module, example, dynamic_shapes=free_axes, strict=False)
+    except Exception:  # noqa: BLE001 - what it says of the operator is enough
+        return f"operator {found[1]}"
+    for node in program.graph.nodes:
+        # What ONNX lacks may be a part of what the layer calls: bessel_j0 of special_bessel_j0.
+        if node.op == "call_function" and name in str(node.target):
+            path, _ = [*node.meta.get("nn_module_stack", {"": ("", "")}).values()][-1]
+            layer = str(path).removeprefix(NETWORK_PREFIX)
+            return f"operator {found[1]}" + (f" of the layer {layer}" if layer else "")
+    return f"operator {found[1]}"
+
+
+def _with_causes(error: BaseException | None) -> str:
+    """Everything that was said, the last words first."""
+    said = []
+    while error is not None:
+        said.append(str(error))
+        error = error.__cause__ or error.__context__
+    return "\n".join(said)
+
+
+def _not_exportable(file: Path, error: Exception, lacking: str) -> CheckpointError:
     text = str(error)
     causes = [str(one) for one in (error.__cause__, error.__context__) if one is not None]
     first = next((line for line in "\n".join([*causes, text]).splitlines() if line.strip()), text)
     return CheckpointError(
         "This network cannot be exported.",
         where=str(file),
-        met=f"{type(error).__name__}: {first.strip()[:300]}",
+        met=lacking or f"{type(error).__name__}: {first.strip()[:300]}",
         wanted="layers that ONNX has operators for",
         how="choose another network, such as the preset's default.",
     )

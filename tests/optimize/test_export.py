@@ -12,6 +12,7 @@ import torch
 from optimised import write_heart
 from untrained_segment import write_model
 
+from medtool.core.errors import CheckpointError
 from medtool.optimize.export import export_onnx, on_processor
 from medtool.predict.engines import open_engine
 from medtool.predict.model import Model, load_model
@@ -112,6 +113,23 @@ def test_what_is_too_large_for_one_file_lies_beside_it(tmp_path: Path) -> None:
         with model.autocast():
             found, wanted = model.task.answered_by(opened)(images), model.network(images)
         assert float((found - wanted).abs().max()) < 1e-4
+
+
+class Bessel(torch.nn.Module):
+    """A layer that nobody has an ONNX operator for."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(maps)
+
+
+def test_an_operator_that_onnx_lacks_is_named_with_its_layer(tmp_path: Path) -> None:
+    model = heart(tmp_path)
+    convolution = model.network.get_submodule("encoder.stages.1.0.convs.0")
+    convolution.activation = Bessel()
+    with pytest.raises(CheckpointError, match="cannot be exported") as refused:
+        export_onnx(model.task, model.network, tmp_path / "model.onnx")
+    assert "bessel_j0 of the layer encoder.stages.1.0.convs.0.activation" in refused.value.met
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_a_network_on_another_device_stays_there(
