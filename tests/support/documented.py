@@ -95,6 +95,12 @@ def inline_code(page: Path) -> list[str]:
     return [" ".join(code.split()) for code in found]
 
 
+def commands_in_text(page: Path) -> list[list[str]]:
+    """The words behind ``medtool`` of commands in blocks that are no shell's, and so not run."""
+    lines = [line for block in _blocks(page, "text") for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("medtool ")]
+
+
 def python_blocks(page: Path) -> list[str]:
     """The Python programs of a page."""
     return _blocks(page, "python")
