@@ -23,7 +23,7 @@ from medtool.config.document import Document, read_document
 from medtool.config.faults import Fault, quoted, refuse
 from medtool.config.find import DEFAULT_PRESET, PresetFile, find_preset, is_path, presets_of
 from medtool.config.project import Paths, read_project
-from medtool.config.schema import Model, anchored, dotted, field_at, path_values, unknown_keys
+from medtool.config.schema import Model, anchored_values, dotted, field_at, unknown_keys
 from medtool.config.sections import TaskSettings
 from medtool.config.toml_lines import KeyPath
 from medtool.core.errors import UnknownNameError
@@ -82,7 +82,8 @@ def resolve(
     merged: dict[str, Any] = {}
     said: dict[KeyPath, Document] = {}
     for document in [_schema_defaults(model, folder), *documents]:
-        _merge(merged, _anchored(model, document), (), document, said)
+        values = anchored_values(model, document.values, document.folder)
+        _merge(merged, values, (), document, said)
     if chain:
         # What a base preset says of itself is not true of the preset that changes it.
         for key in _OF_THE_FILE:
@@ -148,7 +149,8 @@ def changed_task(task: Task, assignments: Sequence[str]) -> Task:
     merged = copy.deepcopy(task.settings.as_dict())
     said: dict[KeyPath, Document] = {}
     for document in documents:
-        _merge(merged, _anchored(model, document), (), document, said)
+        values = anchored_values(model, document.values, document.folder)
+        _merge(merged, values, (), document, said)
     settings, value_faults = _validated(model, merged, said)
     reported = {fault.key for fault in faults}
     faults += [fault for fault in value_faults if fault.key not in reported]
@@ -220,29 +222,13 @@ def preset_description(preset: PresetFile) -> str:
     return said if isinstance(said, str) else ""
 
 
-# --- paths --------------------------------------------------------------------------------------
+# --- merging and checking -----------------------------------------------------------------------
 def _schema_defaults(model: Model, folder: Path) -> Document:
     """The lowest layer: what the task's schema says of every key that has a default."""
     values = model.model_construct().model_dump_json(exclude_none=True, warnings=False)
     return Document(json.loads(values), SCHEMA_DEFAULT, folder)
 
 
-def _anchored(model: Model, document: Document) -> dict[str, Any]:
-    """The document's values with every path made to start from the working folder."""
-    values = copy.deepcopy(dict(document.values))
-    for path, text in list(path_values(model, values)):
-        _put(values, path, anchored(text, document.folder))
-    return values
-
-
-def _put(values: dict[str, Any], path: KeyPath, value: Any) -> None:
-    here: Any = values
-    for part in path[:-1]:
-        here = here.setdefault(part, {}) if isinstance(here, dict) else here[part]
-    here[path[-1]] = value
-
-
-# --- merging and checking -----------------------------------------------------------------------
 def _merge(
     below: dict[str, Any],
     above: Mapping[str, Any],

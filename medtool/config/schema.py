@@ -5,6 +5,7 @@ Works on the pydantic models of ``medtool.config.sections`` and of plugins.
 
 from __future__ import annotations
 
+import copy
 import os
 import types
 from collections.abc import Iterator, Mapping
@@ -138,20 +139,32 @@ def path_values(
         here = (*path, key)
         below = model_below(field.annotation)
         if below is not None:
-            elements = enumerate(value) if isinstance(value, list) else [(None, value)]
-            for index, element in elements:
+            whole = isinstance(value, Mapping) and _is_table(field.annotation, below, value)
+            for step, element in _elements(value, whole=whole):
                 if isinstance(element, Mapping):
-                    deeper = here if index is None else (*here, index)
-                    yield from path_values(below, element, deeper)
+                    yield from path_values(below, element, (*here, *step))
         elif holds_paths(field.annotation):
-            if isinstance(value, str):
-                yield here, value
-            elif isinstance(value, list):
-                yield from (
-                    ((*here, index), text)
-                    for index, text in enumerate(value)
-                    if isinstance(text, str)
-                )
+            for step, text in _elements(value, whole=isinstance(value, str)):
+                if isinstance(text, str):
+                    yield (*here, *step), text
+
+
+def _elements(value: Any, *, whole: bool) -> Iterator[tuple[KeyPath, Any]]:
+    """What stands in a list or table, each with the step to it; of a ``whole`` value itself."""
+    if whole:
+        yield (), value
+    elif isinstance(value, Mapping):
+        yield from (((key,), element) for key, element in value.items())
+    elif isinstance(value, list):
+        yield from (((index,), element) for index, element in enumerate(value))
+
+
+def put(values: Any, path: KeyPath, value: Any) -> None:
+    """Set one value of a nested document; tables on the way are made where they lack."""
+    here: Any = values
+    for part in path[:-1]:
+        here = here.setdefault(part, {}) if isinstance(here, dict) else here[part]
+    here[path[-1]] = value
 
 
 def anchored(text: str, folder: Path) -> str:
@@ -161,3 +174,11 @@ def anchored(text: str, folder: Path) -> str:
     except RuntimeError:  # this machine knows no home folder
         return text
     return os.path.normpath(path if path.is_absolute() else folder / path)
+
+
+def anchored_values(model: Model, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A nested document with every path made to start from ``folder`` unless it is absolute."""
+    moved = copy.deepcopy(dict(values))
+    for path, text in list(path_values(model, moved)):
+        put(moved, path, anchored(text, folder))
+    return moved

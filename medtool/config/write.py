@@ -9,7 +9,7 @@ from typing import Any
 
 import tomli_w
 
-from medtool.config.schema import dotted, path_values
+from medtool.config.schema import dotted, path_values, put
 from medtool.config.sections import TaskSettings
 from medtool.config.toml_lines import KeyPath
 from medtool.core.files import replace_text
@@ -30,7 +30,7 @@ def preset_text(
     values = settings.as_dict()
     if folder is not None:
         for path, text in list(path_values(type(settings), values)):
-            _put(values, path, _seen_from(folder, text))
+            put(values, path, _seen_from(folder, text))
     lines = [f"# {line}" for line in title.splitlines()]
     lines.extend(_table(values, (), origins or {}))
     return "\n".join(lines).strip("\n") + "\n"
@@ -56,12 +56,6 @@ def _seen_from(folder: Path, text: str) -> str:
         return Path(os.path.relpath(text, folder)).as_posix()
     except ValueError:  # on another drive of Windows
         return str(Path(text).absolute())
-
-
-def _put(values: Any, path: KeyPath, value: str) -> None:
-    for part in path[:-1]:
-        values = values[part]
-    values[path[-1]] = value
 
 
 def _table(values: Mapping[str, Any], path: KeyPath, origins: Mapping[str, str]) -> Iterator[str]:

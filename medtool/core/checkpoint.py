@@ -29,6 +29,8 @@ SUFFIX = ".safetensors"
 BEST_NAME = "best" + SUFFIX
 LAST_NAME = "last" + SUFFIX
 CHECKPOINTS_FOLDER = "checkpoints"
+# Beside that folder: the preset of the run, with the paths that no checkpoint keeps.
+PRESET_FILE = "preset.toml"
 
 # The limit of the safetensors library itself; a longer header is damage or an attack.
 LONGEST_HEADER_BYTES = 100_000_000

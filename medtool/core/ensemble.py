@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ MEMBERS = "members"
 # What the members of a file say alike, taken from the first.
 SHARED_KEYS = (
     *("task", "preset", "preset_name", "layers", "groups", "stages", "weights", "versions"),
-    *("created_by", "selection", "imported"),
+    *("created_by", "selection", "imported", "companions"),
 )
 # Of a member's document what only the whole file can say.
 WHOLE_KEYS = ("hashes", "format")
@@ -56,15 +56,20 @@ def member_prefix(prefix: str, name: str) -> str:
 
 
 def write_ensemble(
-    target: Path, members: Mapping[str, Path], changes: Mapping[str, Any] | None = None
+    target: Path,
+    members: Mapping[str, Path],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    read: Callable[[Path], CheckpointHeader] = read_header,
 ) -> dict[str, Any]:
     """Write the checkpoints of ``members``, by name, as one file; gives its document.
 
-    What only training needs is left out. ``changes`` are added to the document. Raises
+    What only training needs is left out. ``changes`` are added to the document; ``read`` gives the
+    head of each member. Raises
     CheckpointError where members are of different tasks, or are ensembles themselves;
     MachineError where the disk is full.
     """
-    headers = {name: read_header(path) for name, path in members.items()}
+    headers = {name: read(path) for name, path in members.items()}
     document = {**joined_document(headers), **(changes or {})}
     with ExitStack() as stack:
         tensors = [

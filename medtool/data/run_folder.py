@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtool.core.checkpoint import CHECKPOINTS_FOLDER, plain_json
+from medtool.core.checkpoint import CHECKPOINTS_FOLDER, PRESET_FILE, plain_json
 from medtool.core.errors import InputError
 from medtool.core.files import cannot_write, replace_text
 from medtool.data.fold_files import FOLDS_FILE
@@ -48,7 +48,7 @@ class RunFolder:
     @property
     def preset_file(self) -> Path:
         """The resolved preset."""
-        return self.path / "preset.toml"
+        return self.path / PRESET_FILE
 
     @property
     def cases_file(self) -> Path:

@@ -123,7 +123,7 @@ def ways_to_compute(
 
 
 def _of_checkpoint(path: Path, scratch: Path, wanted: Sequence[str], *, compiled: bool) -> Benched:
-    model = load_model(path, device="cpu", precision="32")
+    model = load_model(path, device="cpu", precision="32", alone=True)
     spec = whole_network(model)[0].exported_deployment()
     found: list[Candidate] = []
     left_out: list[str] = []

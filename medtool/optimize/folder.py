@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool import __version__
+from medtool.config.places import portable_document
 from medtool.core.checkpoint import RawTensor, read_header, tensor_of, write_checkpoint
 from medtool.core.deployed import (
     DOCUMENT_FILE,
@@ -59,7 +60,7 @@ def write_exported(
         task, network, folder / FLOAT_FILE, opset=opset, largest_bytes=largest_bytes
     )
     source = source_of(model)
-    document = {**model.document, OPTIMISED_FROM: source}
+    document = {**portable_document(model.document), OPTIMISED_FROM: source}
     write_checkpoint(folder / DOCUMENT_FILE, document, _probe(task, network))
     write_card(task, document, exported, folder)
     return write_deployed(

@@ -79,7 +79,8 @@ def _answer_checkpoint(checkpoint: Path, inputs: Arrays, threads: int) -> PeakMe
 
     torch.set_num_threads(threads)
     before = _peak_bytes()
-    task, network = whole_network(load_model(checkpoint, device="cpu", precision="32"))
+    model = load_model(checkpoint, device="cpu", precision="32", alone=True)
+    task, network = whole_network(model)
     PyTorchEngine(task.exported(network), task.exported_deployment()).run(inputs)
     return PeakMemory(_peak_bytes(), before)
 

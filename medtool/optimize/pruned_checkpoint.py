@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtool.config.places import portable_document
 from medtool.core.checkpoint import RawTensor, write_checkpoint
 from medtool.nets.state import MODEL_PREFIX, raw_tensor
 from medtool.nets.widths import PRUNED
@@ -37,7 +38,8 @@ def write_pruned(
     """
     task, network = model.task, pruned.network
     groups = task.groups(network)
-    kept = {key: value for key, value in model.document.items() if key not in OF_THE_FILE}
+    whole = portable_document(model.document)
+    kept = {key: value for key, value in whole.items() if key not in OF_THE_FILE}
     known = kept.get("plan")
     plan = plan_from_document(known) if known else None
     document = {

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medtool.config import changed_task, task_from_document
+from medtool.config import changed_task
+from medtool.config.places import known_task
 from medtool.core.checkpoint import CheckpointHeader, find_checkpoint, read_header
 from medtool.core.deployed import find_deployed
 from medtool.core.ensemble import member_header, members_of
@@ -107,17 +108,19 @@ def load_model(
     assignments: Sequence[str] = (),
     engine: str = "",
     threads: int | None = None,
+    alone: bool = False,
 ) -> Model:
     """The model in ``path``: a checkpoint file, a run's folder (its selected best), or an
     optimised model (its folder, or a file in it).
 
     ``assignments`` (``infer.step=1.0``) change how it answers, in place of what it was trained
-    with, and not the models that it asks in its turn. ``engine`` and ``threads`` are for optimised
-    models: by default the one that the file is for.
+    with, and not the models that it asks in its turn; ``alone`` leaves those out, for what looks at
+    the network only. ``engine`` and ``threads`` are for optimised models: by default the one that
+    the file is for.
 
     Raises CheckpointError (no usable checkpoint), UnknownNameError (its task is not installed),
-    UsageError (several models that its task does not let answer together), MachineError (no such
-    device).
+    UsageError (several models that its task does not let answer together; a model that it asks is
+    not known), MachineError (no such device).
     """
     if engine not in ("", AUTO_ENGINE):
         require_known(engine)
@@ -130,7 +133,7 @@ def load_model(
         model = load_deployed(
             deployed, engine=engine, device=device, threads=threads, assignments=assignments
         )
-        return with_companions(model, device=device, precision=precision)
+        return model if alone else with_companions(model, device=device, precision=precision)
     _require_pytorch(engine, file)
     header = read_header(file)
     chosen = choose_device(device)
@@ -150,7 +153,7 @@ def load_model(
             members=members,
             name="",
         )
-    return with_companions(model, device=device, precision=precision)
+    return model if alone else with_companions(model, device=device, precision=precision)
 
 
 def _require_pytorch(engine: str, file: Path) -> None:
@@ -166,11 +169,27 @@ def _require_pytorch(engine: str, file: Path) -> None:
 
 def with_companions(model: Model, *, device: str, precision: str) -> Model:
     """The model with the other models that its settings say it asks. Raises as ``load_model``."""
+    named = model.task.companions()
+    unknown = sorted(set(model.document.get("companions", ())) - set(named))
+    if unknown:
+        # Without them it would answer, and otherwise than it was judged.
+        raise _unknown_companions(model, unknown)
     others = {
-        name: load_model(other, device=device, precision=precision)
-        for name, other in model.task.companions().items()
+        name: load_model(other, device=device, precision=precision) for name, other in named.items()
     }
     return replace(model, companions=others)
+
+
+def _unknown_companions(model: Model, names: Sequence[str]) -> UsageError:
+    options = " ".join(f"--{name} FILE" for name in names)
+    return UsageError(
+        "This model asks other models, and a checkpoint does not keep where they lie.",
+        where=str(model.path),
+        met=f"nothing says where to find: {', '.join(names)}",
+        wanted="the checkpoint of each",
+        how=f"name them to 'medtool infer' ({options}), or name the folder of the run, which "
+        "knows them.",
+    )
 
 
 def _loaded(
@@ -181,8 +200,7 @@ def _loaded(
     assignments: Sequence[str],
 ) -> Model:
     """One model of the file: the only one, or the member ``name``."""
-    task = task_from_document(header.document["task"], header.document["preset"])
-    task = changed_task(task, assignments)
+    task = changed_task(known_task(header), assignments)
     network = task.network()
     load_network(header.path, network, member=name)
     network.to(device).eval()

@@ -107,6 +107,7 @@ class Workbench:
         """A checkpoint of the untrained network, loaded back."""
         import torch
 
+        from medtool.config.places import portable_preset
         from medtool.core.checkpoint import read_header, write_checkpoint
         from medtool.nets.state import load_network, raw_tensor
         from medtool.predict.model import Model
@@ -116,7 +117,7 @@ class Workbench:
         tensors = [raw_tensor(f"model.{name}", t) for name, t in saved.state_dict().items()]
         document = {
             "task": self.task.name,
-            "preset": self.task.settings.as_dict(),
+            "preset": portable_preset(self.task.settings),
             "threshold": 0.5,
             "synthetic": True,
         }

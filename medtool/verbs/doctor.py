@@ -240,7 +240,7 @@ def prove(path: Path, device: str = "auto") -> list[Proof]:
         )
     proofs = []
     for precision in ("32", "bf16"):
-        model = load_model(file, device=device, precision=precision)
+        model = load_model(file, device=device, precision=precision, alone=True)
         with model.autocast():
             results = [
                 check_probe(

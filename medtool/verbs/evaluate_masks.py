@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.config import task_from_document
+from medtool.config.places import known_task
 from medtool.core.checkpoint import BEST_NAME, find_checkpoint, read_header
 from medtool.core.errors import InputError, UnknownNameError, UsageError
 from medtool.core.lazy import Lazily
@@ -82,9 +83,8 @@ def _task_of(path: Path) -> Task | None:
         # Of folds together there is no checkpoint: each answered its own part.
         return task.with_document(read_header(best).document) if best.is_file() else task
     if is_checkpoint(path):
-        document = read_header(find_checkpoint(path)[0]).document
-        task = task_from_document(str(document["task"]), document["preset"])
-        return task.with_document(document)
+        header = read_header(find_checkpoint(path)[0])
+        return known_task(header).with_document(header.document)
     record = predictions_record(path)
     kept = (record.get("checkpoint") or {}).get("preset")
     return task_from_document(str(record["task"]), kept) if kept else None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtool.config import task_from_document
+from medtool.config.places import known_task
 from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.progress import Reporter
 from medtool.core.records import Source
@@ -75,10 +75,11 @@ def _seen(model: Path, options: EvaluateOptions) -> frozenset[str]:
     Raises LeakageError at once where they are refused: an hour of answers would be lost else.
     """
     file, _ = find_checkpoint(model)
-    document = read_header(file).document
+    header = read_header(file)
+    document = header.document
     if options.seen == "report" or not (document.get("patients") or {}).get("hashes"):
         return frozenset()
-    task = task_from_document(str(document["task"]), document["preset"])
+    task = known_task(header)
     folder = options.data or Path()
     cases = task.find(Source(paths=(folder,))).cases
     labels = options.labels or find_labels(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtool import __version__
+from medtool.config.places import portable_preset
 from medtool.core.checkpoint import RawTensor, write_checkpoint
 from medtool.core.ensemble import write_ensemble
 from medtool.core.errors import MedtoolError, OutputExistsError, UnknownNameError, UsageError
@@ -141,7 +142,7 @@ def _write(path: Path, task: Task, model: ForeignModel) -> None:
     own = versions()
     document = {
         "task": task.name,
-        "preset": task.settings.as_dict(),
+        "preset": portable_preset(task.settings),
         "preset_name": "",
         "layers": layers(network, groups),
         "groups": group_table(groups),

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medtool.config import changed_task, task_from_document
+from medtool.config import changed_task
+from medtool.config.places import known_task
 from medtool.core.checkpoint import CheckpointHeader, read_header
-from medtool.core.ensemble import members_of
+from medtool.core.ensemble import member_header, members_of
 from medtool.core.errors import (
     CaseRefused,
     ExitStatus,
@@ -158,8 +159,8 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
 def _task_of(header: CheckpointHeader, options: InferOptions) -> Task:
     """The task that finds and prepares cases, without torch; of several models the first's."""
     members = members_of(header)
-    preset = (members[0].document if members else header.document)["preset"]
-    return changed_task(task_from_document(header.task, preset), options.assignments)
+    one = member_header(header, members[0]) if members else header
+    return changed_task(known_task(one), options.assignments)
 
 
 def _require_machine(asked: RunOptions) -> None:

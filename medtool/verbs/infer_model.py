@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from medtool.config.places import known_header
 from medtool.core.checkpoint import CHECKPOINTS_FOLDER, find_checkpoint, read_header
 from medtool.core.deployed import find_deployed
 from medtool.core.ensemble import write_ensemble
@@ -43,7 +44,8 @@ def answering_file(paths: Sequence[Path], scratch: Path) -> tuple[Path, str]:
     if len(set(names)) < len(names) or not all(NAME.fullmatch(name) for name in names):
         names = [f"model_{number}" for number in range(len(places))]
     target = scratch / TOGETHER
-    write_ensemble(target, dict(zip(names, files, strict=True)))
+    # The file is ours and short-lived: it may say where the models that the members ask lie.
+    write_ensemble(target, dict(zip(names, files, strict=True)), read=known_header)
     told = "; ".join(f"{name} is {text}" for name, (_, text) in zip(names, found, strict=True))
     return target, f"{len(places)} together, by the mean of what they say: {told}"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool import __version__
+from medtool.config.places import without_places
 from medtool.core.errors import MachineError, MedtoolError, UsageError
 from medtool.core.files import cannot_write, file_sha256, files_sha256
 from medtool.core.names import safe_file_stem
@@ -279,7 +280,7 @@ class RowMaker:
                 "sha256": self._checkpoint_hash,
                 "threshold": self._model.threshold,
                 "synthetic": self._model.synthetic,
-                "preset": _without_places(self._model.document["preset"]),
+                "preset": _what_scores(self._model),
                 "versions": self._model.document.get("versions", {}),
                 "changed": [] if hidden else list(self._options.assignments),
                 "companions": self._companions(),
@@ -340,8 +341,9 @@ def _inputs_sha256(case: Case) -> str:
         return ""
 
 
-def _without_places(preset: Mapping[str, Any]) -> dict[str, Any]:
+def _what_scores(model: Model) -> dict[str, Any]:
     """What scores the answers and pools them, of a preset; not where data and weights were."""
+    preset = without_places(type(model.task.settings), model.document["preset"])
     kept = {name: values for name, values in preset.items() if name != "data"}
     model = kept.get("model", {})
     return {**kept, "model": {name: model[name] for name in model if name != "weights"}}

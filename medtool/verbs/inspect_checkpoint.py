@@ -119,7 +119,7 @@ def _damaged(header: CheckpointHeader, deployed: Deployed | None) -> tuple[str, 
 
 
 def write_slim(inspection: Inspection, target: Path, *, force: bool = False) -> None:
-    """Write the checkpoint to ``target`` without what only training needs.
+    """Write the checkpoint to ``target`` without what only training needs, and without paths.
 
     Raises OutputExistsError, MachineError, UsageError for an optimised model.
     """
@@ -134,7 +134,10 @@ def write_slim(inspection: Inspection, target: Path, *, force: bool = False) -> 
         raise OutputExistsError(
             "There is a file of this name.", where=str(target), how="--force overwrites it."
         )
-    rewrite_checkpoint(inspection.path, target, {}, slim=True)
+    from medtool.config.places import portable_document
+
+    whole = portable_document(inspection.header.document)
+    rewrite_checkpoint(inspection.path, target, whole, slim=True)
 
 
 def milestones(folder: Path) -> list[Milestone]:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtool.config import changed_task, project_paths, resolve, task_from_document
+from medtool.config import changed_task, project_paths, resolve
+from medtool.config.places import known_task
 from medtool.core.checkpoint import CheckpointHeader, read_header
 from medtool.core.deployed import find_deployed
-from medtool.core.ensemble import members_of
+from medtool.core.ensemble import member_header, members_of
 from medtool.core.errors import OutputExistsError, UsageError
 from medtool.core.files import TEMPORARY_PREFIX, cannot_write, require_writable
 from medtool.core.processes import sigterm_interrupts
@@ -120,8 +121,7 @@ def _require_engines(options: OptimizeOptions, formats: Collection[str]) -> None
 def _task(header: CheckpointHeader, options: OptimizeOptions) -> Task:
     """The task with its [optimize] as it is asked for."""
     members = members_of(header)
-    document = members[0].document if members else header.document
-    task = task_from_document(str(document["task"]), document["preset"])
+    task = known_task(member_header(header, members[0]) if members else header)
     if options.prune is not None:
         asked = resolve(type(task), options.prune).settings.optimize
         task = type(task)(task.settings.model_copy(update={"optimize": asked}))

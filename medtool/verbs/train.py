@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from medtool.config import Resolved, changed_task, resolve, settings_from_document
 from medtool.config.layers import SCHEMA_DEFAULT
+from medtool.config.places import known_preset
+from medtool.config.schema import anchored_values
 from medtool.core.checkpoint import LAST_NAME, find_checkpoint, read_header
 from medtool.core.errors import Interrupted, OutputExistsError, UsageError
 from medtool.core.names import safe_file_stem
@@ -241,7 +243,8 @@ def _settings_of_run(
     task_class: type[Task], resolved: Resolved, resume: Path, options: TrainOptions
 ) -> Resolved:
     """The settings that the run began with; refuses others that were asked for."""
-    document = read_header(resume).document
+    header = read_header(resume)
+    document = header.document
     if document["task"] != task_class.name:
         raise UsageError(
             "This run is of another task.",
@@ -249,9 +252,14 @@ def _settings_of_run(
             met=str(document["task"]),
             wanted=task_class.name,
         )
-    begun = settings_from_document(task_class, document["preset"])
+    model = task_class.settings_type
+    begun = settings_from_document(task_class, known_preset(header, model))
     if options.preset is not None or _assignments(options):
-        asked, had = flat_values(resolved.settings.as_dict()), flat_values(begun.as_dict())
+        # A path may be said as seen from the run or from the working folder: it is the same one.
+        asked, had = (
+            flat_values(anchored_values(model, settings.as_dict(), Path.cwd()))
+            for settings in (resolved.settings, begun)
+        )
         free = {"train.keep", "description", "extends", *_left_to_the_data(resolved, resume)}
         changed = sorted(
             key

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.config import Resolved, write_preset
+from medtool.config.places import portable_preset
 from medtool.config.weights import PretrainedModelSection
 from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.errors import InputError
@@ -386,7 +387,7 @@ def _base(
     return {
         **({PRUNED: start.pruned} if start.pruned else {}),
         "task": task.name,
-        "preset": resolved.settings.as_dict(),
+        "preset": portable_preset(resolved.settings),
         "preset_name": resolved.preset_name,
         "layers": [dict(row) for row in start.layers],
         "groups": dict(start.groups),
@@ -399,6 +400,7 @@ def _base(
         "synthetic": data.synthetic,
         "patients": patients,
         "selection": "chose checkpoint and threshold: numbers of this part are optimistic",
+        "companions": sorted(task.companions()),
         "created_by": f"medtool {versions()['medtool']}",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,16 +14,20 @@ import pytest
 import torch
 from medtool_segment import Segment
 from medtool_segment.demo import write_dataset
+from named_in import files_naming
+from optimised import change_weights
 from torch import Tensor, nn
+from two_levels import ONE_EPOCH, TWO_LEVELS
 from untrained_segment import write_model
 
+from medtool.core.checkpoint import read_header
 from medtool.core.errors import CheckpointError, PresetError, UsageError
 from medtool.core.geometry import Grid
 from medtool.core.records import Source
 from medtool.data.nifti_writer import write_nifti
 from medtool.data.predictions import read_predictions
 from medtool.predict.model import Model, load_model
-from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.infer import InferOptions, InferResult, infer
 from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, train
 
@@ -225,3 +230,68 @@ def test_a_coarse_model_that_is_not_there_is_known_before_a_training(place: Path
         train(TrainOptions(Segment, data=place / "data", assignments=(settings,), folder=place))
     assert "nowhere" in error.value.where
     assert not (place / "runs").exists()
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Path:
+    """A run that asks a coarse model, which it names by its path."""
+    folder = place / "own"
+    folder.mkdir()
+    result = train(
+        TrainOptions(
+            Segment,
+            data=place / "data",
+            assignments=(
+                *(*TWO_LEVELS, *ONE_EPOCH, "model.patch_size_vox=[16, 16, 16]"),
+                f"infer.region_checkpoint={place / 'coarse.safetensors'}",
+                "train.split=two-part",
+            ),
+            folder=folder,
+            run=RunOptions(run="asking", workers=0, device="cpu", cache=place / "cache"),
+        )
+    )
+    return result.run
+
+
+def regions(result: InferResult) -> list[str]:
+    record = json.loads((result.folder / "run.json").read_text("utf-8"))
+    return list(record["checkpoint"]["companions"])
+
+
+def test_a_run_knows_the_coarse_model_that_its_checkpoint_does_not_name(
+    place: Path, run: Path
+) -> None:
+    best = run / "checkpoints" / "best.safetensors"
+    assert read_header(best).document["companions"] == ["region"]
+    assert files_naming(run / "checkpoints", str(place)) == []
+    for number, known in enumerate((run, best)):
+        found = infer(dataclasses.replace(asked(place, f"known-{number}"), checkpoint=known))
+        assert regions(found) == ["region"]
+        assert str(place) not in json.dumps(
+            json.loads((found.folder / "run.json").read_text("utf-8"))["checkpoint"]
+        )
+
+
+def test_models_of_runs_that_answer_together_ask_it_as_well(place: Path, run: Path) -> None:
+    second = Path(shutil.copytree(run, run.with_name("second")))
+    change_weights(second / "checkpoints" / "best.safetensors")
+    together = dataclasses.replace(
+        asked(place, "together"), checkpoint=run, more_checkpoints=(second,)
+    )
+    assert regions(infer(together)) == ["region"]
+
+
+def test_elsewhere_it_has_to_be_named(place: Path, run: Path, tmp_path: Path, medtool) -> None:
+    """Nothing would show that the whole volume was looked at, and not as the model was judged."""
+    alone = tmp_path / "given.safetensors"
+    shutil.copyfile(run / "checkpoints" / "best.safetensors", alone)
+    with pytest.raises(UsageError, match="asks other models") as error:
+        infer(dataclasses.replace(asked(place, "never"), checkpoint=alone))
+    assert "--region FILE" in error.value.how
+    named = f"infer.region_checkpoint={place / 'coarse.safetensors'}"
+    assert regions(infer(dataclasses.replace(asked(place, "told", named), checkpoint=alone))) == [
+        "region"
+    ]
+    # Its own network is proved without the other one.
+    proved = medtool("doctor", "--checkpoint", alone)
+    assert proved.status == 0, proved.err

@@ -14,6 +14,7 @@ import pytest
 from medtool_brainmet import Brainmet
 from medtool_brainmet.demo import DemoOptions as CohortOptions
 from medtool_brainmet.demo import write_cohort
+from named_in import files_naming
 from segmentation_places import TINY, TINY_VOLUMES
 
 from medtool.core.errors import ExitStatus, OutputExistsError, UnknownNameError
@@ -111,6 +112,7 @@ def test_the_demo_runs_every_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # Augmentation by class, which the demo does not use, would tell the class.
     assert run["audit"]["used"] == "both_alike"
     assert run["audit"]["auroc"]["both_alike"][0] < run["audit"]["auroc"]["by_class"][0]
+    assert files_naming(result.run / "checkpoints", str(tmp_path)) == []
     # Patients come in pairs that share all that is not disease.
     for row in run["confounders"]:
         assert row["auroc"] <= 0.65, row
@@ -144,3 +146,4 @@ def test_the_demos_of_outlines_run_every_verb(
     dice = result.scores["test"]["metrics"]["dice"]
     assert isfinite(dice["value"]) and dice["n"] > 1
     assert json.loads((result.run / "run.json").read_text())["synthetic"] is True
+    assert files_naming(result.run / "checkpoints", str(tmp_path)) == []

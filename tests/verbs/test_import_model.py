@@ -230,6 +230,7 @@ def test_the_checkpoint_says_where_it_is_from_and_is_whole(tmp_path: Path) -> No
     assert [(axis[0], axis[-1]) for axis in spacing] == [(1.5, 2.0), (1.0, 1.0), (0.9, 1.0)]
     # Names of cases stay where they are.
     assert "Jane" not in json.dumps(header.document)
+    assert str(tmp_path).encode() not in header.path.read_bytes()
     text = "\n".join(inspection_lines(inspect_checkpoint(header.path)))
     assert "2 models that answer together: fold_0, fold_1" in text
     assert "nnUNetTrainerNoMirroring" in text

@@ -15,8 +15,10 @@ import pytest
 import SimpleITK as sitk
 from listening import Listening
 from medtool_heart.demo import write_cohort
+from named_in import files_naming
 from trained_heart import train_heart
 
+import medtool
 from medtool.core.checkpoint import read_header, write_checkpoint
 from medtool.core.errors import (
     CheckpointError,
@@ -83,6 +85,13 @@ def test_the_folder_holds_what_its_json_names(made: OptimizeResult) -> None:
     for name, entry in document["files"].items():
         beside = sum((made.folder / one).stat().st_size for one in (name, *entry["external"]))
         assert entry["bytes"] == beside
+
+
+def test_no_byte_of_it_says_where_the_data_or_the_program_lay(
+    made: OptimizeResult, place: Path
+) -> None:
+    program = str(Path(medtool.__file__).parent)
+    assert files_naming(made.folder, str(place), program) == []
 
 
 def test_it_says_on_whom_it_was_calibrated_and_judged(made: OptimizeResult, place: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import SimpleITK as sitk
+from named_in import files_naming
 from optimised import change_weights
 from trained_heart import train_heart
 
@@ -76,6 +77,7 @@ def test_one_file_of_all_folds_is_judged_on_what_every_fold_tests(
     assert accuracy["cases"] == len(parts_of(place / "folds" / "fold_0")["test"]) > 0
     head = read_header(tmp_path / "small" / "document.safetensors")
     assert [member.name for member in members_of(head)] == ["fold_0", "fold_1"]
+    assert files_naming(tmp_path / "small", str(place)) == []
 
 
 def groups_of(place: Path, run: Path, scratch: Path) -> OptimizeData:

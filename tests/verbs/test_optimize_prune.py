@@ -11,6 +11,7 @@ import pytest
 import torch
 from listening import Listening
 from medtool_heart.demo import write_cohort
+from named_in import files_naming
 from trained_heart import train_heart
 
 from medtool.config import resolve
@@ -110,6 +111,7 @@ def test_the_pruned_checkpoint_is_one_like_any_other(
     assert widths(model.network)["encoder.stages.0.0.convs.0.conv"] == {"in": 3, "out": 4}
     source = read_header(place / "runs/heart/a/checkpoints/best.safetensors").document
     assert model.document["patients"] == source["patients"]
+    assert files_naming(folder, str(place)) == []
     image = sorted((place / "data" / "images").iterdir())[0]
     tables = []
     for number, checkpoint in enumerate((folder / "pruned.safetensors", folder / "model.onnx")):
