@@ -11,11 +11,15 @@ from medtool.core.lazy import Lazily
 from medtool.core.progress import Advance
 from medtool.core.records import Case, Prediction, Truth
 from medtool.predict.cases import predict_cases
+from medtool.predict.unwritten import why_unwritten
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
     from medtool.data.cache import Cache
     from medtool.predict.model import Model
+
+# In a sentence; tables name all.
+CASES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,18 @@ class Answers:
         return known or self.task.restored(self.rows[case.case_id], self.folder)
 
     @property
+    def note(self) -> str:
+        """How many cases have no answer, the first of them with why; empty where all have one."""
+        if not self.failed:
+            return ""
+        named = [f"{case}: {why}" for case, why in self.failed.items()]
+        more = ["..."] if len(named) > CASES_NAMED else []
+        return (
+            f"Without an answer and not in the numbers: {len(named)} of "
+            f"{len(named) + len(self.cases)} cases ({'; '.join([*named[:CASES_NAMED], *more])})."
+        )
+
+    @property
     def predictions(self) -> Sequence[Prediction]:
         """Those of all ``cases``."""
         return Lazily(self.prediction, self.cases)
@@ -53,7 +69,10 @@ class Answers:
 def answers_of(
     model: Model, cases: Sequence[Case], cache: Cache, folder: Path, advance: Advance
 ) -> Answers:
-    """The answers of ``model`` to ``cases``, all of them prepared; masks go below ``folder``."""
+    """The answers of ``model`` to ``cases``, all of them prepared; masks go below ``folder``.
+
+    A case whose answer cannot be written has none. Raises MachineError where the disk is full.
+    """
     rows: dict[str, Mapping[str, Any]] = {}
     kept: dict[str, Prediction] = {}
     failed: dict[str, str] = {}
@@ -64,10 +83,13 @@ def answers_of(
             failed[case.case_id] = outcome.message or outcome.code
             continue
         named = {"case": case.case_id, "patient": case.patient_id}
-        if prediction.arrays:
-            rows[case.case_id] = {**named, **model.task.write(prediction, case, folder)}
-        else:
+        if not prediction.arrays:
             rows[case.case_id] = {**named, **prediction.scalars}
             kept[case.case_id] = prediction
+            continue
+        try:
+            rows[case.case_id] = {**named, **model.task.write(prediction, case, folder)}
+        except Exception as error:  # noqa: BLE001 - one case must not end the others
+            _, failed[case.case_id] = why_unwritten(error, folder)
     known = tuple(c for c in cases if c.case_id in rows and model.task.has_reference(c))
     return Answers(model.task, folder, known, rows, kept, failed)

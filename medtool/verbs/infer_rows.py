@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from medtool import __version__
 from medtool.config.places import without_places
-from medtool.core.errors import MachineError, MedtoolError, UsageError
-from medtool.core.files import cannot_write, file_sha256, files_sha256
+from medtool.core.errors import UsageError
+from medtool.core.files import file_sha256, files_sha256
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Finding, Prediction, RefusedStudy
 from medtool.core.task import Task
@@ -22,7 +21,7 @@ from medtool.data.cache import input_files
 from medtool.data.predictions import LEADING_COLUMNS
 from medtool.data.privacy import Pseudonymiser, read_key
 from medtool.data.run_record import now_utc, run_record
-from medtool.data.worker import unforeseen
+from medtool.predict.unwritten import why_unwritten
 from medtool.verbs.infer_output import OutputPlace
 
 if TYPE_CHECKING:
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from medtool.predict.model import Model
     from medtool.verbs.infer import InferOptions
     from medtool.verbs.infer_output import Output
-
-# What the system says of a disk, and not of one file on it.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass
@@ -118,13 +114,12 @@ class RowMaker:
         written = _Written()
         try:
             self._write(outcome, written)
-        except MachineError:
-            raise
         except Exception as error:  # noqa: BLE001 - one case must not end the others
-            _require_disk(error, self._place.folder)
+            code, message = why_unwritten(error, self._place.folder)
             for path in written.files:
                 path.unlink(missing_ok=True)
-            outcome, written = _unwritten(outcome, error), _Written()
+            written = _Written()
+            outcome = replace(outcome, status="failed", code=code, message=message, prediction=None)
         case, findings = outcome.case, self._findings(outcome)
         row: dict[str, Any] = {
             "case": self.key(case.case_id),
@@ -319,20 +314,6 @@ class RowMaker:
         return self._options.pseudonymise if self._key_is_new else None
 
 
-def _require_disk(error: Exception, folder: Path) -> None:
-    """Raise MachineError where ``error`` is one of the disk: it ends the run, not one case."""
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        raise cannot_write(folder, error) from error
-
-
-def _unwritten(outcome: CaseOutcome, error: Exception) -> CaseOutcome:
-    """The outcome of a case whose answer could not be written."""
-    code, message = unforeseen(error)
-    if isinstance(error, MedtoolError):
-        code, message = getattr(error, "code", "writing"), error.what
-    return replace(outcome, status="failed", code=code, message=message, prediction=None)
-
-
 def _inputs_sha256(case: Case) -> str:
     """One hash of all files of a case; "" where one of them is not there any more."""
     try:
@@ -345,8 +326,8 @@ def _what_scores(model: Model) -> dict[str, Any]:
     """What scores the answers and pools them, of a preset; not where data and weights were."""
     preset = without_places(type(model.task.settings), model.document["preset"])
     kept = {name: values for name, values in preset.items() if name != "data"}
-    model = kept.get("model", {})
-    return {**kept, "model": {name: model[name] for name in model if name != "weights"}}
+    network = kept.get("model", {})
+    return {**kept, "model": {name: network[name] for name in network if name != "weights"}}
 
 
 def _members(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -332,6 +332,8 @@ class Making:
         """What the model said, and how good that was, before anything was done to it."""
         if part not in self._befores:
             answers = self._answered(self.original, cases, "Answers before")
+            if answers.note:
+                self.reporter.warn(answers.note)
             self._befores[part] = Before(answers, scored(answers))
         return self._befores[part]
 

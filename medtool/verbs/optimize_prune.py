@@ -123,6 +123,8 @@ def decided_anew(
     cases = [case for case in data.choosing if model.task.has_reference(case)]
     with reporter.progress("Selection part", len(cases)) as advance:
         answers = answers_of(model, cases, data.cache, scratch / "pruned-selection", advance)
+    if answers.note:
+        reporter.warn(answers.note)
     return merged(model, changes, model.task.decide(answers.predictions, answers.truths))
 
 

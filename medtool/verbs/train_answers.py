@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from medtool.core.errors import InputError
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Part, Prediction, Scores
 from medtool.data.cache import Cache
@@ -13,6 +14,7 @@ from medtool.data.run_folder import RunFolder
 from medtool.predict.answers import Answers
 from medtool.predict.cases import CaseOutcome, predict_cases
 from medtool.predict.model import Model
+from medtool.predict.unwritten import why_unwritten
 from medtool.score.examples import best_and_median, worst_cases
 from medtool.verbs.infer import InferOptions
 from medtool.verbs.infer_output import Output, OutputPlace, guard
@@ -32,7 +34,10 @@ def answer_part(
     options: TrainOptions,
     advance: Advance,
 ) -> Answers:
-    """Write predictions/<part>/ as ``infer`` does; masks of many cases are never held together."""
+    """Write predictions/<part>/ as ``infer`` does; masks of many cases are never held together.
+
+    Raises InputError where no case has an answer.
+    """
     folder = run.predictions_folder / part
     place = OutputPlace.of(folder)
     guard(place, force=True, resume=False)
@@ -57,9 +62,22 @@ def answer_part(
     output.write_tables(rows, elements, maker.columns)
     output.finish(maker.record(output, rows, {"series": [], "skipped": []}, startup_s=0.0))
     ok = {str(row["case"]): row for row in rows if row["status"] == "ok"}
+    failed = {
+        str(row["case"]): str(row["message"] or row["code"])
+        for row in rows
+        if row["status"] != "ok"
+    }
     task = model.task
     known = tuple(c for c in cases if c.case_id in ok and task.has_reference(c))
-    return Answers(task, folder, known, ok, kept)
+    answers = Answers(task, folder, known, ok, kept, failed)
+    if not known:
+        raise InputError(
+            f"No case of the part {part} has an answer to score.",
+            where=str(place.table),
+            met=answers.note or f"{len(ok)} answers, none with a reference",
+            how="mend what the table names, then go on with the run: --resume.",
+        )
+    return answers
 
 
 def _outcomes(
@@ -90,15 +108,26 @@ def training_answers(
         advance(1)
 
 
-def score_part(answers: Answers, cache: Cache) -> Scores:
-    """The scores of a part; pictures of the cases that the report shows are written beside it."""
+def score_part(answers: Answers, cache: Cache) -> tuple[Scores, dict[str, str]]:
+    """The scores of a part, and by case what is lacking: its answer, or its picture.
+
+    Pictures of the cases that the report shows are written beside it. A case that cannot be drawn
+    is scored all the same: those that are drawn are the worst ones, and the numbers would flatter
+    without them.
+    """
     task = answers.task
     scores = task.score(answers.predictions, answers.truths)
     worst = worst_cases(scores.per_case, task.settings.report.worst_cases)
     examples = best_and_median(scores.per_case).values() if worst else ()
     shown = {str(row["case"]) for row in (*worst, *examples)}
+    lacking = {case: f"no answer: {why}" for case, why in answers.failed.items()}
     for case in answers.cases:
-        if case.case_id in shown:
-            pictures = answers.folder / "overlays" / safe_file_stem(case.case_id)
+        if case.case_id not in shown:
+            continue
+        pictures = answers.folder / "overlays" / safe_file_stem(case.case_id)
+        try:
             task.picture(answers.prediction(case), cache.load(case), case, pictures)
-    return scores
+        except Exception as error:  # noqa: BLE001 - one case must not end the others
+            _, why = why_unwritten(error, pictures)
+            lacking[case.case_id] = f"scored, but not drawn: {why}"
+    return replace(scores, notes=(*scores.notes, *filter(None, [answers.note]))), lacking

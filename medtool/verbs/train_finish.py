@@ -54,6 +54,7 @@ def finish(
     leaks = _allowed_leaks(ready, options)
     why = {"selection": SELECTION_OPTIMISTIC, "test": LEAK_OPTIMISTIC if leaks else ""}
     parts: dict[str, Scores] = {}
+    lacking: dict[str, str] = {}
     with reporter.progress("Scoring", None) as advance:
         if _keep(best, task.settle(training_answers(ready, model, options, advance))):
             model = _model(task, best, options)
@@ -69,7 +70,8 @@ def finish(
                 continue
             if part != "selection":
                 answers = answer_part(run, ready, model, part, options, advance)
-            scores = score_part(answers, ready.cache)
+            scores, found = score_part(answers, ready.cache)
+            lacking |= found
             scores = replace(scores, optimistic=why[part] or scores.optimistic)
             parts[part] = completed(
                 scores,
@@ -91,8 +93,12 @@ def finish(
     document["checkpoint_sha256"] = file_sha256(best)
     infer_line = f"medtool infer SCANS --checkpoint {best} -o OUT"
     document["infer"] = infer_line
-    document["notes"] = [*document.get("notes", ()), *leaks]
+    unanswered = [f"{case}: {what}" for case, what in lacking.items()]
+    document["notes"] = [*document.get("notes", ()), *leaks, *unanswered]
     run.write_run(document)
+    for line in unanswered:
+        reporter.warn(line)
+        run.log(line)
     report = write_report(run, task.sections(run))
     alone = confounders_text(data.confounders)
     for line in filter(None, [*headline(parts, task.settings.metrics.primary), alone]):
@@ -107,7 +113,7 @@ def finish(
         report=report,
         scores=documents,
         infer_line=infer_line,
-        failures=len(ready.failures),
+        failures=len(ready.failures) + len(lacking),
     )
 
 

@@ -37,14 +37,13 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
         reporter.say(f"{len(done)} of {folds} folds are done: joint scores come with the last.")
         return None
     rows: list[Mapping[str, str]] = []
+    silent = 0
     fold_of: dict[str, str] = {}
     folder_of: dict[str, Path] = {}
     for run in done:
-        answered = [
-            row
-            for row in read_predictions(run.predictions_folder / "test")
-            if row["status"] == "ok"
-        ]
+        told = read_predictions(run.predictions_folder / "test")
+        answered = [row for row in told if row["status"] == "ok"]
+        silent += len(told) - len(answered)
         rows += answered
         fold_of |= {row["case"]: run.path.name for row in answered}
         folder_of |= {row["case"]: run.predictions_folder / "test" for row in answered}
@@ -60,6 +59,9 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
         folds=fold_of,
     )
     scores = replace(scores, optimistic=next(filter(None, said), ""))
+    if silent:
+        note = f"Without an answer and not in the numbers: {silent} of {silent + len(rows)} cases."
+        scores = replace(scores, notes=(*scores.notes, note))
     joint = RunFolder(parent)
     write_json(joint.scores_file, {OUT_OF_FOLD: scores_to_document(scores)})
     write_rows(joint.predictions_folder / OUT_OF_FOLD / PREDICTIONS_FILE, rows)

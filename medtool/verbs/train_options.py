@@ -43,7 +43,8 @@ class TrainOptions:
 class TrainResult:
     """Where the run is, its checkpoint, its headline number and how to use it.
 
-    ``first`` is False in every process of several nodes but the one that speaks for all.
+    ``failures`` counts cases that could not be prepared, answered, written or drawn. ``first`` is
+    False in every process of several nodes but the one that speaks for all.
     """
 
     run: Path
