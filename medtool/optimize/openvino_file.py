@@ -21,11 +21,11 @@ def write_openvino(source: Path, target: Path) -> Path:
     from medtool.core.errors import CheckpointError
     from medtool.predict.engines import open_engine
     from medtool.predict.engines.contract import OPENVINO
-    from medtool.predict.engines.openvino_import import openvino
+    from medtool.predict.engines.openvino_import import openvino, openvino_core
     from medtool.predict.engines.refusals import cannot_run, lacking_operator
 
     try:
-        model = openvino().Core().read_model(source)
+        model = openvino_core().read_model(source)
     except RuntimeError as error:
         text = str(error)
         raise lacking_operator(source, OPENVINO, text, how=LEFT_OUT) or cannot_run(

@@ -186,8 +186,8 @@ def test_openvino_tells_nobody_that_it_was_imported(fresh_python):
     code = f"""
 {NO_SOCKETS}
 import sys
-from medtool.predict.engines.openvino_import import openvino
-openvino().Core()
+from medtool.predict.engines.openvino_import import openvino_core
+openvino_core()
 assert sys.modules["openvino_telemetry"] is None
 from openvino.tools.ovc import telemetry_utils
 assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"

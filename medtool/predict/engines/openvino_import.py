@@ -8,6 +8,7 @@ nothing: so it is hidden. Everything in medtool imports OpenVINO from here.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 TELEMETRY = "openvino_telemetry"
@@ -21,3 +22,15 @@ def openvino() -> Any:
     import openvino as module
 
     return module
+
+
+@cache
+def openvino_core() -> Any:
+    """The one ``Core`` of this process, which lives as long as it does. Raises as ``openvino``.
+
+    A core that loads what computes on processors gives the thread a stack for signals of its own,
+    and takes it away with itself. Of two that end in the order in which they began, or one that
+    ends in another thread, the stack that is left is one that was taken away: the next signal, a
+    Ctrl-C or the end of a child process, then ends the process with a segmentation fault.
+    """
+    return openvino().Core()

@@ -28,13 +28,13 @@ class OpenVinoEngine:
     name = OPENVINO
 
     def __init__(self, file: Path, *, threads: int, precision: str = "32") -> None:
-        from medtool.predict.engines.openvino_import import openvino
+        from medtool.predict.engines.openvino_import import openvino_core
 
         hint, self.arithmetic = ARITHMETIC[precision]
         self.threads = threads
         self._file = file
         try:
-            core = openvino().Core()
+            core = openvino_core()
             model = core.read_model(file)
             compiled = core.compile_model(
                 model,
