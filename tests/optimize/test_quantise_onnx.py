@@ -14,6 +14,7 @@ from small_graphs import drawn, inputs, plain_graph, write_graph
 from medtool.core.errors import CheckpointError
 from medtool.optimize.activations import observe, ranges_of
 from medtool.optimize.openvino_file import write_openvino
+from medtool.optimize.processor import has_vnni
 from medtool.optimize.quantise_onnx import FloatGraph, quantise, ready_graph
 from medtool.predict.engines import open_engine
 
@@ -51,7 +52,8 @@ def test_layers_are_named_as_in_the_network_and_the_last_is_known(graph: FloatGr
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_eight_bits_say_nearly_the_same(graph: FloatGraph, engine: str) -> None:
-    file = written(graph, "small.onnx")
+    # As optimize does: without VNNI sums of eight-bit products saturate: 0.054 off where that was not heeded.
+    file = written(graph, "small.onnx", reduce_range=not has_vnni())
     for one in inputs(3):
         wanted = open_engine(graph.file).run(one)["logits"]
         found = open_engine(file, engine=engine).run(one)["logits"]
