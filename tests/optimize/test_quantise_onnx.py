@@ -52,7 +52,7 @@ def test_layers_are_named_as_in_the_network_and_the_last_is_known(graph: FloatGr
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_eight_bits_say_nearly_the_same(graph: FloatGraph, engine: str) -> None:
-    # As optimize does: without VNNI sums of eight-bit products saturate: 0.054 off where that was not heeded.
+    # As optimize does: without VNNI sums of eight-bit products may saturate.
     file = written(graph, "small.onnx", reduce_range=not has_vnni())
     for one in inputs(3):
         wanted = open_engine(graph.file).run(one)["logits"]
