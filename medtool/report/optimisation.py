@@ -213,6 +213,10 @@ def _agreement_html(document: Document) -> Markup:
 
 
 def _passes_html(document: Document) -> Markup:
+    files = (document.get("accuracy") or {}).get("files") or {}
+    compared = {name: found["passes"] for name, found in files.items() if found.get("passes")}
+    if not compared:
+        return Markup("")
     rows = [
         {
             "file": name,
@@ -221,11 +225,8 @@ def _passes_html(document: Document) -> Markup:
             "largest": one["largest"],
             "correlation": one["correlation"],
         }
-        for name, found in ((document.get("accuracy") or {}).get("files") or {}).items()
-        if (one := found.get("passes"))
+        for name, one in compared.items()
     ]
-    if not rows:
-        return Markup("")
     columns = {
         "file": "File",
         "cases": "Cases",
@@ -233,7 +234,7 @@ def _passes_html(document: Document) -> Markup:
         "largest": "At a voxel",
         "correlation": "Rank correlation of uncertainty",
     }
-    passes = next(iter(document["accuracy"]["files"].values()))["passes"]
+    passes = next(iter(compared.values()))
     text = (
         "Monte Carlo passes beside those of PyTorch by the same network, with the same keys; each "
         f"number is of the case where it is worst. Over the map of a case the mean may differ by "
