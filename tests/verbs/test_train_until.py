@@ -15,6 +15,8 @@ from two_levels import TWO_LEVELS
 
 from medtool.core.errors import ExitStatus, UsageError
 from medtool.verbs.options import RunOptions
+from medtool.verbs.preprocess import preprocess
+from medtool.verbs.task_data import DataOptions
 from medtool.verbs.train import TrainOptions, train
 from medtool.verbs.train_until import next_line, train_until
 
@@ -79,6 +81,19 @@ def test_a_training_finds_everything_that_was_prepared(dataset: Path, tmp_path: 
     files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.b2")}
     train(options(dataset, tmp_path, run="a"))
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.b2")} == files
+
+
+def test_preprocess_plans_from_the_folds_that_lie_beside_the_data(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    write_dataset(folder, seed=5, cases=8)
+    names = sorted(path.name.removesuffix(".nii.gz") for path in (folder / "labelsTr").iterdir())
+    # Not the parts that the seed of the preset would have drawn, and other spacings.
+    folds = [{"train": names[4:], "val": names[:4]}]
+    (folder / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
+    asked = DataOptions("segment", folder, preset="demo", assignments=SMALL)
+    assert preprocess(asked, cache=tmp_path / "cache", workers=0).status == ExitStatus.DONE
+    (planned,) = train_until("prepare", options(folder, tmp_path))
+    assert (planned.prepared, planned.reused) == (8, 8)
 
 
 def test_each_fold_has_a_plan_of_its_own_cases(dataset: Path, tmp_path: Path) -> None:
