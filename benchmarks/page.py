@@ -110,6 +110,13 @@ TITLES = {
         "turns and each in a process of its own. Memory is that of all processes of a command, "
         "what they share counted once.",
     ),
+    "nnunet_step": Text(
+        "What a longer step costs",
+        "`infer.step` of the preset `default` moves windows further than nnU-Net does: fewer "
+        "windows, which is most of its speed. The same trained network, whose windows are small "
+        "beside the scans (hippocampus, held out), answers with that step and with nnU-Net's, and "
+        "once more through nnUNetv2_predict; Dice is with the experts' masks.",
+    ),
     "segment_training": Text(
         "Training `segment` for some minutes",
         "`medtool train segment` on 90 hippocampus scans (anterior and posterior part): five "

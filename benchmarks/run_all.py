@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 TIMEOUT_S = 4 * 3600
 # Exit status of a benchmark that ran, but missed a target.
 MISSED = 1
-WITH_BOTH = ("nnunet_planning", "nnunet_preparation", "segment_beside_nnunet")
+WITH_BOTH = ("nnunet_planning", "nnunet_preparation", "nnunet_step", "segment_beside_nnunet")
 WITH_HIPPOCAMPUS = (*WITH_BOTH, "segment_training", "optimised_accuracy")
 WITH_PEERS = ("startup", "nnunet_models", "nnunet_inference", *WITH_BOTH)
 
