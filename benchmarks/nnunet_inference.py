@@ -38,6 +38,7 @@ DATASET = "Dataset001_Made"
 SAMPLE_EVERY_S = 0.05
 NNUNET_STEP = 0.5
 LEAST_DICE = 0.995
+LABELS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -179,18 +180,18 @@ def theirs(python: Path, results: Path, source: Path, output: Path) -> Measured:
     return measured(words, {**known, "nnUNet_results": str(results)})
 
 
-def agreement(one: Path, other: Path) -> float:
-    """The lowest Dice of the labels of two masks."""
+def dices(one: Path, other: Path) -> list[float]:
+    """Dice of each label of two masks; a label that neither has is left out."""
     import SimpleITK as sitk
 
     first, second = (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (one, other))
-    dices = []
-    for label in (1, 2):
+    found = []
+    for label in LABELS:
         a, b = first == label, second == label
-        dices.append(
-            2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))
-        )
-    return float(min(dices))
+        if a.any() or b.any():
+            both = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
+            found.append(2 * int(np.count_nonzero(a & b)) / both)
+    return found
 
 
 def rows_of(python: Path, folder: Path, rounds: int) -> list[Row]:
@@ -214,7 +215,6 @@ def rows_of(python: Path, folder: Path, rounds: int) -> list[Row]:
             best[name] = Measured(
                 min(known.seconds, found.seconds), min(known.peak_mb, found.peak_mb)
             )
-    mask = there / "case.nii.gz"
     detail: dict[str, Any] = {name: vars(value) for name, value in best.items()}
     return [
         Row(
@@ -230,7 +230,7 @@ def rows_of(python: Path, folder: Path, rounds: int) -> list[Row]:
         ),
         Row(
             "equal settings: lowest Dice of a label beside nnU-Net's mask",
-            agreement(mask, here / "equal" / "masks" / "case.nii.gz"),
+            min(dices(there / "case.nii.gz", here / "equal" / "masks" / "case.nii.gz")),
             "",
             least=LEAST_DICE,
         ),

@@ -14,33 +14,28 @@ there).
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
+from statistics import mean
 
-import numpy as np
-from nnunet_inference import DATASET, NNUNET_STEP, ours, theirs
+from nnunet_inference import DATASET, NNUNET_STEP, dices, ours, theirs
 from nnunet_peer import PEERS, peer_python
 from results import Row, begin, work_folder
-from segment_training import MINUTES, QUICK_MINUTES, QUICK_WORDS, data_of, train
+from segment_beside_nnunet import of_split
+from segment_training import MINUTES, QUICK_MINUTES, QUICK_WORDS, data_of
 
 # What the faster default may cost: the target of the speed that it gives.
 LEAST_DIFFERENCE = -0.005
 # A third to a half of a scan each way, and as many voxels a step as one planned patch has.
 PATCH_VOX, BATCH_CASES = (16, 24, 16), 12
-LABELS = (1, 2)
 
 
 def write_model(data: Path, folder: Path, minutes: float, words: list[str]) -> tuple[Path, Path]:
     """A trained checkpoint, and a folder with the held-out images as nnU-Net names them."""
-    split = ["--set", "train.split=nnunet", "--fold", "0", "--minutes", str(minutes)]
-    train(data, folder, "step", [*split, *words])
-    (table,) = folder.glob("runs/segment/step/**/cases.csv")
-    (checkpoint,) = folder.glob("runs/segment/step/**/best.safetensors")
+    _, held_out = of_split(data, folder, minutes, words)
+    (checkpoint,) = folder.glob("runs/segment/*/**/best.safetensors")
     source = folder / "in"
     source.mkdir()
-    with table.open(encoding="utf-8", newline="") as file:
-        held_out = [row["case"] for row in csv.DictReader(file) if row["part"] == "test"]
     for case in held_out:
         # MSD's images bear the case's name alone.
         (image,) = (data / "imagesTr").glob(f"{case}*.nii.gz")
@@ -49,22 +44,9 @@ def write_model(data: Path, folder: Path, minutes: float, words: list[str]) -> t
 
 
 def mean_dice(masks: Path, data: Path, source: Path) -> float:
-    """Over both labels and all held-out scans; a label that neither side has does not count."""
-    import SimpleITK as sitk
-
-    dices = []
-    for image in sorted(source.iterdir()):
-        case = image.name.removesuffix("_0000.nii.gz")
-        answer, truth = (
-            sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{case}.nii.gz")))
-            for folder in (masks, data / "labelsTr")
-        )
-        for label in LABELS:
-            a, b = answer == label, truth == label
-            if a.any() or b.any():
-                both = np.count_nonzero(a) + np.count_nonzero(b)
-                dices.append(2 * np.count_nonzero(a & b) / both)
-    return float(sum(dices) / len(dices))
+    """Over both labels and all held-out scans."""
+    names = [f"{image.name.removesuffix('_0000.nii.gz')}.nii.gz" for image in source.iterdir()]
+    return mean(value for name in names for value in dices(masks / name, data / "labelsTr" / name))
 
 
 def rows_of(data: Path, folder: Path, minutes: float, words: list[str], peers: Path) -> list[Row]:
