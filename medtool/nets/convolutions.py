@@ -22,8 +22,58 @@ from medtool.nets.exporting import is_exporting
 LEAK = 0.01
 NORM_EPSILON = 1e-5
 
+
+class Convolution3d(nn.Conv3d):
+    """As torch's own, and several times as fast where a small lone volume is answered."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (n, channels, z, y, x) to maps (n, features, z, y, x)."""
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super().forward(maps)
+        shape = (self.stride, self.padding, self.dilation, self.groups)
+        return convolved_volumes(maps, self.weight, self.bias, *shape)
+
+
+def convolved_volumes(
+    maps: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...] = (1, 1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """As torch's ``conv3d``, but oneDNN always convolves a lone volume that is answered.
+
+    Where all its planes but those along the last axis hold no more than 20480 values, torch leaves
+    it to a general routine: windows of 32 voxels, and the deep levels of any network. On two cores
+    with AVX2, 12 maps of 32 x 32 x 32 took 30 ms there and 3.4 ms here.
+    """
+    if not answers_by_onednn(maps):
+        return F.conv3d(maps, weight, bias, stride, padding, dilation, groups)
+    convolved: Tensor = torch.mkldnn_convolution(
+        maps, weight, bias, padding, stride, dilation, groups
+    )
+    return convolved
+
+
+def answers_by_onednn(maps: Tensor) -> bool:
+    """Whether this is a lone volume in float32 on a CPU, answered as it is: nothing is learned,
+    traced or cast on the way.
+    """
+    answered = not (
+        torch.is_grad_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+        or is_exporting()
+    )
+    lone = len(maps) == 1 and maps.dtype == torch.float32 and maps.device.type == "cpu"
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return lone and answered and there
+
+
 # What a layer is called in 2 and in 3 dimensions.
-CONVOLUTIONS: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTIONS: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: Convolution3d}
 TRANSPOSED: Mapping[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 AVERAGE_POOLS: Mapping[int, Callable[..., nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 MAX_POOLS: Mapping[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -199,9 +249,9 @@ def convolved_part(conv: nn.Module, maps: Tensor, channels: slice, *, biased: bo
     weight = conv.get_parameter("weight")[:, channels]
     bias = conv.get_parameter("bias") if biased else None
     padding = tuple(size // 2 for size in weight.shape[2:])
-    convolve = F.conv2d if maps.ndim == 4 else F.conv3d
-    convolved: Tensor = convolve(maps, weight, bias, padding=padding)
-    return convolved
+    if maps.ndim == 4:
+        return F.conv2d(maps, weight, bias, padding=padding)
+    return convolved_volumes(maps, weight, bias, (1, 1, 1), padding)
 
 
 def initialise(network: nn.Module) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from medtool.core.plan import NetworkPlan
 from medtool.nets import convolutions
-from medtool.nets.convolutions import NNUNET_STYLE, ConvolutionStack, InstanceNorm
+from medtool.nets.convolutions import (
+    NNUNET_STYLE,
+    Convolution3d,
+    ConvolutionStack,
+    InstanceNorm,
+)
+from medtool.nets.unet import build_unet
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -59,3 +68,50 @@ def test_maps_of_two_levels_need_not_be_brought_together(dimensions: int) -> Non
     beside = torch.randn(2, 7, *(6,) * dimensions, dtype=torch.float64)
     together = stack(torch.cat((below, beside), 1))
     torch.testing.assert_close(stack.of_both(below, beside), together, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "groups", "order"),
+    [
+        (1, 1, 1, torch.contiguous_format),
+        (1, 1, 1, torch.channels_last_3d),
+        ((1, 2, 2), (0, 1, 1), 2, torch.contiguous_format),
+        (2, "valid", 1, torch.contiguous_format),
+    ],
+)
+def test_a_lone_volume_is_convolved_as_by_torch(
+    stride: int | tuple[int, ...],
+    padding: int | str | tuple[int, ...],
+    groups: int,
+    order: torch.memory_format,
+) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (
+        kind(4, 6, 3, stride=stride, padding=padding, groups=groups)
+        for kind in (Convolution3d, nn.Conv3d)
+    )
+    theirs.load_state_dict(ours.state_dict())
+    maps = torch.randn(1, 4, 7, 9, 11).contiguous(memory_format=order)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(maps), theirs(maps), rtol=1e-5, atol=1e-5)
+    assert torch.equal(ours(maps), theirs(maps))
+    assert torch.equal(ours.double()(maps.double()), theirs.double()(maps.double()))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_no_small_window_is_left_to_the_slow_routine(kind: Literal["plain", "residual"]) -> None:
+    plan = NetworkPlan(
+        kind=kind,
+        features=(4, 8, 8),
+        kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+        encoder_blocks=(2, 2, 2),
+        decoder_convolutions=(2, 2),
+    )
+    network = build_unet(plan, 1, 3, attention_gates=True).eval()
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        network(torch.randn(1, 1, 16, 16, 16))
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::mkldnn_convolution" in names
+    assert "aten::slow_conv3d_forward" not in names
