@@ -62,6 +62,7 @@ def command(
 ) -> int:
     """Answer for every study in folders, files or zip archives: a table, and what is beside it."""
     from medtool import RESEARCH_NOTICE
+    from medtool.core.environment import ask_for_large_pages
     from medtool.core.errors import UsageError
     from medtool.verbs.infer import InferOptions, infer
     from medtool.verbs.options import RunOptions
@@ -69,6 +70,7 @@ def command(
     if by not in (None, "case", "patient"):
         raise UsageError("There is no such way to answer.", met=f"--by {by}", wanted="case|patient")
     console = Console(quiet=quiet)
+    ask_for_large_pages()
     result = infer(
         InferOptions(
             sources=tuple(sources),

@@ -1,8 +1,8 @@
 """The process's environment: the only file of medtool that touches ``os.environ``.
 
 No setting of medtool is an environment variable. What others agreed on is read here (NO_COLOR,
-what torch and SLURM set), one variable is written that keeps a library from asking for updates,
-and what influenced a run is recorded for ``run.json``.
+what torch and SLURM set), two variables are written (one keeps a library from asking for updates,
+one has torch ask for large pages), and what influenced a run is recorded for ``run.json``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ NO_COLOR = "NO_COLOR"
 # albumentations asks PyPI for a newer version on import unless this is set; nothing of medtool
 # may open a socket that nobody asked for.
 NO_UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"
+
+# torch asks Linux for pages of 2 MB where this is 1 as it first takes memory; elsewhere, and where
+# the system has none to give, nothing changes.
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 # What the libraries below medtool read when they are loaded: one thread pool a process is enough.
 THREAD_VARIABLES = (
@@ -70,6 +74,16 @@ def colour_forbidden() -> bool:
 def keep_imports_offline() -> None:
     """Call before a library that asks for updates is imported; worker processes inherit it."""
     os.environ[NO_UPDATE_CHECK] = "1"
+
+
+def ask_for_large_pages() -> None:
+    """Call before torch is imported by what answers images; a value of the user's own stays.
+
+    A network that answers takes and gives back the memory of every map, and the system clears it in
+    pages of 4 kB each time: a third of the seconds of ``infer petct`` on two cores, for 7 % more
+    memory with large pages. Training gained nothing from them.
+    """
+    os.environ.setdefault(LARGE_PAGES, "1")
 
 
 def limit_threads(count: int) -> None:
