@@ -19,6 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from medtool.core.errors import MedtoolError, UsageError
+from medtool.nets.exporting import exporting
 from medtool.nets.freezing import parameter_count
 from medtool.predict.deployed_probe import typical_inputs
 
@@ -194,7 +195,8 @@ def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:
     operations of torch's counter.
     """
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    # The counter knows the plain way alone.
+    with torch.no_grad(), exporting(), counter:
         module(*inputs)
     return Counts(parameter_count(module), counter.get_total_flops() // 2)
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from medtool.core.errors import CheckpointError, UsageError
+from medtool.core.plan import NetworkPlan
 from medtool.core.records import DeploymentSpec
 from medtool.nets.classic_unet import classic_plan
 from medtool.nets.convolutions import CLASSIC_STYLE
@@ -158,6 +159,22 @@ def test_the_fast_way_of_a_u_net_costs_what_the_plain_way_costs() -> None:
     # 64 places: 8 x 4 + 4 x 4; all with kernels of 9; the head: 64 x 4.
     wanted = 64 * 9 * (4 + 16) + 16 * 9 * (32 + 64) + 16 * 128 + 64 * 9 * (32 + 16) + 256
     assert count_module(network, [images]).multiply_adds == wanted
+
+
+def test_lone_volumes_are_counted_in_full() -> None:
+    """A U-Net of 4 and 8 maps: oneDNN convolves them, which torch's counter does not know."""
+    plan = NetworkPlan(
+        kind="plain",
+        features=(4, 8),
+        kernel_sizes=((3, 3, 3),) * 2,
+        strides=((1, 1, 1), (2, 2, 2)),
+        encoder_blocks=(2, 2),
+        decoder_convolutions=(2,),
+    )
+    network = build_unet(plan, 1, 1, style=CLASSIC_STYLE).eval()
+    # As above with 64 and 8 places, kernels of 27, and 8 values up.
+    wanted = 64 * 27 * (4 + 16) + 8 * 27 * (32 + 64) + 8 * 256 + 64 * 27 * (32 + 16) + 256
+    assert count_module(network, [torch.zeros(1, 1, 4, 4, 4)]).multiply_adds == wanted
 
 
 def conv_file(path: Path, *, quantised: bool) -> Path:
