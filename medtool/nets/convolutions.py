@@ -61,15 +61,13 @@ def answers_by_onednn(maps: Tensor) -> bool:
     """Whether this is a lone volume in float32 on a CPU, answered as it is: nothing is learned,
     traced or cast on the way.
     """
-    answered = not (
-        torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
-        or is_exporting()
-    )
-    lone = len(maps) == 1 and maps.dtype == torch.float32 and maps.device.type == "cpu"
+    # Before the size is asked for: what traces a network would take it for fixed.
+    if is_exporting() or torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
     there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return lone and answered and there
+    if not there or torch.is_autocast_enabled("cpu"):
+        return False
+    return len(maps) == 1 and maps.dtype == torch.float32 and maps.device.type == "cpu"
 
 
 # What a layer is called in 2 and in 3 dimensions.

@@ -102,7 +102,8 @@ def test_it_says_on_whom_it_was_calibrated_and_judged(made: OptimizeResult, plac
     for found in document["accuracy"]["files"].values():
         (dice,) = found["metrics"]
         assert dice["metric"] == "dice"
-        assert abs(dice["fall"]) <= 0.005
+        # A gain, as rounding may give a small network, is no fall.
+        assert dice["fall"] <= 0.005
         assert found["without_answer"] == []
     mask = next(
         one
