@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from medtool.cli.console import Console
 from medtool.cli.flags import (
     AllowDemo,
@@ -33,6 +35,9 @@ from medtool.cli.infer_flags import (
 )
 from medtool.cli.words import command_line
 
+if TYPE_CHECKING:
+    from medtool.verbs.infer import InferResult
+
 
 def command(
     sources: Sources,
@@ -61,7 +66,6 @@ def command(
     quiet: Quiet = False,
 ) -> int:
     """Answer for every study in folders, files or zip archives: a table, and what is beside it."""
-    from medtool import RESEARCH_NOTICE
     from medtool.core.environment import ask_for_large_pages
     from medtool.core.errors import UsageError
     from medtool.verbs.infer import InferOptions, infer
@@ -99,6 +103,14 @@ def command(
         ),
         console,
     )
+    _show(result, console, as_json=as_json)
+    return int(result.status)
+
+
+def _show(result: InferResult, console: Console, *, as_json: bool) -> None:
+    """The rows as JSON, or where the table lies and how many were answered."""
+    from medtool import RESEARCH_NOTICE
+
     if as_json:
         console.json(
             {
@@ -115,4 +127,3 @@ def command(
             f"{result.ok} answered, {result.refused} refused, {result.failed} failed. "
             + RESEARCH_NOTICE
         )
-    return int(result.status)
