@@ -222,6 +222,7 @@ def main() -> int:
             else:
                 continue
             rows += rows_of(subject, data, folder, quick=options.quick)
+            run.keep(rows)
     return run.finish(rows)
 
 

@@ -61,22 +61,28 @@ class Run:
 
         A quick run is too small for its values to mean anything: it only has to end.
         """
+        kept = self.keep(rows, notes=notes)
+        for row in rows:
+            print(f"{'ok  ' if row.kept else 'MISS'} {row.what}: {row.value:.3g} {row.unit}")
+        return 0 if kept or self.options.quick else 1
+
+    def keep(self, rows: Sequence[Row], *, notes: Sequence[str] = ()) -> bool:
+        """Write the rows that there are: also those of a long run that is not at its end."""
+        kept = all(row.kept for row in rows)
         document = {
             "benchmark": self.name,
             "command": command(self.name),
             "quick": bool(self.options.quick),
             "machine": machine(),
             "versions": versions(self.packages),
-            "kept": all(row.kept for row in rows),
+            "kept": kept,
             "rows": [{**_rounded(asdict(row)), "kept": row.kept} for row in rows],
             "notes": list(notes),
         }
         self.options.out.mkdir(parents=True, exist_ok=True)
         path = self.options.out / f"{self.name}{SUFFIX}"
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        for row in rows:
-            print(f"{'ok  ' if row.kept else 'MISS'} {row.what}: {row.value:.3g} {row.unit}")
-        return 0 if document["kept"] or self.options.quick else 1
+        return kept
 
 
 def begin(
