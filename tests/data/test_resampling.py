@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from medtool.data.resampling import resample, resampled_slabs, separate_axis
+from medtool.data.resampling_axes import tiles
 from medtool.data.resampling_labels import resample_labels
 
 SIZES = [
@@ -39,6 +40,14 @@ def test_equal_to_scipys_zoom(old, new, order):
 
     assert found.dtype == np.float32
     assert np.abs(found - zoomed(volume, new, order)).max() < 3e-3
+
+
+@pytest.mark.parametrize(("old", "new"), [(512, 410), (400, 320), (100, 900)])
+def test_no_weight_is_too_small_for_fast_products(old, new):
+    for tile in tiles(old, new, 3):
+        used = np.abs(tile.weights[tile.weights != 0])
+
+        assert used.min() >= np.finfo(np.float32).tiny
 
 
 def test_a_step_does_not_overshoot():
