@@ -24,10 +24,13 @@ def command(
     quiet: Quiet = False,
 ) -> int:
     """Write a synthetic cohort into DIR and run every command on it; ends with the report."""
+    from medtool.core.environment import ask_for_large_pages
     from medtool.verbs.demo import DemoOptions, demo
     from medtool.verbs.options import RunOptions
 
     console = Console(quiet=quiet)
+    # It answers in the process that learned.
+    ask_for_large_pages()
     result = demo(
         DemoOptions(
             task=task,

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
 
 # Processors by their widest vectors, as torch calls them, on which channels last was faster.
 FASTER_WITH_CHANNELS_LAST = ("AVX512",)
+# Dimensions of the weights of 2D and 3D convolutions.
+PLANAR, VOLUMETRIC = 4, 5
+
+
+def ready_to_answer(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network itself on ``device``, in evaluation mode, its weights in the fastest order."""
+    network.to(device).eval()
+    use_fast_layout(network, device)
+    return network
 
 
 def use_fast_layout(network: nn.Module, device: torch.device) -> None:
-    """Put channels last where that is faster: 3D convolutions on a processor with wide vectors.
+    """Put channels last where that is faster, on a processor with wide vectors.
 
-    Measured there: up to 1.4 times as fast in float32; 0.9 times with narrower vectors, and no
-    gain in 2D. Answers differ by rounding alone.
+    Measured there: 3D up to 1.4 times as fast in float32; 2D with batch norm 1.1 to 1.7 times, and
+    up to 2.2 times in bfloat16. With narrower vectors 3D takes longer, and so does 2D with instance
+    norm, which wants channels first. Answers differ by rounding alone.
     """
-    volumes = any(isinstance(module, torch.nn.Conv3d) for module in network.modules())
     wide = torch.backends.cpu.get_cpu_capability() in FASTER_WITH_CHANNELS_LAST
-    if volumes and wide and device.type == "cpu":
-        for parameter in network.parameters():
-            if parameter.ndim == 5:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    if not wide or device.type != "cpu":
+        return
+    formats = {}
+    if _has(network, nn.Conv3d):
+        formats[VOLUMETRIC] = torch.channels_last_3d
+    if _has(network, nn.Conv2d) and _has(network, nn.BatchNorm2d):
+        formats[PLANAR] = torch.channels_last
+    for parameter in network.parameters():
+        if parameter.ndim in formats:
+            order = formats[parameter.ndim]
+            parameter.data = parameter.data.contiguous(memory_format=order)
+
+
+def _has(network: nn.Module, kind: type[nn.Module]) -> bool:
+    return any(isinstance(module, kind) for module in network.modules())

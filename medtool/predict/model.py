@@ -20,6 +20,7 @@ from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
 from medtool.predict.engines.contract import AUTO_ENGINE, PYTORCH
 from medtool.predict.engines.presence import require_engine, require_known
+from medtool.predict.layout import ready_to_answer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -203,10 +204,9 @@ def _loaded(
     task = changed_task(known_task(header), assignments)
     network = task.network()
     load_network(header.path, network, member=name)
-    network.to(device).eval()
     return Model(
         task=task,
-        network=network,
+        network=ready_to_answer(network, device),
         device=device,
         autocast_type=autocast_type,
         header=header,

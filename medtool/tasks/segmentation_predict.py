@@ -24,7 +24,6 @@ from medtool.data.volumes import read_mask
 from medtool.dicom.series import Series
 from medtool.predict.choose_postprocessing import Validated, choose_postprocessing
 from medtool.predict.decide import Decided, LabelRule, decide_planes, image_planes, way_back
-from medtool.predict.layout import use_fast_layout
 from medtool.predict.postprocess import Step, postprocessed, step_from_dict
 from medtool.predict.region import Region, cut_out, put_back
 from medtool.predict.sliding_window import Windows, sliding_window
@@ -128,7 +127,6 @@ def _slabs(part: Part, model: Model, region: Region | None) -> Iterator[Slab]:
         batch=infer.batch_windows,
         mirror_axes=_mirrored(part, len(patch)),
     )
-    use_fast_layout(part.network, model.device)
     volume = part.prepared.arrays["image"]
     slabs = sliding_window(
         part.network,

@@ -18,6 +18,7 @@ from medtool.data.run_folder import RunFolder, fold_name, write_json
 from medtool.data.run_record import now_utc
 from medtool.nets.device import choose_device, choose_precision
 from medtool.nets.state import load_network
+from medtool.predict.layout import ready_to_answer
 from medtool.predict.model import Model, with_companions
 from medtool.report.page import write_report
 from medtool.score.completion import completed
@@ -133,11 +134,10 @@ def _model(task: Task, path: Path, options: TrainOptions) -> Model:
     device = choose_device(options.run.device)
     network = new_network(task)
     load_network(path, network)
-    network.to(device).eval()
     precision = task.settings.train.precision
     model = Model(
         task=task,
-        network=network,
+        network=ready_to_answer(network, device),
         device=device,
         autocast_type=choose_precision(precision, device),
         header=header,

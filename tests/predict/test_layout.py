@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
-from medtool.predict.layout import use_fast_layout
+from medtool.predict.layout import ready_to_answer, use_fast_layout
 
 
-def network(dimensions: int) -> nn.Module:
+def network(dimensions: int, norm: Callable[[int], nn.Module] = nn.InstanceNorm3d) -> nn.Module:
     torch.manual_seed(0)
     kind = nn.Conv3d if dimensions == 3 else nn.Conv2d
-    return nn.Sequential(kind(4, 8, 3, padding=1), nn.LeakyReLU(), kind(8, 2, 3)).eval()
+    return nn.Sequential(kind(4, 8, 3, padding=1), norm(8), nn.LeakyReLU(), kind(8, 2, 3)).eval()
 
 
 def with_vectors(monkeypatch: pytest.MonkeyPatch, capability: str) -> None:
@@ -32,16 +34,32 @@ def test_volumes_get_channels_last_on_wide_vectors_and_the_same_answer(
         torch.testing.assert_close(turned(batch), plain(batch), rtol=1e-5, atol=1e-5)
 
 
-def test_slices_other_devices_and_other_processors_stay_as_they_are(
+def test_slices_with_batch_norm_get_channels_last_and_the_same_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_vectors(monkeypatch, "AVX512")
+    plain, turned = network(2, nn.BatchNorm2d), network(2, nn.BatchNorm2d)
+    assert ready_to_answer(turned.train(), torch.device("cpu")) is turned
+    assert not turned.training
+    assert turned[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not plain[0].weight.is_contiguous(memory_format=torch.channels_last)
+    batch = torch.randn(2, 4, 9, 10)
+    with torch.inference_mode():
+        torch.testing.assert_close(turned(batch), plain(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_other_norms_other_devices_and_other_processors_stay_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_vectors(monkeypatch, "AVX2")
-    narrow = network(3)
+    narrow, narrow_slices = network(3), network(2, nn.BatchNorm2d)
     use_fast_layout(narrow, torch.device("cpu"))
+    use_fast_layout(narrow_slices, torch.device("cpu"))
     assert narrow[0].weight.is_contiguous()
+    assert narrow_slices[0].weight.is_contiguous()
     with_vectors(monkeypatch, "AVX512")
-    flat, elsewhere = network(2), network(3)
-    use_fast_layout(flat, torch.device("cpu"))
+    slices, elsewhere = network(2, nn.InstanceNorm2d), network(3)
+    use_fast_layout(slices, torch.device("cpu"))
     use_fast_layout(elsewhere, torch.device("cuda"))
-    assert flat[0].weight.is_contiguous()
+    assert slices[0].weight.is_contiguous()
     assert elsewhere[0].weight.is_contiguous()
