@@ -370,7 +370,8 @@ def _selected(best: Path) -> str:
     figure = (
         f", {primary} {value:.3f}: selection set, optimistic" if isinstance(value, float) else ""
     )
-    return f"the selected best of its run (epoch {document.get('epoch')}{figure})"
+    epoch = document.get("epoch")
+    return f"the selected best of its run (epoch {epoch}, counted from 0{figure})"
 
 
 def _missing(path: Path) -> CheckpointError:

@@ -297,7 +297,8 @@ def test_a_folder_lists_its_milestones_and_takes_its_best(
         ("last.safetensors", "last", 6, "auroc", 0.625),
     ]
     text = medtool("inspect-checkpoint", run).out
-    assert "the selected best of its run (epoch 2, auroc 0.625: selection set, optimistic)" in text
+    figure = "(epoch 2, counted from 0, auroc 0.625: selection set, optimistic)"
+    assert f"the selected best of its run {figure}" in text
     assert "Checkpoints in this folder (values: selection set, optimistic)" in text
     rows = [" ".join(line.split()[:4]) for line in text.splitlines() if ".safetensors  " in line]
     assert rows == [
