@@ -25,8 +25,10 @@ def zero_smallest(network: nn.Module, share: float, *, keep: Collection[str] = (
             continue
         count = int(module.weight.numel() * share)
         if count:
-            flat = module.weight.view(-1)
+            # A copy where the weights lie in another order in memory.
+            flat = module.weight.flatten()
             flat[flat.abs().argsort(stable=True)[:count]] = 0
+            module.weight.copy_(flat.reshape(module.weight.shape))
             zeros += count
     return zeros
 

@@ -160,7 +160,7 @@ def test_a_run_folder_means_its_best(tmp_path: Path) -> None:
     write(tmp_path / "checkpoints" / "last.safetensors")
     path, why = find_checkpoint(tmp_path)
     assert path == best
-    assert "epoch 4, auroc 0.875" in why
+    assert "(epoch 4, counted from 0, auroc 0.875" in why
     assert find_checkpoint(tmp_path / "checkpoints")[0] == best
     best.unlink()
     path, why = find_checkpoint(tmp_path)

@@ -295,3 +295,12 @@ def test_the_smallest_weights_of_each_layer_become_zero() -> None:
     assert network[1].weight.tolist() == [[pytest.approx(0.1), pytest.approx(0.2)]]
     assert zero_share(network) == pytest.approx(2 / 6)
     assert F.linear(torch.ones(1, 2), network[0].weight).shape == (1, 2)
+
+
+def test_single_weights_are_found_in_any_order_in_memory():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 3, 3)
+    turned = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    assert zero_smallest(turned, 0.5) == zero_smallest(plain, 0.5) == 54
+    assert torch.equal(turned.weight, plain.weight)

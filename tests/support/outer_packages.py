@@ -7,6 +7,7 @@ them as from a download, or as a folder of links that another environment sees a
 from __future__ import annotations
 
 import re
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distribution, distributions
@@ -21,7 +22,9 @@ NOT_OF_THE_WHEEL = {"INSTALLER", "REQUESTED", "direct_url.json", "RECORD"}
 
 def outer_distributions() -> Iterator[Distribution]:
     """Every installed distribution but medtool itself, and pip, which every environment brings."""
-    for found in distributions():
+    # Not all of sys.path: setuptools, once imported, puts packages of its own there.
+    places = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    for found in distributions(path=places):
         if canonicalize_name(found.name) not in ("medtool", "pip"):
             yield found
 
