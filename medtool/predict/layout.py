@@ -22,8 +22,8 @@ def use_fast_layout(network: nn.Module, device: torch.device) -> None:
     """Put channels last where that is faster, on a processor with wide vectors.
 
     Measured there: 3D up to 1.4 times as fast in float32; 2D with batch norm 1.1 to 1.7 times, and
-    up to 2.2 times in bfloat16. With narrower vectors 3D takes longer, and so does 2D with instance
-    norm, which wants channels first. Answers differ by rounding alone.
+    up to 2.2 times in bfloat16. It is slower for 2D with instance norm, and with narrower vectors
+    for 3D: these stay as they are. Answers differ by rounding alone.
     """
     wide = torch.backends.cpu.get_cpu_capability() in FASTER_WITH_CHANNELS_LAST
     if not wide or device.type != "cpu":
