@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +60,8 @@ class Accuracy:
     """One model file beside the model it was made of, on one part.
 
     ``errors`` are those of each case before and after; ``silent`` are cases that had an answer
-    before and have none after, each with why. ``passes`` is None of a model without them.
+    before and have none after, each with why. ``others`` are (before, after) of every other metric
+    of the task, which nothing depends on. ``passes`` is None of a model without them.
     """
 
     part: str
@@ -69,6 +70,7 @@ class Accuracy:
     errors: Mapping[str, tuple[float, float]]
     agreement: tuple[Agreement, ...]
     silent: Mapping[str, str]
+    others: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     passes: PassesBeside | None = None
 
     def as_dict(self, row_of: Mapping[str, int]) -> dict[str, Any]:
@@ -78,6 +80,10 @@ class Accuracy:
             "part": self.part,
             "optimistic": self.optimistic,
             "metrics": [one.as_dict() for one in self.falls],
+            "other_metrics": [
+                {"metric": name, "before": before, "after": after}
+                for name, (before, after) in self.others.items()
+            ],
             "worst_case": {"row": row_of.get(worst.pop("case")), **worst} if worst else {},
             "agreement": [one.as_dict(row_of) for one in self.agreement],
             "without_answer": [row_of[case] for case in self.silent],
@@ -115,6 +121,17 @@ def errors_of(before: ScoredModel, after: ScoredModel) -> dict[str, tuple[float,
         for model in (before, after)
     )
     return {case: (error, second[case]) for case, error in first.items() if case in second}
+
+
+def other_metrics(
+    before: ScoredModel, after: ScoredModel, judged: Collection[str]
+) -> dict[str, tuple[float, float]]:
+    """Every metric that both have and that is not ``judged``, before and after."""
+    return {
+        name: (one.value, two.value)
+        for name, one in before.scores.metrics.items()
+        if name not in judged and (two := after.scores.metrics.get(name)) is not None
+    }
 
 
 def worst_case(errors: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
@@ -194,8 +211,9 @@ def _least(name: str, kind: str, values: Sequence[tuple[str, float]]) -> Agreeme
 def _numbers(name: str, pairs: Sequence[tuple[str, Any, Any]]) -> Agreement:
     one = np.array([float(pair[1]) for pair in pairs])
     two = np.array([float(pair[2]) for pair in pairs])
-    apart = np.abs(one - two)
-    apart = np.where(np.isfinite(apart), apart, 0.0)
+    # Where there was no number before none is missed; where there is none now all is lost.
+    apart = np.where(np.isfinite(two), np.abs(one - two), inf)
+    apart = np.where(np.isfinite(one), apart, 0.0)
     worst = int(apart.argmax())
     return Agreement(
         name,

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from medtool.core.errors import UsageError
+from medtool.core.progress import Silent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from medtool.core.progress import Reporter
     from medtool.optimize.quantise_onnx import FloatGraph
-    from medtool.predict.engines.contract import Engine
 
 Method = Literal["minmax", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -69,6 +70,7 @@ def observe(
     inputs: Sequence[Mapping[str, NDArray[np.float32]]],
     *,
     values_at_once: int = VALUES_AT_ONCE,
+    reporter: Reporter | None = None,
 ) -> dict[str, Seen]:
     """What the tensors of ``graph`` hold over ``inputs``.
 
@@ -81,8 +83,14 @@ def observe(
     for one in inputs:
         _look({name: one[name] for name in given}, seen)
     computed = [name for name in graph.tensors if name not in given]
-    for group in grouped(computed, graph.sizes, values_at_once):
-        _look_at_all(graph.observing(group), inputs, seen)
+    groups = list(grouped(computed, graph.sizes, values_at_once))
+    steps = len(groups) * len(inputs)
+    with (reporter or Silent()).progress("INT8: ranges of what passes", steps) as advance:
+        for group in groups:
+            engine = graph.observing(group)
+            for one in inputs:
+                _look(engine.run(one), seen)
+                advance(1)
     return seen
 
 
@@ -103,13 +111,6 @@ def grouped(tensors: Sequence[str], sizes: Mapping[str, int], most: int) -> Iter
         held += size
     if group:
         yield group
-
-
-def _look_at_all(
-    engine: Engine, inputs: Sequence[Mapping[str, NDArray[np.float32]]], seen: Mapping[str, Seen]
-) -> None:
-    for one in inputs:
-        _look(engine.run(one), seen)
 
 
 def _look(found: Mapping[str, NDArray[np.float32]], seen: Mapping[str, Seen]) -> None:

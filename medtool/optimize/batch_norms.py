@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from medtool.core.progress import Reporter, Silent
 from medtool.core.randomness import generator
 from medtool.core.records import Case, ExampleKey
 from medtool.nets.freezing import batch_norms
@@ -33,6 +34,7 @@ def estimate_batch_norms(
     *,
     most_cases: int = MOST_CASES,
     autocast: AbstractContextManager[Any] | None = None,
+    reporter: Reporter | None = None,
 ) -> int:
     """Set mean and variance of each batch norm to the means over training cases; how many cases.
 
@@ -60,9 +62,12 @@ def estimate_batch_norms(
         # Without one it averages over all batches since the reset.
         norm.momentum = None
         norm.train()
-    with torch.no_grad(), autocast or torch.autocast(device.type, enabled=False):
+    bar = (reporter or Silent()).progress("Batch norms, estimated anew", len(keys))
+    precision = autocast or torch.autocast(device.type, enabled=False)
+    with bar as advance, torch.no_grad(), precision:
         for batch in loader.batches(keys):
             task.validate(network, batch_to_device(batch, device))
+            advance(1)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, training in before.items():

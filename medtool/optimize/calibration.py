@@ -80,22 +80,22 @@ def calibration_of(
     task, _ = whole_network(model)
     recorder = Recorder(engine, most, task.exported_deployment())
     asked = engine_model(model, recorder)
-    found: list[Inputs] = []
-    used: list[Case] = []
+    found: list[tuple[Case, Inputs]] = []
     for outcome in predict_cases(asked, chosen, cache=cache, workers=0):
         advance(1)
         kept = recorder.taken()
-        if outcome.prediction is not None and kept:
-            found += kept
-            used.append(outcome.case)
+        if outcome.prediction is not None:
+            found += [(outcome.case, one) for one in kept]
     if not found:
         raise no_calibration(len(cases))
+    # The last cases may have been asked for nothing.
     found = found[:inputs]
+    kept_inputs = tuple(one for _, one in found)
     return Calibration(
-        inputs=tuple(found),
-        cases=tuple(case.case_id for case in used),
-        patients=len({case.patient_id for case in used}),
-        sha256=_hash(found),
+        inputs=kept_inputs,
+        cases=tuple(dict.fromkeys(case.case_id for case, _ in found)),
+        patients=len({case.patient_id for case, _ in found}),
+        sha256=_hash(kept_inputs),
     )
 
 

@@ -25,7 +25,6 @@ from medtool.core.files import file_sha256
 from medtool.core.randomness import generator
 from medtool.nets.exporting import exporting
 from medtool.predict.engines.contract import ONNX_RUNTIME
-from medtool.predict.engines.presence import WITH_EXTRA
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,7 +137,7 @@ def _require_exporter() -> None:
         raise MachineError(
             "Exporting a model needs packages that are not installed.",
             wanted="onnx and onnxscript",
-            how=WITH_EXTRA,
+            how='pip install "medtool[optimize]"',
         ) from error
 
 

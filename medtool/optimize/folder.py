@@ -69,6 +69,7 @@ def write_exported(
             "created_by": f"medtool {__version__}",
             "task": task.name,
             "source": source,
+            "synthetic": model.synthetic,
             "default": FLOAT_FILE,
             "inputs": exported.entry()["inputs"],
             "outputs": list(exported.outputs),

@@ -38,6 +38,7 @@ from medtool.optimize.litert_split import (
 from medtool.predict.engines import open_engine
 from medtool.predict.engines.contract import LITERT
 from medtool.predict.engines.presence import require_engine
+from medtool.predict.layout import in_plain_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,7 +138,8 @@ def write_litert(
     require_engine(LITERT)
     converter = find_converter(python)
     spec = task.exported_deployment()
-    module = task.exported(network).to("cpu").eval()
+    # The converter loses weights that lie in memory in another order.
+    module = task.exported(in_plain_order(network)).to("cpu").eval()
     example = calibration[0] if calibration else _made_up(spec)
     tensors = _tensors(spec, example)
     require_single(task.name, module, tensors)

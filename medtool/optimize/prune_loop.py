@@ -121,7 +121,7 @@ def prune_in_rounds(
             kept_whole = removed.kept_whole
         else:
             zero_smallest(student, share, keep=output_layers(student, inputs))
-        estimate_batch_norms(task, student, learners.training, learners.prepared)
+        estimate_batch_norms(task, student, learners.training, learners.prepared, reporter=reporter)
         epochs = settings.last_epochs if number == settings.steps else settings.epochs
         if settings.kind == "weights":
             # What learns again would fill the zeros: for study they stay.

@@ -255,18 +255,20 @@ def _with_more_in_float(
     costs: Sequence[Cost],
     reporter: Reporter,
 ) -> Trial:
-    """The first trial that holds, with twice as many layers in float each time."""
-    most = int(len(quantiser.graph.layers) * quantiser.settings.most_float_share)
+    """The first trial that holds, with twice as many layers in float each time, and in the end
+    with as many as may be.
+    """
+    most = min(int(len(quantiser.graph.layers) * quantiser.settings.most_float_share), len(costs))
     passes_alone = all(one.kept for one in best.falls)
     why = "changes uncertainty too much" if passes_alone else "costs too much"
     count = 1
-    while count <= min(most, len(costs)):
+    while count <= most:
         dearest = {cost.layer for cost in costs[:count]}
         reporter.say(f"INT8 {why}: {count} of the dearest layers stay in float.")
         made = quantiser.trial(best.method, {*always, *dearest})
         if made.kept:
             return made
-        count *= 2
+        count = most if count < most < 2 * count else 2 * count
     if best.passes is not None and passes_alone:
         raise refusal_of_passes(best.passes, costs, "selection part")
     raise refusal(best.falls, costs, "selection part", pruned=quantiser.pruned)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -37,6 +39,19 @@ def use_fast_layout(network: nn.Module, device: torch.device) -> None:
         if parameter.ndim in formats:
             order = formats[parameter.ndim]
             parameter.data = parameter.data.contiguous(memory_format=order)
+
+
+def in_plain_order(network: nn.Module) -> nn.Module:
+    """``network`` where its weights lie in the order of their axes, else a copy in which they do.
+
+    Programs that read saved weights as plain bytes need it.
+    """
+    if all(parameter.is_contiguous() for parameter in network.parameters()):
+        return network
+    plain = copy.deepcopy(network)
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.contiguous()
+    return plain
 
 
 def _has(network: nn.Module, kind: type[nn.Module]) -> bool:

@@ -174,7 +174,29 @@ def _accuracy_html(document: Document) -> Markup:
             "lost": "Lost",
         }
         html += heading_html("The case that lost most") + table_html(worst, heads, digits=4)
-    return html
+    return html + _other_metrics_html(accuracy["files"])
+
+
+def _other_metrics_html(files: Document) -> Markup:
+    """What the task measures besides; nothing is decided by it."""
+    rows = [
+        {"file": name, **one, "change": one["after"] - one["before"]}
+        for name, found in files.items()
+        for one in found.get("other_metrics", ())
+        if None not in (one["before"], one["after"])
+    ]
+    if not rows:
+        return Markup("")
+    columns = {
+        "file": "File",
+        "metric": "Metric",
+        "before": "Before",
+        "after": "After",
+        "change": "Change",
+    }
+    text = "Told only: nothing depends on them."
+    head = heading_html("The task's other metrics") + paragraph_html(text)
+    return head + table_html(rows, columns, digits=4)
 
 
 def _minus(value: float | None) -> float | None:
@@ -310,7 +332,7 @@ def _quantisation_html(document: Document) -> Markup:
     floats = found["layers_in_float"]
     items = [
         f"Ranges by the method {found['method']}, on {calibration['inputs']} inputs of "
-        f"{calibration['cases']} training cases ({calibration['patients']} patients): "
+        f"{calibration['cases']} cases ({calibration['patients']} patients): "
         f"{calibration['rule']}.",
         f"Weights: {found['weights']}; activations: {found['activations']}.",
         f"{found['layers'] - len(floats)} of {found['layers']} layers in eight bits; in float: "

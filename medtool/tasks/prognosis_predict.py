@@ -10,12 +10,14 @@ from math import nan, prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 
 from medtool.core.records import Case, Prediction, Prepared
 from medtool.data.masks import voxel_ml
 from medtool.data.regridding import regridded
 from medtool.predict.decide import LabelRule, decide_labels
 from medtool.predict.postprocess import postprocessed
+from medtool.predict.sliding_window import require_finite
 from medtool.score.lesions import Connectivity, components
 from medtool.score.uncertainty import mean_by_lesion
 from medtool.score.uptake import case_uptake, lesion_uptakes
@@ -213,6 +215,7 @@ def _risk_columns(settings: PrognosisSettings, looked: Looked, decided: Decided)
     """The risk and the survival at each horizon, with the interval over the passes."""
     if settings.train.objectives == "segmentation":
         return {}
+    require_finite(torch.as_tensor(looked.risks))
     risk = float(looked.risks.mean())
     columns: dict[str, Any] = {"risk": risk}
     low, high = risk, risk

@@ -97,7 +97,9 @@ def prove_deployed(deployed: Deployed, device: str = "auto") -> list[Proof]:
             verify_deployed(own)
         for reader in readers:
             try:
-                engine = open_engine(own.file, engine=reader, device=device)
+                engine = open_engine(
+                    own.file, engine=reader, device=device, arithmetic=own.arithmetic
+                )
                 result = check_deployed(own, engine)
             except CheckpointError:
                 # An engine that cannot run the file promises nothing.

@@ -243,6 +243,10 @@ def _stage(output: Path) -> Iterator[Path]:
     try:
         yield stage
     except OSError as error:
+        # A full disk names no file; what lies elsewhere was to be read.
+        named = Path(str(error.filename)) if error.filename else stage
+        if stage not in (named, *named.parents):
+            raise
         raise cannot_write(output, error) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)

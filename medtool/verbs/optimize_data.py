@@ -101,6 +101,7 @@ def optimize_data(
     if calibration is not None:
         found = _calibrated_on(found, _cases(task, calibration, None, reporter))
         found = _prepared(task, found, workers, reporter)
+        _require_other_pixels(found)
     if CALIBRATION in needs and not found.calibration:
         raise _nobody_calibrates(found)
     if not found.judging:
@@ -219,14 +220,49 @@ def _calibrated_on(found: OptimizeData, cases: Sequence[Case]) -> OptimizeData:
     judges = {case.patient_id for case in found.judging}
     both = sorted({case.patient_id for case in cases} & judges)
     if both:
-        raise GateError(
-            "Patients that are to calibrate the model would also judge it.",
-            met=f"{len(both)} patients: {', '.join(both[:IDS_SHOWN])}"
-            + (", ..." if len(both) > IDS_SHOWN else ""),
-            wanted="calibration patients that are not in the part that judges",
-            how="leave them out of the folder of --calibration, or leave --calibration out.",
-        )
+        raise _would_judge(f"{len(both)} patients: {_some(both)}")
+    # Two folders can call one scan by the same name and its patient otherwise.
+    names = {case.case_id for case in found.judging}
+    alike = sorted({case.case_id for case in cases} & names)
+    if alike:
+        raise _would_judge(f"{len(alike)} cases of the same name: {_some(alike)}")
     return replace(found, calibration=tuple(cases))
+
+
+def _require_other_pixels(found: OptimizeData) -> None:
+    """Raises GateError where a scan would calibrate under one name and judge under another."""
+    judges = {
+        digest: case.case_id
+        for case in found.judging
+        for digest in _slice_hashes(found.cache, case)
+    }
+    pairs = {
+        case.case_id: judges[digest]
+        for case in found.calibration
+        for digest in _slice_hashes(found.cache, case)
+        if digest in judges
+    }
+    if pairs:
+        told = [f"{one} is {other}" for one, other in sorted(pairs.items())]
+        raise _would_judge(f"{len(pairs)} cases with identical pixels: {_some(told)}")
+
+
+def _would_judge(met: str) -> GateError:
+    return GateError(
+        "Patients that are to calibrate the model would also judge it.",
+        met=met,
+        wanted="calibration patients that are not in the part that judges",
+        how="leave them out of the folder of --calibration, or leave --calibration out.",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:IDS_SHOWN]) + (", ..." if len(names) > IDS_SHOWN else "")
+
+
+def _slice_hashes(cache: Cache, case: Case) -> tuple[str, ...]:
+    """Of the pixels of a prepared case."""
+    return tuple(read_prepared(cache.path(case), names=()).facts.get("slice_hashes", ()))
 
 
 def _cases(task: Task, folder: Path, labels: Path | None, reporter: Reporter) -> tuple[Case, ...]:
@@ -268,9 +304,7 @@ def _require_fingerprints(
     from medtool.train.document import fingerprint
 
     hashes = {
-        case.case_id: list(
-            read_prepared(found.cache.path(case), names=()).facts.get("slice_hashes", ())
-        )
+        case.case_id: list(_slice_hashes(found.cache, case))
         for case in found.cases
         if any(case.case_id in split.parts for split in found.splits)
     }

@@ -31,6 +31,7 @@ from medtool.optimize.accuracy import (
     agreement_of,
     errors_of,
     metric_falls,
+    other_metrics,
     scored,
 )
 from medtool.optimize.activations import observe
@@ -245,7 +246,7 @@ class Making:
         graph = ready_graph(self.stage / FLOAT_FILE, self.scratch)
         return Quantiser(
             graph=graph,
-            seen=observe(graph, calibration.inputs),
+            seen=observe(graph, calibration.inputs, reporter=self.reporter),
             inputs=calibration.inputs,
             settings=settings,
             reduce_range=self._reduce_range(),
@@ -470,14 +471,17 @@ class Making:
         return self._quantiser.costs(chosen.trial.method, layers, self.reporter)
 
     def _accuracy(self, before: Before, after: Answers, passes: PassesBeside | None) -> Accuracy:
-        silent = _silent(before, after)
+        silent, falls = _silent(before, after), self._falls(before, after)
+        compared = None if silent else scored(after)
+        judged = {one.metric for one in falls}
         return Accuracy(
             part=self.data.judged,
             optimistic=self.data.optimistic,
-            falls=self._falls(before, after),
-            errors={} if silent else errors_of(before.scored, scored(after)),
+            falls=falls,
+            errors=errors_of(before.scored, compared) if compared else {},
             agreement=tuple(agreement_of(before.answers, after)),
             silent=silent,
+            others=other_metrics(before.scored, compared, judged) if compared else {},
             passes=passes,
         )
 

@@ -72,9 +72,11 @@ def measured(
                 rows.append(row)
                 advance(1, name)
     # In a process of its own, which takes seconds: at the first batch only.
-    for row in rows:
-        if row["batch"] == batches[0] and "why_not" not in row:
+    once = [row for row in rows if row["batch"] == batches[0] and "why_not" not in row]
+    with reporter.progress("Measuring memory", len(once)) as advance:
+        for row in once:
             row.update(_memory(row, original.path, stage, inputs[batches[0]]))
+            advance(1, row["file"])
     for row in rows:
         for why in filter(None, (row.get("why_not"), row.get("why_no_memory"))):
             reporter.warn(f"Not measured: {row['file']}, {row['batch']} images a call: {why}.")

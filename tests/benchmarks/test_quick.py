@@ -24,6 +24,8 @@ NOT_MEASURING = {
 # These ask an index of packages, which a test must not need; tests/rules/test_install.py tests
 # what they measure with a wheelhouse.
 ASK_AN_INDEX = {"install_size", "resolve"}
+# One task shows that these run; each demo and each kind of pruning has tests of its own.
+FEWER = {"demo_minutes": ("--only", "heart"), "optimised_accuracy": ("--only", "heart")}
 SCRIPTS = sorted({path.stem for path in BENCHMARKS.glob("*.py")} - NOT_MEASURING - ASK_AN_INDEX)
 
 
@@ -31,6 +33,7 @@ SCRIPTS = sorted({path.stem for path in BENCHMARKS.glob("*.py")} - NOT_MEASURING
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_quick_run_ends_well(name: str, tmp_path: Path) -> None:
     command = [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--out", tmp_path]
+    command += FEWER.get(name, ())
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     document = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,13 @@ def test_every_column_is_told_beside_the_other() -> None:
     assert risk.correlation == pytest.approx(0.5)
     assert (decision.kind, decision.worst, decision.worst_case) == ("word", 0.0, "b")
     assert decision.mean == pytest.approx(2 / 3)
+
+
+def test_a_number_that_is_lost_is_no_agreement() -> None:
+    """From a fault: NaN in the place of a number counted as no difference at all."""
+    before = answers({"a": {"risk": 1.0}, "b": {"risk": nan}})
+    (_, risk) = agreement_of(before, answers({"a": {"risk": nan}, "b": {"risk": nan}}))
+    assert (risk.worst, risk.worst_case) == (inf, "a")
 
 
 def test_cases_without_an_answer_are_left_out_of_agreement() -> None:

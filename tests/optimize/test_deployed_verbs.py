@@ -193,12 +193,12 @@ def test_doctor_says_for_what_onnx_runtime_was_built(
     ("processor", "hidden", "wanted"),
     [
         ("x86_64", "", "openvino; "),
-        ("AMD64", "openvino", 'openvino (not installed: pip install "medtool[optimize]"); '),
+        ("AMD64", "openvino", 'openvino (not installed: pip install "medtool[openvino]"); '),
         ("arm64", "", "onnxruntime; "),
         (
             "aarch64",
             "onnxruntime",
-            'onnxruntime (not installed: pip install "medtool[optimize]"); ',
+            'onnxruntime (not installed: pip install "medtool[onnxruntime]"); ',
         ),
     ],
 )
@@ -377,9 +377,9 @@ def test_engines_that_are_not_there_are_refused_with_a_way_to_get_them(
         patch.setitem(presence.KNOWN, "openvino", known)  # type: ignore[arg-type]
         with pytest.raises(MachineError) as refused:
             load_model(place / "optimised", engine="openvino")
-        assert 'pip install "medtool[optimize]"' in refused.value.how
+        assert 'pip install "medtool[openvino]"' in refused.value.how
         told = medtool("doctor").out
-        assert 'openvino     not installed (pip install "medtool[optimize]")' in told
+        assert 'openvino     not installed (pip install "medtool[openvino]")' in told
         # What is not there is not tried.
         auto = load_model(place / "optimised", engine="auto")
         assert auto.engine_name == "onnxruntime"

@@ -101,6 +101,25 @@ def test_layers_that_suffer_are_found_and_left_in_float(tmp_path: Path) -> None:
     assert found.trial.kept
 
 
+def test_as_many_stay_in_float_as_may_before_it_is_refused(tmp_path: Path) -> None:
+    """From a fault: of three layers that may, it stopped at two, for four are too many."""
+    said, source = Listening(), tmp_path / "model.onnx"
+    weights = np.ones((1, 1, 1, 1), np.float32)
+    hidden = [(name, "Relu", weights) for name in ("a", "b", "c")]
+    write_graph(source, [*hidden, ("head", "", weights)])
+    with pytest.raises(GateError):
+        chosen(
+            tmp_path,
+            source,
+            judge=lambda file: [Fall("dice", 1.0, 0.9, 0.0, 0.0, 8, 8, 0.005)],
+            methods=["minmax"],
+            most_float_share=1.0,
+            reporter=said,
+        )
+    tried = [line.split()[4] for line in said.lines if "dearest layers" in line]
+    assert tried == ["1", "2", "3"]
+
+
 def test_where_too_few_may_stay_in_float_it_is_refused_with_the_layers(tmp_path: Path) -> None:
     with pytest.raises(GateError) as refused:
         chosen(tmp_path, drowned_graph(tmp_path / "model.onnx"), most_float_share=0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from medtool.predict.layout import ready_to_answer, use_fast_layout
+from medtool.predict.layout import in_plain_order, ready_to_answer, use_fast_layout
 
 
 def network(dimensions: int, norm: Callable[[int], nn.Module] = nn.InstanceNorm3d) -> nn.Module:
@@ -63,3 +63,18 @@ def test_other_norms_other_devices_and_other_processors_stay_as_they_are(
     use_fast_layout(elsewhere, torch.device("cuda"))
     assert slices[0].weight.is_contiguous()
     assert elsewhere[0].weight.is_contiguous()
+
+
+def test_for_programs_that_read_plain_bytes_there_is_a_copy_in_the_order_of_axes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From a fault: a converter took weights in another order for zeros."""
+    with_vectors(monkeypatch, "AVX512")
+    turned = network(2, nn.BatchNorm2d)
+    assert in_plain_order(turned) is turned
+    use_fast_layout(turned, torch.device("cpu"))
+    plain = in_plain_order(turned)
+    assert all(one.is_contiguous() for one in plain.parameters())
+    assert not turned[0].weight.is_contiguous()
+    for one, other in zip(plain.parameters(), turned.parameters(), strict=True):
+        assert torch.equal(one, other)

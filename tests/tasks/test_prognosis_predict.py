@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_prognosis import SPACING_MM, tiny_model, tiny_settings, tiny_studies
 
-from medtool.core.errors import UsageError
+from medtool.core.errors import CaseRefused, UsageError
 from medtool.core.records import ExampleKey
 from medtool.nets.dropout import KeyedDropout
 from medtool.nets.freezing import parameter_count
@@ -124,6 +124,18 @@ def test_without_passes_nothing_is_said_of_uncertainty(tmp_path: Path) -> None:
     assert row["risk"] is not None and row["mask"]
     network: Any = model.network
     assert not any(m.training for m in network.modules() if isinstance(m, KeyedDropout))
+
+
+def test_a_risk_that_is_no_number_is_no_answer(tmp_path: Path) -> None:
+    """From a fault: its patient fell out of the C-index, which then said nothing of it."""
+    settings = tiny_settings()
+    studies, model = tiny_studies(tmp_path, 1), tiny_model(settings)
+    with torch.no_grad():
+        [*_, last] = model.network.head.parameters()
+        last.fill_(float("nan"))
+    with pytest.raises(CaseRefused) as refused:
+        predict_study(settings, model, studies.prepared["case0"], studies.cases[0])
+    assert refused.value.code == "not-finite"
 
 
 def test_the_size_of_batches_changes_no_answer(tmp_path: Path) -> None:

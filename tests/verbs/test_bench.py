@@ -302,10 +302,10 @@ def test_what_is_not_installed_is_said_and_refused_where_it_is_asked_for(
     monkeypatch.setitem(presence.KNOWN, "openvino", known)  # type: ignore[arg-type]
     result = bench(BenchOptions((folder,), **{**QUICK, "batches": (1,)}))  # type: ignore[arg-type]
     assert {row["engine"] for row in result.rows} == {"onnxruntime"}
-    assert 'openvino: not installed (pip install "medtool[optimize]")' in result.left_out
+    assert 'openvino: not installed (pip install "medtool[openvino]")' in result.left_out
     with pytest.raises(MachineError, match="'openvino' is not installed") as refused:
         bench(BenchOptions((folder,), engines=("openvino",)))
-    assert 'pip install "medtool[optimize]"' in refused.value.how
+    assert 'pip install "medtool[openvino]"' in refused.value.how
 
 
 def test_without_a_compiler_torch_compile_is_left_out_and_that_is_said(

@@ -13,6 +13,8 @@ from segmentation_places import write_segmentation_place
 
 from medtool.core.errors import GateError
 from medtool.data.predictions import read_predictions
+from medtool.nets.freezing import parameter_count
+from medtool.predict.model import load_model
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.optimize import optimize
 from medtool.verbs.optimize_options import OptimizeOptions
@@ -72,6 +74,30 @@ def test_every_task_leaves_in_eight_bits(tmp_path: Path, task: str) -> None:
     assert answered.ok == original.ok > 0
     columns = [list(read_predictions(tmp_path / name)[0]) for name in ("out", "before")]
     assert columns[0] == columns[1]
+    with contextlib.chdir(tmp_path):
+        loses_channels(trained.run, tmp_path / "pruned", JUDGED[task][0])
+
+
+def loses_channels(run: Path, output: Path, metrics: set[str]) -> None:
+    """The same network with fewer channels, an epoch later: every step, not what it is worth."""
+    short = ("optimize.prune.steps=1", "optimize.prune.last_epochs=1", "optimize.prune.round_to=2")
+    free = [f"optimize.{key}=0.99" for key in ("tolerance", "passes_mean")]
+    free += ["optimize.passes_correlation=-1", 'optimize.methods=["minmax"]']
+    assignments = (*LENIENT, *short, *free)
+    result = optimize(
+        OptimizeOptions(
+            run, output, formats=("int8",), prune="pruned", assignments=assignments, run=RUN
+        )
+    )
+    pruning = result.document["pruning"]
+    assert pruning["parameters"] < pruning["parameters_before"]
+    assert [one["epochs"] for one in pruning["rounds"]] == [1]
+    assert set(result.document["files"]) == {"model.onnx", "model.int8.onnx"}
+    for one in result.document["accuracy"]["files"].values():
+        assert {fall["metric"] for fall in one["metrics"]} == metrics
+        assert one["without_answer"] == []
+    narrower = load_model(output / "pruned.safetensors", device="cpu")
+    assert parameter_count(narrower.network) == pruning["parameters"]
 
 
 @pytest.mark.slow

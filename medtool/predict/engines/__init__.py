@@ -37,14 +37,16 @@ def open_engine(
     device: str = "cpu",
     threads: int | None = None,
     precision: str = "32",
+    arithmetic: str = "",
 ) -> Engine:
     """The model ``file``, loaded and ready.
 
     ``precision`` (32, bf16, 16) is what the file leaves open, for engines that can choose;
     ``threads`` by default are all that this process may use. ``device`` (auto, cpu, cuda) is for
-    ONNX Runtime, which has GPUs where it was built for them. Raises UsageError for a file that the
-    engine does not read, MachineError where the engine is not installed, CheckpointError for a
-    file that cannot be run or that has an operator that the engine lacks.
+    ONNX Runtime, which has GPUs where it was built for them; ``arithmetic`` (int8, float32), where
+    it is known, says which parts of a GPU's software can take the file. Raises UsageError for a
+    file that the engine does not read, MachineError where the engine is not installed,
+    CheckpointError for a file that cannot be run or that has an operator that the engine lacks.
     """
     readers = engines_for(file)
     name = readers[0] if engine == "auto" and readers else engine
@@ -68,7 +70,7 @@ def open_engine(
     if name == ONNX_RUNTIME:
         from medtool.predict.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(file, threads=count, device=device)
+        return OnnxRuntimeEngine(file, threads=count, device=device, arithmetic=arithmetic)
     if name == LITERT:
         from medtool.predict.engines.litert_runtime import LitertEngine
 

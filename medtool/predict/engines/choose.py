@@ -75,8 +75,14 @@ def choose_engine(
         )
     require_engine(wanted)
     _verify_other(own, deployed)
-    opened = open_engine(own.file, engine=wanted, device=device, threads=threads)
+    opened = _opened(own, wanted, device, threads)
     return Chosen(own, opened, own.said_by(wanted))
+
+
+def _opened(own: Deployed, name: str, device: str, threads: int | None) -> Engine:
+    return open_engine(
+        own.file, engine=name, device=device, threads=threads, arithmetic=own.arithmetic
+    )
 
 
 def _verify_other(own: Deployed, verified: Deployed) -> None:
@@ -99,7 +105,7 @@ def _fastest(
             continue
         _verify_other(own, deployed)
         try:
-            engine = open_engine(own.file, engine=one.name, device=device, threads=threads)
+            engine = _opened(own, one.name, device, threads)
             found[one.name] = (seconds_of(engine, inputs), own, engine)
         except MedtoolError:
             # One that cannot run the file is no candidate.

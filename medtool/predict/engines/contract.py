@@ -15,6 +15,8 @@ LITERT = "litert"
 PYTORCH = "pytorch"
 # Measures them and takes the fastest.
 AUTO_ENGINE = "auto"
+# What the layers of a file compute in, where it is not floating point.
+INT8 = "int8"
 
 
 class Engine(Protocol):

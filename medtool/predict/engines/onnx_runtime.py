@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtool.core.errors import MachineError
-from medtool.predict.engines.contract import ONNX_RUNTIME
+from medtool.predict.engines.contract import INT8, ONNX_RUNTIME
 from medtool.predict.engines.refusals import cannot_run, lacking_operator
 
 if TYPE_CHECKING:
@@ -30,23 +30,27 @@ ERRORS_ONLY = 3
 
 # What computes, as ONNX Runtime calls it; on a GPU the first that is there is asked first.
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-GPU = ("TensorrtExecutionProvider", CUDA)
+TENSORRT = "TensorrtExecutionProvider"
+GPU = (TENSORRT, CUDA)
 # CUDA would compute float32 with fewer bits, so that answers would depend on the machine.
 FULL_FLOAT32 = {"use_tf32": 0}
 
 
-def providers_for(device: str, available: Sequence[str]) -> list[str]:
+def providers_for(device: str, available: Sequence[str], *, arithmetic: str = "") -> list[str]:
     """What is to compute on ``device`` (auto, cpu, cuda), the processor behind all else.
 
-    Raises MachineError where ONNX Runtime was not built for the device that was asked for.
+    TensorRT is left out for files in eight bits: it takes activations only whose zero is 0, which
+    these are not. Raises MachineError where ONNX Runtime was not built for the device that was
+    asked for.
     """
-    of_gpu = [name for name in GPU if name in available]
+    possible = (CUDA,) if arithmetic == INT8 else GPU
+    of_gpu = [name for name in possible if name in available]
     asked = device.partition(":")[0]
     if asked not in ("auto", "cpu") and not (asked == "cuda" and of_gpu):
         raise MachineError(
             "This ONNX Runtime was not built for this device.",
             met=f"--device {device}; {', '.join(available)}",
-            wanted=" or ".join(GPU),
+            wanted=" or ".join(possible),
             how="pip install onnxruntime-gpu in place of onnxruntime, or use --device cpu.",
         )
     return [*of_gpu, CPU] if asked in ("auto", "cuda") else [CPU]
@@ -69,10 +73,13 @@ class OnnxRuntimeEngine:
 
     name = ONNX_RUNTIME
 
-    def __init__(self, file: Path, *, threads: int, device: str = "cpu") -> None:
+    def __init__(
+        self, file: Path, *, threads: int, device: str = "cpu", arithmetic: str = ""
+    ) -> None:
         import onnxruntime
 
-        names = providers_for(device, onnxruntime.get_available_providers())
+        available = onnxruntime.get_available_providers()
+        names = providers_for(device, available, arithmetic=arithmetic)
         providers = with_options(names, device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

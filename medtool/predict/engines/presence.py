@@ -11,8 +11,6 @@ from medtool.core.errors import MachineError, UnknownNameError
 from medtool.core.names import nearest_name
 from medtool.predict.engines.contract import LITERT, ONNX_RUNTIME, OPENVINO, PYTORCH
 
-WITH_EXTRA = 'pip install "medtool[optimize]"'
-
 
 @dataclass(frozen=True)
 class EngineHere:
@@ -37,11 +35,14 @@ KNOWN: Mapping[str, _Known] = {
     ONNX_RUNTIME: _Known(
         "onnxruntime",
         ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"),
-        WITH_EXTRA,
+        'pip install "medtool[onnxruntime]"',
         "runs everywhere; the default",
     ),
     OPENVINO: _Known(
-        "openvino", ("openvino",), WITH_EXTRA, "fastest on processors of Intel and AMD"
+        "openvino",
+        ("openvino",),
+        'pip install "medtool[openvino]"',
+        "fastest on processors of Intel and AMD",
     ),
     LITERT: _Known(
         "ai_edge_litert",

@@ -67,6 +67,15 @@ def test_a_gpu_is_used_where_onnx_runtime_has_one() -> None:
             providers_for(device, [cpu])
 
 
+def test_tensorrt_is_not_asked_for_eight_bits_that_it_cannot_take() -> None:
+    """Its zero is always at 0; that of these files is not."""
+    cpu, cuda, tensorrt = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
+    assert providers_for("auto", [tensorrt, cuda, cpu], arithmetic="int8") == [cuda, cpu]
+    assert providers_for("cuda", [tensorrt, cuda, cpu], arithmetic="float32")[0] == tensorrt
+    with pytest.raises(MachineError, match="not built for this device"):
+        providers_for("cuda", [tensorrt, cpu], arithmetic="int8")
+
+
 def test_of_several_gpus_the_one_that_is_named_computes_and_in_whole_float32() -> None:
     cpu, cuda, tensorrt = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
     assert with_options([cuda, cpu], "cuda") == [(cuda, {"use_tf32": 0}), cpu]
