@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
+from hashlib import blake2b
 
 # Below this similarity an offer confuses more than it helps (checked on the names of our presets).
 MINIMAL_SIMILARITY = 0.6
@@ -24,6 +25,7 @@ RESERVED_FILE_NAMES = frozenset(
     ]
 )
 LONGEST_FILE_STEM = 100
+STEM_MARK_BYTES = 4
 
 
 def nearest_name(name: str, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> str:
@@ -56,6 +58,17 @@ def nearest_name(name: str, known: Iterable[str], synonyms: Mapping[str, str] | 
 def counted(number: int, one: str, several: str = "") -> str:
     """``1 case`` or ``2 cases``; ``several`` where an s does not do it (studies)."""
     return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def case_file_stem(case_id: str) -> str:
+    """The stem of the files of a case; other cases never have the same.
+
+    An id that no file name may hold as it is gets a mark of itself behind what remains of it.
+    """
+    stem = safe_file_stem(case_id)
+    if stem == case_id:
+        return stem
+    return f"{stem}_{blake2b(case_id.encode(), digest_size=STEM_MARK_BYTES).hexdigest()}"
 
 
 def safe_file_stem(text: str) -> str:

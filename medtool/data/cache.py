@@ -4,10 +4,11 @@ The key is a hash of the task's name, its preparation version and what its ``pre
 the preset's table ``[data.preparation]``, of segmentations also channels and labels. The identity
 is a hash of the case id and of what its inputs are: of each file its path below the folder that
 all of them share, size and time of last change (a study that is moved keeps its place in the
-cache, one that is edited loses it); contents are not hashed, since that would cost as much as
-reading the scans again. A file is written beside and renamed, so that a name that exists is whole;
-a lock per case keeps two processes from preparing the same one.
-``ledger.jsonl`` has a line for everything that was done, repaired or refused.
+cache, one that is edited loses it), of DICOM the UIDs of its instances, of volumes a few kilobytes;
+whole contents are not hashed, since that would cost as much as reading the scans again. A file is
+written beside and renamed, so that a name that exists is whole; a lock per case keeps two processes
+from preparing the same one. ``ledger.jsonl`` has a line for everything that was done, repaired or
+refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from medtool import __version__
 from medtool.core.errors import MachineError
 from medtool.core.files import TEMPORARY_PREFIX, replacing
-from medtool.core.names import safe_file_stem
+from medtool.core.names import case_file_stem, safe_file_stem
 from medtool.core.records import Case, Prepared
 from medtool.data.case_file import DamagedFile, read_case_file, to_bytes, verify
 from medtool.data.case_file import read_case_file as read_prepared
@@ -46,6 +47,8 @@ LEDGER_FILE = "ledger.jsonl"
 KEY_FILE = "key.json"
 # Writing one case takes seconds: a temporary file of this age was left by a process that died.
 STALE_S = 3600.0
+# Of a volume's file, at each of three places.
+PIECE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def input_bytes(case: Case) -> int:
 
 
 def _identity(case: Case) -> str:
-    """Hash of the case id and of names, sizes and times of the files it is read from."""
+    """Hash of the case id, of names, sizes and times of the files it is read from, and of what they
+    hold: scans of two patients may be alike in all that stands outside.
+    """
     files = [*input_files(case), *_reference_files(case)]
     folders = {path.parent.absolute() for path, _ in files}
     try:
@@ -107,7 +112,11 @@ def _identity(case: Case) -> str:
     except ValueError:
         common = ""  # files on two drives of a Windows machine: absolute paths then
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(json.dumps([case.case_id, sorted(case.inputs)]).encode())
+    series = [value for value in case.inputs.values() if isinstance(value, Series)]
+    uids = [[plane.sop_instance_uid for plane in one.planes] for one in series]
+    digest.update(json.dumps([case.case_id, sorted(case.inputs), uids]).encode())
+    # Of a series its UIDs say what is inside, and its files are many.
+    pieces = {path for path, _ in files} - {plane.path for one in series for plane in one.planes}
     for path, frame in files:
         try:
             status = path.stat()
@@ -115,14 +124,29 @@ def _identity(case: Case) -> str:
         except OSError:
             facts = ["missing"]
         whole = path.absolute()
+        facts.append(_piece(path) if path in pieces else "")
         name = (whole.relative_to(common) if common else whole).as_posix()
         digest.update(json.dumps([name, frame, *facts]).encode())
     return digest.hexdigest()
 
 
+def _piece(path: Path) -> str:
+    """A hash of what stands in the beginning, the middle and the end of a file."""
+    digest = hashlib.blake2b(digest_size=12)
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for start in (0, size // 2, size - PIECE_BYTES):
+                file.seek(max(0, start))
+                digest.update(file.read(PIECE_BYTES))
+    except OSError:
+        return "unreadable"
+    return digest.hexdigest()
+
+
 def case_stem(case: Case) -> str:
     """A file name for what is kept of a case: another one once its files changed."""
-    return f"{safe_file_stem(case.case_id)}-{_identity(case)}"
+    return f"{case_file_stem(case.case_id)}-{_identity(case)}"
 
 
 class Cache:

@@ -32,6 +32,7 @@ COHORT_CODES: Mapping[str, str] = {
     "event-missing": "a part of the split has outcomes and no event: nothing of survival is "
     "learned or said there",
     "classes-none": "no case has a class: masks alone are learned and scored",
+    "names-shared": "cases of one name: each takes a mark of its place behind it",
     "overruled-not-found": "the table of series overrules a series that is not among the data",
     "leak-allowed": "a patient in two parts, or pixels under two patients, that a person allowed",
 }
@@ -54,6 +55,10 @@ DATASET_CODES: Mapping[str, str] = {
     "frames-alone": "DICOM images that belong to no stack: each is a case of its own",
     "mask-missing": "images without a mask",
     "masks-several": "a DICOM series with several objects that hold masks: the first is taken",
+    "mask-of-other-series": "a DICOM mask of the study that was drawn on another series, or other "
+    "images of the series, than the one that was chosen: left out",
+    "structures-overlap": "structures of a DICOM mask that overlap: the label that is named later "
+    "stands",
     "structures-left-out": "structures of a DICOM mask that are no label",
     "structures-missing": "labels that a DICOM mask has no structure of: nothing is there",
     "file-unmatched": "images and masks that belong to no case",

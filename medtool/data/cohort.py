@@ -14,7 +14,7 @@ from medtool.core.progress import Reporter, Silent, tell
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
 from medtool.data.labels import LABELS_PATTERN, find_labels, read_labels
 from medtool.data.matching import Labelled, attach_labels
-from medtool.data.series_table import recorded_overrulings
+from medtool.data.told_apart import find_cases
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -66,7 +66,7 @@ def build_cohort(
     studies that cannot be used. Raises InputError (no such data), LabelsError.
     """
     reporter = reporter or Silent()
-    cohort = task.self_labelled(recorded_overrulings(task.find(source), source))
+    cohort = task.self_labelled(find_cases(task, source))
     # What the data say of themselves, such as names of classes, holds for their tables as well.
     data = task.informed(cohort.intake).settings.data
     cases = keyed_patients(cohort.cases, data)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtool.core.names import safe_file_stem
+from medtool.core.names import case_file_stem
 from medtool.core.records import Case, Prediction
 from medtool.data.dataset_record import ImageReference
 from medtool.data.nifti_writer import write_nifti
@@ -124,7 +124,7 @@ def write_study(
     if MASK in prediction.arrays:
         row |= write_prediction(settings.data, prediction, case, folder)
     if UNCERTAINTY in prediction.arrays:
-        name = f"{UNCERTAINTY}/{safe_file_stem(prediction.case_id)}.nii.gz"
+        name = f"{UNCERTAINTY}/{case_file_stem(prediction.case_id)}.nii.gz"
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         values = prediction.arrays[UNCERTAINTY].astype(np.float32)

@@ -49,6 +49,8 @@ ANY_MODALITY = ("MR", "CT", "PT")
 # Files that hold an image each; a segmentation of 3D Slicer is none.
 SCAN_ENDINGS = frozenset(VOLUME_ENDINGS) - {".seg.nrrd"}
 COLOURS = 3
+# nnU-Net's number of the only channel.
+ONLY_CHANNEL = "_0000"
 # A data set's description says so where nobody was scanned; a lone file in its NIfTI header.
 SYNTHETIC = "synthetic"
 
@@ -247,12 +249,16 @@ def _described(path: Path, masked: MaskedStudies) -> dict[str, Any]:
 
 
 def _without_number(case: Case, channel: str) -> Case:
-    """The case of a lone file, named without nnU-Net's number of its only channel."""
+    """The case of a lone file, named without nnU-Net's number of its only channel.
+
+    Any other number tells patients apart, and a name that a table gave is a person's.
+    """
     image = case.inputs[channel]
     if not isinstance(image, Path):
         return case
-    numbered = CHANNEL_SUFFIX.match(case.case_id)
-    name = numbered["case"] if numbered else case.case_id
+    named = image_stem(image)
+    numbered = _is_only(named) and case.case_id.endswith(safe_file_stem(named))
+    name = case.case_id.removesuffix(ONLY_CHANNEL) if numbered else case.case_id
     patient = name if case.patient_id == case.case_id else case.patient_id
     facts = {**case.facts, SYNTHETIC: is_synthetic(image)}
     return replace(case, case_id=name, patient_id=patient, facts=facts)
@@ -292,8 +298,13 @@ def _is_picture_case(file: Path, *, pictures: bool) -> bool:
 
 def _case_name(file: Path) -> str:
     """The name of a file without nnU-Net's number of a channel."""
-    numbered = CHANNEL_SUFFIX.match(image_stem(file))
-    return safe_file_stem(numbered["case"] if numbered else image_stem(file))
+    stem = image_stem(file)
+    return safe_file_stem(stem.removesuffix(ONLY_CHANNEL) if _is_only(stem) else stem)
+
+
+def _is_only(stem: str) -> bool:
+    """Whether a name ends in the number of the first channel, which is that of a lone one."""
+    return len(stem) > len(ONLY_CHANNEL) and stem.endswith(ONLY_CHANNEL)
 
 
 def _take_channels(
@@ -311,9 +322,10 @@ def _take_channels(
         numbered = CHANNEL_SUFFIX.match(image_stem(file)) if image_ending(file) else None
         if numbered is not None:
             images = grouped.setdefault((file.parent, numbered["case"]), {})
-            images[int(numbered["channel"])] = file
+            _take_channel(found, images, int(numbered["channel"]), file)
         elif colour and _is_picture(file):
-            grouped[file.parent, image_stem(file)] = {0: file}
+            images = grouped.setdefault((file.parent, image_stem(file)), {})
+            _take_channel(found, images, 0, file)
         else:
             text = "no image with the number of a channel (_0000, _0001, ...)"
             found.skipped.append({"file": str(file), "code": "file-unmatched", "why": text})
@@ -330,6 +342,14 @@ def _take_channels(
             found.series.append(file_row(found.cases[-1]))
         else:
             found.refused.append(_other_channels(name, images, channels))
+
+
+def _take_channel(found: Found, images: dict[int, Path], number: int, file: Path) -> None:
+    """A second file for one channel of one case is named, and left out."""
+    first = images.setdefault(number, file)
+    if first != file:
+        text = f"{first.name} is this channel of the same case already"
+        found.skipped.append({"file": str(file), "code": "file-unmatched", "why": text})
 
 
 def _other_channels(name: str, images: Mapping[int, Path], channels: Sequence[str]) -> RefusedStudy:

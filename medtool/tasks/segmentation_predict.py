@@ -12,7 +12,7 @@ import numpy as np
 
 from medtool import __version__
 from medtool.core.files import file_sha256
-from medtool.core.names import safe_file_stem
+from medtool.core.names import case_file_stem
 from medtool.core.records import Case, Prediction, Prepared, Truth
 from medtool.data.dataset_record import BACKGROUND, ImageReference
 from medtool.data.images import read_picture
@@ -225,7 +225,7 @@ def write_prediction(
     """
     mask, grid, known = prediction.arrays[MASK], prediction.grids.get(MASK), structures(data)
     ending = ".png" if grid is None else ".nii.gz"
-    name = f"{MASKS_FOLDER}/{safe_file_stem(prediction.case_id)}{ending}"
+    name = f"{MASKS_FOLDER}/{case_file_stem(prediction.case_id)}{ending}"
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if grid is None:
@@ -306,7 +306,7 @@ def write_dicom_seg(
     series = next((one for one in case.inputs.values() if isinstance(one, Series)), None)
     if series is None:
         return []
-    path = folder / SEG_FOLDER / f"{safe_file_stem(prediction.case_id)}.dcm"
+    path = folder / SEG_FOLDER / f"{case_file_stem(prediction.case_id)}.dcm"
     path.parent.mkdir(parents=True, exist_ok=True)
     maker = Maker(
         model=f"medtool {model.task.name}",

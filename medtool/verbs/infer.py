@@ -278,11 +278,13 @@ def _unpacked(
 def _find(task: Task, sources: tuple[Path, ...], options: InferOptions) -> Cohort:
     if not sources:
         return Cohort(cases=(), intake={"series": [], "skipped": []})
-    from medtool.data.series_table import recorded_overrulings, source_of
+    from medtool.data.cohort import keyed_patients
+    from medtool.data.series_table import source_of
+    from medtool.data.told_apart import find_cases
 
-    source = source_of(sources, series=options.series)
-    cohort = recorded_overrulings(task.find(source), source)
-    kept = tuple(c for c in cohort.cases if c.patient_id not in options.without_patients)
+    cohort = find_cases(task, source_of(sources, series=options.series))
+    cases = keyed_patients(cohort.cases, task.settings.data)
+    kept = tuple(case for case in cases if case.patient_id not in options.without_patients)
     return replace(cohort, cases=kept)
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from medtool.core.files import replacing
-from medtool.core.names import safe_file_stem
+from medtool.core.names import case_file_stem
 from medtool.core.randomness import generator
 from medtool.core.records import Case
 from medtool_brainmet.augmentation import apply_changes, changes_for, draw_changes
@@ -43,7 +43,7 @@ def write_preview(task: Brainmet, case: Case, folder: Path) -> list[Path]:
     Raises CaseRefused where the study cannot be prepared.
     """
     stages = run_stages(read_scan(task.input_of(case)), task.settings.data.preparation)
-    target = folder / safe_file_stem(case.case_id)
+    target = folder / case_file_stem(case.case_id)
     figures = {
         "stages.png": stages_figure(stages, task),
         "slices.png": slices_figure(stages),

@@ -40,12 +40,12 @@ def found_in(folder: Path, *assignments: str) -> Any:
     return task.find(Source((folder / "data",))), task.settings.data
 
 
-def answered(folder: Path, source: Path) -> InferResult:
+def answered(folder: Path, *sources: Path) -> InferResult:
     return infer(
         InferOptions(
-            sources=(source,),
+            sources=sources,
             checkpoint=folder / "model.safetensors",
-            output=folder / f"answers-{source.name}",
+            output=folder / f"answers-{sources[0].name}",
             allow_demo=True,
             run=RunOptions(workers=0, device="cpu"),
         )
@@ -133,6 +133,21 @@ def test_names_that_contradict_the_order_stay_what_they_are(tmp_path: Path, want
 
 
 # --- files of volumes -----------------------------------------------------------------------
+def test_files_of_one_name_are_answered_each_for_itself(tmp_path: Path) -> None:
+    """From a fault: the row and the mask of the last stood for all of them, with status 0."""
+    write_model(tmp_path / "model.safetensors", "[2.0, 1.0, 1.0]")
+    for number, folder in enumerate("abc"):
+        write_nifti(tmp_path / folder / "ct.nii.gz", volume(number), GRID)
+    result = answered(tmp_path, *(tmp_path / folder / "ct.nii.gz" for folder in "abc"))
+    assert len({row["case"] for row in result.rows}) == 3
+    masks = [sitk.ReadImage(str(result.folder / row["mask"])) for row in result.rows]
+    alone = [answered(tmp_path, tmp_path / folder) for folder in "abc"]
+    wanted = [sitk.ReadImage(str(one.folder / one.rows[0]["mask"])) for one in alone]
+    kept = [sitk.GetArrayFromImage(mask).tobytes() for mask in masks]
+    assert sorted(kept) == sorted(sitk.GetArrayFromImage(mask).tobytes() for mask in wanted)
+    assert len(set(kept)) == 3
+
+
 def test_files_of_other_formats_are_answered_as_the_nifti_is(tmp_path: Path) -> None:
     """Training read them; at inference they were skipped as no DICOM."""
     write_model(tmp_path / "model.safetensors", "[2.0, 1.0, 1.0]")
