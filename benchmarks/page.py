@@ -163,13 +163,14 @@ TITLES = {
         "U-Net of heart's default preset (31 million parameters, 256 x 256) and the ResNet-50 of "
         "brainmet's, as they are and with 35 % of the channels of each layer gone. Weights are "
         "random, which changes no time; what is lost in accuracy is judged by "
-        "`medtool optimize` on each model. All ways take turns; the best of each counts.",
+        "`medtool optimize` on each model. All ways take turns; the median of each counts.",
     ),
     "optimised_accuracy": Text(
         "Optimised models: what is lost",
         "Networks that have learned, made INT8 by `medtool optimize`, and with 35 % of the "
         "channels of each layer taken out in two rounds and trained again: by how much the task's "
-        "own metric falls on patients that neither training nor any choice has seen. The whole "
+        "own metric falls on patients that neither training nor any choice has seen, by each "
+        "engine. The whole "
         "U-Net of heart and a ResNet-50 for brainmet on generated data, the planned 3D U-Net of "
         "segment on real patients.",
     ),

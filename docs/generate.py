@@ -12,6 +12,7 @@ rules of the tests refuse a block that is stale.
 
 from __future__ import annotations
 
+import json
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -65,6 +66,14 @@ TYPE_NAMES = {bool: "true, false", int: "whole number", float: "number", str: "t
 NOT_SHOWN = ("--help",)
 # What Typer calls a type, where an option does not name its value.
 VALUE_NAMES = {"path": "PATH", "str": "NAME", "text": "NAME", "float range": "0 to 1"}
+# Rows of benchmarks about optimised models.
+TIMES_FASTER = ", times as fast as PyTorch"
+TIMES_SMALLER = ", times as small as the weights in float32"
+OPTIMISED_ROW = re.compile(
+    r"(?P<network>U-Net|ResNet-50).*, (?P<pruned>pruned, )?INT8 by (?P<engine>.+): "
+    r"fall of (?P<metric>\w+), held out"
+)
+METRIC_NAMES = {"dice": "Dice", "auroc": "AUROC"}
 
 
 def pages() -> list[Path]:
@@ -325,6 +334,42 @@ def columns(task: str) -> str:
     return table(("Column", "Type", "Unit", "Meaning"), rows)
 
 
+# --- measured -----------------------------------------------------------------------------------
+def optimised() -> str:
+    """What each file of an optimised model gained and cost, from the results of two benchmarks."""
+    values, changes = _measured("optimisation"), _changes()
+    rows = []
+    for what, times in values.items():
+        network, _, rest = what.partition(", 1 image: ")
+        way = rest.removesuffix(TIMES_FASTER)
+        if way == rest:
+            continue
+        stays = values[f"{network}, pruned: share of the parameters that stays"]
+        in_float = 1 / stays if "pruned" in way else 1.0
+        smaller = values.get(f"{network}: {way}{TIMES_SMALLER}", in_float)
+        row = (network, way, f"{times:.1f}", f"{smaller:.1f}", changes.get((network, way), "-"))
+        rows.append(row)
+    return table(("Network", "File", "Times as fast", "Times as small", "Held out"), rows)
+
+
+def _changes() -> dict[tuple[str, str], str]:
+    """By network and file how the metric of patients that nothing has seen changed."""
+    found = {}
+    for what, fall in _measured("optimised_accuracy").items():
+        if match := OPTIMISED_ROW.match(what):
+            file = f"{match['pruned'] or ''}{match['engine']} INT8"
+            change = f"{0.0 - fall:+.4f} {METRIC_NAMES[match['metric']]}"
+            found[match["network"], file] = change
+    return found
+
+
+def _measured(benchmark: str) -> dict[str, float]:
+    """What each row of a benchmark's last whole run measured."""
+    path = ROOT / "benchmarks" / "results" / f"{benchmark}.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return {row["what"]: float(row["value"]) for row in document["rows"]}
+
+
 BLOCKS: Mapping[str, Callable[..., str]] = {
     "verbs": verbs,
     "global-options": global_options,
@@ -337,6 +382,7 @@ BLOCKS: Mapping[str, Callable[..., str]] = {
     "codes": codes,
     "other-codes": other_codes,
     "columns": columns,
+    "optimised": optimised,
 }
 
 

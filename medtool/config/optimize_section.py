@@ -46,8 +46,8 @@ class OptimizeSection(Section):
     passes_cases: Annotated[int, Field(ge=1)] = 8
     """Cases, at most, of each part on which Monte Carlo passes are compared with PyTorch's."""
     passes_mean: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """By how much the mean of the passes may differ from PyTorch's, averaged over the map of a
-    case."""
+    """By how much the mean of the passes may differ from PyTorch's, averaged over the voxels of a
+    case in which either is at least 0.05."""
     passes_correlation: Annotated[float, Field(ge=-1, lt=1)] = 0.95
     """Rank correlation that the maps of uncertainty have to have with PyTorch's."""
     measure_runs: Annotated[int, Field(ge=0)] = 50

@@ -7,6 +7,7 @@ pixel where its centre is inside; several contours of a structure on one plane e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medtool.core.errors import CaseRefused
-from medtool.core.records import Finding
+from medtool.core.records import Finding, Skipped
 from medtool.data.contours import filled_contour
 from medtool.dicom.provenance import mask_from_source
 from medtool.dicom.segmentation_reader import (
     SEGMENTATION_STORAGE,
+    images_of_frames,
     read_segmentation,
     require_whole_mask,
     said_of_lost,
@@ -52,6 +54,7 @@ class MaskObject:
     names: tuple[str, ...]
     numbers: tuple[int, ...] = ()
     frames_of_reference: frozenset[str] = frozenset()
+    study_uid: str = ""
 
     def named(self, key: str) -> list[int]:
         """Numbers of the structures that ``key`` names, by name or as ``#number``."""
@@ -59,21 +62,36 @@ class MaskObject:
         return [number for number, name in pairs if key in (name, f"#{number}")]
 
 
+def find_masks(files: Iterable[Path]) -> tuple[list[MaskObject], list[Skipped]]:
+    """Those of ``files`` that are SEG or RTSTRUCT objects, and those that lack what these need.
+
+    They are read without their pixels.
+    """
+    objects: list[MaskObject] = []
+    broken: list[Skipped] = []
+    for path in files:
+        try:
+            found = _mask_object(path)
+        # On damaged bytes, and without what the standard wants, pydicom may raise anything.
+        except Exception as error:  # noqa: BLE001
+            why = f"a mask that cannot be read: {error or type(error).__name__}"
+            broken.append(Skipped(path, "broken-header", why))
+            continue
+        objects += () if found is None else (found,)
+    return objects, broken
+
+
 def mask_objects(files: Iterable[Path]) -> list[MaskObject]:
-    """Those of ``files`` that are SEG or RTSTRUCT objects, read without their pixels."""
-    found = (_mask_object(path) for path in files)
-    return [one for one in found if one is not None]
+    """Those of ``files`` that are SEG or RTSTRUCT objects with all that these need."""
+    return find_masks(files)[0]
 
 
 def _mask_object(path: Path) -> MaskObject | None:
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        data = dcmread(path, stop_before_pixels=True, defer_size=1024)
-    except (InvalidDicomError, OSError):
+    data = _header(path)
+    kind = None if data is None else data.get("SOPClassUID")
+    if data is None or kind not in (SEGMENTATION_STORAGE, STRUCTURE_SET_STORAGE):
         return None
-    kind = data.get("SOPClassUID")
+    study = str(data.get("StudyInstanceUID", ""))
     if kind == SEGMENTATION_STORAGE:
         segments = data.get("SegmentSequence", ())
         series = {str(one.SeriesInstanceUID) for one in data.get("ReferencedSeriesSequence", ())}
@@ -84,19 +102,46 @@ def _mask_object(path: Path) -> MaskObject | None:
             tuple(str(one.SegmentLabel) for one in segments),
             tuple(int(one.SegmentNumber) for one in segments),
             frozenset((str(data.get("FrameOfReferenceUID", "")),)) - {""},
+            study,
         )
-    if kind == STRUCTURE_SET_STORAGE:
-        rois = data.get("StructureSetROISequence", ())
-        frames = data.get("ReferencedFrameOfReferenceSequence", ())
-        return MaskObject(
-            path,
-            "RTSTRUCT",
-            frozenset(_series_of_structures(data)),
-            tuple(str(one.ROIName) for one in rois),
-            tuple(int(one.ROINumber) for one in rois),
-            frozenset(str(one.get("FrameOfReferenceUID", "")) for one in frames) - {""},
+    rois = data.get("StructureSetROISequence", ())
+    frames = data.get("ReferencedFrameOfReferenceSequence", ())
+    return MaskObject(
+        path,
+        "RTSTRUCT",
+        frozenset(_series_of_structures(data)),
+        tuple(str(one.ROIName) for one in rois),
+        tuple(int(one.ROINumber) for one in rois),
+        frozenset(str(one.get("FrameOfReferenceUID", "")) for one in frames) - {""},
+        study,
+    )
+
+
+def _header(path: Path) -> Dataset | None:
+    """What stands before the pixels; None where the file is no DICOM, or cannot be read."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return dcmread(path, stop_before_pixels=True, defer_size=1024)
+    except (InvalidDicomError, OSError):
+        return None
+
+
+def images_drawn_on(found: MaskObject) -> frozenset[str]:
+    """SOP instances that frames or contours say they were drawn on; none where none says."""
+    data = _header(found.path)
+    if data is None:
+        return frozenset()
+    if found.kind == "SEG":
+        return images_of_frames(data)
+    return frozenset[str]().union(
+        *(
+            _images_of(contour)
+            for structure in data.get("ROIContourSequence", ())
+            for contour in structure.get("ContourSequence", ())
         )
-    return None
+    )
 
 
 def _series_of_structures(data: Dataset) -> set[str]:
@@ -114,10 +159,10 @@ def read_dicom_mask(
     """The mask (z, y, x) on the grid of ``read(series)``; ``ids`` has the id of each structure.
 
     Structures are named, or numbered (``#3``) where several have one name. Where they overlap, the
-    one that ``ids`` names later stands. Structures that ``ids`` does not name, names that the
-    object lacks, and frames or contours that lie on no slice are said; with ``whole`` those that
-    show something, or were drawn on images that are not in the series, refuse the object. Raises
-    CaseRefused: ``not-an-image``, ``unsupported-pixels``, ``segmentation-elsewhere``,
+    one that ``ids`` names later stands. Overlaps, structures that ``ids`` does not name, names that
+    the object lacks, and frames or contours that lie on no slice are said; with ``whole`` those
+    that show something, or were drawn on images that are not in the series, refuse the object.
+    Raises CaseRefused: ``not-an-image``, ``unsupported-pixels``, ``segmentation-elsewhere``,
     ``mask-incomplete``, ``contours-open``, ``invalid-geometry``.
     """
     (found,) = mask_objects([path]) or (None,)
@@ -149,15 +194,43 @@ def _said_of_names(found: MaskObject, ids: Mapping[str, int]) -> tuple[Finding, 
     return tuple(said)
 
 
+def _said_of_overlap(
+    path: Path, ids: Mapping[str, int], hidden_px: Mapping[tuple[int, int], int]
+) -> tuple[Finding, ...]:
+    """What is said where labels overlap; ``hidden_px`` counts pixels by (under, over), as ids."""
+    names = {value: name for name, value in ids.items()}
+    parts = [
+        f"{names[over]} stands over {names[under]} in {count} pixels"
+        for (under, over), count in sorted(hidden_px.items())
+    ]
+    if not parts:
+        return ()
+    text = f"{path.name} holds structures that overlap: {'; '.join(parts)}. "
+    text += "The label that is named later stands."
+    return (Finding("structures-overlap", text, "warning"),)
+
+
 def _of_segments(
     found: MaskObject, series: Series, ids: Mapping[str, int], *, whole: bool
 ) -> tuple[NDArray[np.uint16], tuple[Finding, ...]]:
-    values = np.zeros(max(found.numbers, default=0) + 1, np.uint16)
+    asked: dict[int, int] = {}
     for key, value in ids.items():
-        values[found.named(key)] = value
-    asked = np.flatnonzero(values).tolist()
-    read = read_segmentation(found.path, series, segments=asked or None, whole=whole)
-    return values.take(read.mask), read.findings
+        for number in found.named(key):
+            # A segment that is named twice has the place of the later name.
+            asked.pop(number, None)
+            asked[number] = value
+    read = read_segmentation(found.path, series, segments=list(asked) or None, whole=whole)
+    values = np.zeros(max(found.numbers, default=0) + 1, np.uint16)
+    values[list(asked)] = list(asked.values())
+    hidden_px: Counter[tuple[int, int]] = Counter()
+    for pair, count in read.hidden_px.items():
+        under, over = (int(values[number]) for number in pair)
+        if under != over:
+            hidden_px[under, over] += count
+    return values.take(read.mask), (
+        *read.findings,
+        *_said_of_overlap(found.path, ids, hidden_px),
+    )
 
 
 def _of_contours(
@@ -173,6 +246,7 @@ def _of_contours(
     on_planes = np.zeros((len(series.planes), geometry.rows, geometry.columns), np.uint16)
     own = frozenset(plane.sop_instance_uid for plane in series.planes)
     drawn = {int(one.ReferencedROINumber): one for one in dcmread(found.path).ROIContourSequence}
+    hidden_px: Counter[tuple[int, int]] = Counter()
     lost = total = absent = 0
     for key, value in ids.items():
         for number in found.named(key):
@@ -187,11 +261,17 @@ def _of_contours(
                     continue
                 pixels = _pixels_of(contour.points_mm, series, plane, geometry)
                 inside[plane] ^= filled_contour(pixels, (geometry.rows, geometry.columns))
+            for under, count in zip(*np.unique(on_planes[inside], return_counts=True), strict=True):
+                if under not in (0, value):
+                    hidden_px[int(under), value] += int(count)
             on_planes[inside] = value
     if whole:
         require_whole_mask(absent, "contours", found.path)
     mask = mask_from_source(series, on_planes).astype(np.uint16, copy=False)
-    return mask, said_of_lost(lost, total, "contours", found.path)
+    return mask, (
+        *said_of_lost(lost, total, "contours", found.path),
+        *_said_of_overlap(found.path, ids, hidden_px),
+    )
 
 
 @dataclass(frozen=True)
@@ -225,10 +305,12 @@ def _contours(structure: Any, geometry: StackGeometry, path: Path) -> Iterator[_
                     how="close the contours in the program that drew them.",
                 )
         if len(points) >= LEAST_POINTS:
-            images = contour.get("ContourImageSequence", ())
-            yield _Contour(
-                points, frozenset(str(image.ReferencedSOPInstanceUID) for image in images)
-            )
+            yield _Contour(points, _images_of(contour))
+
+
+def _images_of(contour: Dataset) -> frozenset[str]:
+    images = contour.get("ContourImageSequence", ())
+    return frozenset(str(image.get("ReferencedSOPInstanceUID", "")) for image in images) - {""}
 
 
 def _plane_of(points: NDArray[np.float64], series: Series, geometry: StackGeometry) -> int | None:

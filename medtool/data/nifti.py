@@ -157,22 +157,6 @@ def is_synthetic(path: Path) -> bool:
     return at is not None and SYNTHETIC in start[at : at + _DESCRIPTION_BYTES]
 
 
-def undefined_voxels(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """True where a voxel is NaN or infinite, in the ``shape`` (z, y, x) that was read.
-
-    None where all are numbers, where voxels are integers, and where the file is none of those that
-    this module reads: SimpleITK has the last word on those.
-    """
-    try:
-        header = read_header(path)
-        if header.dtype.kind != "f" or math.prod(header.shape) != math.prod(shape):
-            return None
-        undefined = ~np.isfinite(read_voxels(path, header).reshape(shape))
-    except CaseRefused:
-        return None
-    return undefined if undefined.any() else None
-
-
 def _header(path: Path, raw: bytes, at: _Offsets, order: str) -> NiftiHeader:
     def fields(place: tuple[int, str]) -> tuple[Any, ...]:
         return struct.unpack_from(f"{order}{place[1]}", raw, place[0])

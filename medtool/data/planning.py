@@ -111,9 +111,9 @@ def make_plan(
 def resampled_size(
     size_vox: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]
 ) -> tuple[int, ...]:
-    """Voxels along each axis at another spacing; halves are rounded to even."""
+    """Voxels along each axis at another spacing, at least one; halves are rounded to even."""
     return tuple(
-        round(spacing / target * size)
+        max(1, round(spacing / target * size))
         for size, spacing, target in zip(size_vox, spacing_mm, target_mm, strict=True)
     )
 

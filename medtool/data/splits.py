@@ -84,11 +84,11 @@ def make_split(
     ``fold`` (counted from 0) asks for that fold of ``train.folds``. In a fold the selection part
     is ``selection_share`` of the patients that are not tested; with three parts it is that share
     of all patients (70/15/15 by default); with two parts, of all. A split file is honoured first:
-    a table, or a ``splits_final.json``, of which ``fold`` (by default 0) is taken; one that lies
-    in ``beside``, the folder of the data, is honoured where nothing else was asked for.
-    ``allow`` names patient ids vouched for (``cohort.require_patients``). Raises UsageError
-    (too few patients, unknown fold, ids shared by many patients) and LabelsError (the split file,
-    a single class).
+    a table, which has no folds, or a ``splits_final.json``, of which ``fold`` (by default 0) is
+    taken; one that lies in ``beside``, the folder of the data, is honoured where nothing else was
+    asked for. ``allow`` names patient ids vouched for (``cohort.require_patients``). Raises
+    UsageError (too few patients, unknown fold, a fold of a table, ids shared by many patients) and
+    LabelsError (the split file, a single class).
     """
     if not cases:
         raise UsageError("There are no cases to split.")
@@ -98,6 +98,14 @@ def make_split(
     if given is not None:
         if given.suffix.lower() == ".json":
             return _split_from_folds(cases, read_folds(given), given, train, fold)
+        if fold is not None:
+            raise UsageError(
+                "A table of parts has no folds: each of them would be the same training.",
+                where=str(given),
+                met=f"fold {fold}",
+                wanted=f"a {FOLDS_FILE}, which has a list for each fold",
+                how="leave out --folds and --fold, or the split file (data.split_file).",
+            )
         return _split_from_file(cases, given, train)
     require_patients(cases, allow=allow)
     if train.split == "nnunet":

@@ -40,7 +40,8 @@ def told_apart(cohort: Cohort, source: Source) -> Cohort:
     Names that differ in letter case alone are one name to some disks. Of one case that was found
     twice the first stays; one whose place says nothing new is refused as ``case-twice``.
     """
-    names = Counter(one.case_id.casefold() for one in (*cohort.cases, *cohort.refused))
+    names = Counter(case.case_id.casefold() for case in cohort.cases)
+    names.update(study.case_id.casefold() for study in cohort.refused)
     if all(count == 1 for count in names.values()):
         return cohort
     cases: dict[str, Case] = {}

@@ -3,13 +3,15 @@
 Points, at most 100: how the image was made (30 original, 15 derived), kernel (30 soft, 15 not
 known, 0 sharp), thickness (20 for 1-5 mm, 10 for 0.4-1 and 5-8 mm), slices (20 n / (n + 40), so
 that more always count more); less 5 for a repaired tilt and 10 for uneven spacing. Ties go to
-more slices, then to the lower series number, then to the key.
+more slices, then to the lower series number, then to the key, which is said where it decides
+between stacks of one series.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from medtool.core.records import Finding
@@ -110,10 +112,9 @@ def choose(
 ) -> tuple[Series | None, list[Series]]:
     """The best usable stack, and the usable runners-up, best first, all with their scores.
 
-    Scores are worked out again where the caller has preferences. Refused stacks never win.
+    Scores are worked out again where the caller has preferences. Refused stacks never win. Where
+    other stacks of the same series are as good, the best one carries a warning.
     """
-    from dataclasses import replace
-
     scored = []
     for series in candidates:
         if series.verdict == "refused":
@@ -123,7 +124,27 @@ def choose(
         )
         scored.append(replace(series, score=points, score_reasons=reasons))
     scored.sort(key=_order)
-    return (scored[0], scored[1:]) if scored else (None, [])
+    if not scored:
+        return None, []
+    best, *others = scored
+    said = _said_of_ties(best, others)
+    return replace(best, findings=(*best.findings, *said)), others
+
+
+def _said_of_ties(best: Series, others: Sequence[Series]) -> tuple[Finding, ...]:
+    """What is said where nothing but their keys puts one stack of a series before the others."""
+    tied = [one for one in others if _series_of(one) == _series_of(best)]
+    tied = [one for one in tied if _order(one)[:-1] == _order(best)[:-1]]
+    if not tied:
+        return ()
+    text = f"{len(tied) + 1} stacks of this series are equally good (phases, acquisitions), and "
+    text += f"{best.key} was taken for its place in the list alone; the table of series can name "
+    text += "another"
+    return (Finding("phase-by-order", text, "warning"),)
+
+
+def _series_of(one: Series) -> str:
+    return one.uid or str(one.folder)
 
 
 def _order(series: Series) -> tuple[float, int, int, str]:

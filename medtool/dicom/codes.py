@@ -52,6 +52,11 @@ CODES: dict[str, Code] = {
     "unequal-phases": Code(
         "warning", "The stacks that were told apart have different numbers of slices."
     ),
+    "phase-by-order": Code(
+        "warning",
+        "Other stacks of the same series (phases, acquisitions) are as good by the score: one was "
+        "taken by its place in the list alone.",
+    ),
     "few-slices": Code("warning", "Under 10 slices: a volume, but hardly a whole scan."),
     "no-uid": Code(
         "warning",

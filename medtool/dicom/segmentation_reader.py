@@ -6,8 +6,9 @@ is not relied upon.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,19 +32,21 @@ SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 class ReadSegmentation:
     """``mask`` (z, y, x) of segment numbers on the grid of ``read(series)``, and their names.
 
-    Where segments overlap, the one with the higher number stands.
+    ``hidden_px`` counts the pixels where one segment stands over another: (under, over) -> pixels.
     """
 
     mask: NDArray[np.uint16]
     names: Mapping[int, str]
     findings: tuple[Finding, ...] = ()
+    hidden_px: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
 def read_segmentation(
-    path: Path, series: Series, *, segments: Collection[int] | None = None, whole: bool = False
+    path: Path, series: Series, *, segments: Sequence[int] | None = None, whole: bool = False
 ) -> ReadSegmentation:
     """The binary segments in ``path`` on the grid of ``read(series)``; those of ``segments`` alone.
 
+    Where they overlap, the one that ``segments`` names later stands, without it the higher number.
     With ``whole`` a frame of them that shows something, and lies on no plane of the series or was
     drawn on images that are not in it, refuses the object. Raises CaseRefused: ``not-an-image``
     (no DICOM SEG), ``unsupported-pixels`` (not binary), ``segmentation-elsewhere`` (no frame lies
@@ -53,11 +56,13 @@ def read_segmentation(
 
     data = _segmentation_object(path)
     geometry = _geometry_of(series)
-    on_planes = np.zeros((len(series.planes), geometry.rows, geometry.columns), np.uint16)
+    names = {int(s.SegmentNumber): str(s.SegmentLabel) for s in data.SegmentSequence}
+    order = sorted(names) if segments is None else segments
+    painting = _Painting(len(series.planes), geometry, order)
     own = frozenset(plane.sop_instance_uid for plane in series.planes)
     lost = absent = asked = 0
     for frame, pixels in zip(_frames(data), iter_pixels(data), strict=True):
-        if segments is not None and frame.segment not in segments:
+        if frame.segment not in order:
             continue
         asked += 1
         plane = _plane_of(frame, data, series, geometry)
@@ -66,14 +71,39 @@ def read_segmentation(
         if plane is None:
             lost += 1
             continue
-        shown = np.where(pixels != 0, np.uint16(frame.segment), np.uint16(0))
-        np.maximum(on_planes[plane], shown, out=on_planes[plane])
+        painting.add(plane, frame.segment, pixels != 0)
     if whole:
         require_whole_mask(absent, "frames", path)
     findings = said_of_lost(lost, asked, "frames", path)
-    names = {int(s.SegmentNumber): str(s.SegmentLabel) for s in data.SegmentSequence}
-    mask = mask_from_source(series, on_planes).astype(np.uint16, copy=False)
-    return ReadSegmentation(mask, names, findings)
+    mask = mask_from_source(series, painting.numbers()).astype(np.uint16, copy=False)
+    return ReadSegmentation(mask, names, findings, painting.hidden_px)
+
+
+class _Painting:
+    """Segments on the planes of a series, each over those that stand before it in an order.
+
+    Frames come in any order: ranks are painted, of which the highest stands.
+    """
+
+    def __init__(self, planes: int, geometry: StackGeometry, order: Sequence[int]) -> None:
+        self._order = np.array([0, *order], np.uint16)
+        self._ranks = {segment: rank for rank, segment in enumerate(order, start=1)}
+        self._on_planes = np.zeros((planes, geometry.rows, geometry.columns), np.uint16)
+        self.hidden_px: Counter[tuple[int, int]] = Counter()
+
+    def add(self, plane: int, segment: int, inside: NDArray[np.bool_]) -> None:
+        """Paint the pixels of one frame."""
+        rank, there = self._ranks[segment], self._on_planes[plane]
+        others, counts = np.unique(there[inside], return_counts=True)
+        for other, count in zip(others.tolist(), counts.tolist(), strict=True):
+            if other not in (0, rank):
+                under, over = (int(self._order[k]) for k in sorted((other, rank)))
+                self.hidden_px[under, over] += count
+        there[inside] = np.maximum(there[inside], np.uint16(rank))
+
+    def numbers(self) -> NDArray[np.uint16]:
+        """Segment numbers (planes, rows, columns)."""
+        return self._order.take(self._on_planes)
 
 
 @dataclass(frozen=True)
@@ -170,12 +200,22 @@ def _frames(data: Dataset) -> Iterator[_Frame]:
             np.asarray(group("PlanePositionSequence").ImagePositionPatient, float),
             np.asarray(group("PlaneOrientationSequence").ImageOrientationPatient, float),
             np.asarray(group("PixelMeasuresSequence").PixelSpacing, float),
-            frozenset(
-                str(image.ReferencedSOPInstanceUID)
-                for derived in own.get("DerivationImageSequence", ())
-                for image in derived.get("SourceImageSequence", ())
-            ),
+            _source_images(own),
         )
+
+
+def images_of_frames(data: Dataset) -> frozenset[str]:
+    """SOP instances that frames of a DICOM SEG say they were drawn on; none where none says."""
+    frames = data.get("PerFrameFunctionalGroupsSequence", ())
+    return frozenset[str]().union(*map(_source_images, frames))
+
+
+def _source_images(frame: Dataset) -> frozenset[str]:
+    return frozenset(
+        str(image.get("ReferencedSOPInstanceUID", ""))
+        for derived in frame.get("DerivationImageSequence", ())
+        for image in derived.get("SourceImageSequence", ())
+    ) - {""}
 
 
 def _plane_of(frame: _Frame, data: Dataset, series: Series, geometry: StackGeometry) -> int | None:

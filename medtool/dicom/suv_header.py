@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 _DATE = re.compile(r"^(\d{4})\.?(\d{2})\.?(\d{2})$")
 _TIME = re.compile(r"^(\d{2}):?(?:(\d{2}):?(?:(\d{2})(?:\.(\d{1,6}))?)?)?$")
-_DATE_TIME = re.compile(r"^(\d{8})(\d{2,6}(?:\.\d{1,6})?)(?:[+-]\d{4})?$")
+_DATE_TIME = re.compile(r"^(\d{8})(\d{2,6}(?:\.\d{1,6})?)([+-]\d{4})?$")
+_OFFSET = re.compile(r"^([+-])(\d{2})(\d{2})$")
 
 # A week: no frame is longer, and none lies farther from the start of its scan.
 LONGEST_MS = 7 * 86_400_000.0
+
+INJECTION = "RadiopharmaceuticalStartDateTime"
 
 # Private elements: group, creator of the block, element in it (PS3.5, 7.8).
 _GE_SCAN_START = (0x0009, "GEMS_PETD_01", 0x0D)
@@ -57,7 +60,9 @@ class PetHeader:
     ``nuclide`` is the code value of the radionuclide. ``undated`` names the dates that are missing
     and that another one stands for: the study's for the series, the series' for acquisitions.
     ``injected`` is RadiopharmaceuticalStartDateTime (or GE's own element), ``injection_time`` the
-    time of day of RadiopharmaceuticalStartTime. ``vendor_reference`` is the moment that the vendor
+    time of day of RadiopharmaceuticalStartTime. Moments with an offset from UTC are by the clock
+    of the scanner; ``unplaced`` names those where the header does not say which offset that has.
+    ``vendor_reference`` is the moment that the vendor
     says decay was corrected to, ``vendor_element`` where that stands. The Philips factors are None
     where they are 0.
     """
@@ -76,6 +81,7 @@ class PetHeader:
     half_life_s: float | None
     nuclide: str
     undated: frozenset[str]
+    unplaced: frozenset[str]
     injected: datetime | None
     injection_time: time | None
     series_start: datetime | None
@@ -177,11 +183,12 @@ def pet_header(dataset: Dataset) -> PetHeader:
 def _header(dataset: Dataset) -> PetHeader:
     drugs = _items(dataset, "RadiopharmaceuticalInformationSequence")
     drug = drugs[0] if drugs else None
-    reference, element = _vendor_reference(dataset)
-    injected = date_time(_text(drug, "RadiopharmaceuticalStartDateTime"))
+    clock = _Clock(_text(dataset, "TimezoneOffsetFromUTC"))
+    reference, element = _vendor_reference(dataset, clock)
+    injected = clock.moment_at(_text(drug, INJECTION), INJECTION)
     if injected is None and _text(dataset, "Manufacturer").upper().startswith("GE"):
-        injected = date_time(_private_text(dataset, *_GE_ADMINISTERED))
-    series_start, acquired, undated = _moments(dataset)
+        injected = clock.moment_at(_private_text(dataset, *_GE_ADMINISTERED), "GE's (0009,xx3B)")
+    series_start, acquired, undated = _moments(dataset, clock)
     return PetHeader(
         units=_text(dataset, "Units").upper(),
         suv_type=_text(dataset, "SUVType").upper(),
@@ -200,6 +207,7 @@ def _header(dataset: Dataset) -> PetHeader:
         injection_time=time_of_day(_text(drug, "RadiopharmaceuticalStartTime")),
         series_start=series_start,
         undated=undated,
+        unplaced=frozenset(clock.unplaced),
         vendor_reference=reference,
         vendor_element=element,
         philips_suv=_number(_private_text(dataset, *_PHILIPS_SUV)) or None,
@@ -215,7 +223,27 @@ def _header(dataset: Dataset) -> PetHeader:
     )
 
 
-def _moments(dataset: Dataset) -> tuple[datetime | None, datetime | None, frozenset[str]]:
+class _Clock:
+    """The clock of the scanner: moments with an offset from UTC are brought to it.
+
+    ``unplaced`` names those of which that was not possible, since the header does not say its own.
+    """
+
+    def __init__(self, offset_text: str) -> None:
+        self._offset = utc_offset(offset_text)
+        self.unplaced: set[str] = set()
+
+    def moment_at(self, text: str, name: str) -> datetime | None:
+        """A date with a time (DT) by this clock; None where it is none."""
+        found = date_time(text, self._offset)
+        if found is not None and self._offset is None and utc_offset(text[-5:]) is not None:
+            self.unplaced.add(name)
+        return found
+
+
+def _moments(
+    dataset: Dataset, scanner: _Clock
+) -> tuple[datetime | None, datetime | None, frozenset[str]]:
     """Start of the series and of the acquisition, and the dates that others stand for."""
     undated = set()
     series_date = _text(dataset, "SeriesDate")
@@ -224,21 +252,23 @@ def _moments(dataset: Dataset) -> tuple[datetime | None, datetime | None, frozen
         undated.add("SeriesDate")
     clock = _text(dataset, "AcquisitionTime")
     acquired = moment(_text(dataset, "AcquisitionDate"), clock)
-    acquired = acquired or date_time(_text(dataset, "AcquisitionDateTime"))
+    if acquired is None:
+        name = "AcquisitionDateTime"
+        acquired = scanner.moment_at(_text(dataset, name), name)
     if acquired is None:
         acquired = moment(series_date, clock)
         undated |= {"AcquisitionDate"} if acquired else set()
     return moment(series_date, _text(dataset, "SeriesTime")), acquired, frozenset(undated)
 
 
-def _vendor_reference(dataset: Dataset) -> tuple[datetime | None, str]:
+def _vendor_reference(dataset: Dataset, scanner: _Clock) -> tuple[datetime | None, str]:
     maker = _text(dataset, "Manufacturer").upper()
     for beginnings, element, name in (
         (("SIEMENS", "CPS"), _SIEMENS_REFERENCE, "Siemens' (0071,xx22)"),
         (("GE",), _GE_SCAN_START, "GE's (0009,xx0D)"),
     ):
         if maker.startswith(beginnings):
-            found = date_time(_private_text(dataset, *element))
+            found = scanner.moment_at(_private_text(dataset, *element), name)
             return found, name if found else ""
     return None, ""
 
@@ -337,13 +367,31 @@ def moment(date_text: str, time_text: str) -> datetime | None:
         return None
 
 
-def date_time(text: str) -> datetime | None:
-    """A date with a time (DT), by the clock on the wall: an offset from UTC is left out.
+def date_time(text: str, offset: timedelta | None = None) -> datetime | None:
+    """A date with a time (DT), by a clock that is ``offset`` ahead of UTC.
 
-    The other times of the header have no offset either. A date alone is no moment.
+    By the clock that it was written with where it has no offset, or that of the other is not
+    known. A date alone is no moment.
     """
     found = _DATE_TIME.match(text)
-    return moment(found.group(1), found.group(2)) if found else None
+    written = moment(found.group(1), found.group(2)) if found else None
+    own = utc_offset(found.group(3) or "") if found else None
+    if written is None or own is None or offset is None:
+        return written
+    try:
+        return written + (offset - own)
+    except OverflowError:
+        return None
+
+
+def utc_offset(text: str) -> timedelta | None:
+    """How far a clock is ahead of UTC (+HHMM, -HHMM); None where the text does not say."""
+    found = _OFFSET.match(text)
+    if not found:
+        return None
+    sign, hours, minutes = found.groups()
+    ahead = timedelta(hours=int(hours), minutes=int(minutes))
+    return -ahead if sign == "-" else ahead
 
 
 def seconds_between(earlier: datetime, later: datetime) -> float:

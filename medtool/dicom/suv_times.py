@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from medtool.core.errors import CaseRefused
 from medtool.core.records import Finding
-from medtool.dicom.suv_header import PetFrame, PetHeader, seconds_between
+from medtool.dicom.suv_header import INJECTION, PetFrame, PetHeader, seconds_between
 
 # Moments between which SUV changes by less than this share are one: 19 s for F-18.
 SAME_MOMENT = 2e-3
@@ -72,6 +72,7 @@ def uptake(header: PetHeader, half_life_s: float, where: str) -> Uptake:
     if header.undated:
         names = " and ".join(sorted(header.undated))
         said += (Finding("suv-assumed", f"{names} missing: another date stands for it", "warning"),)
+    said += _about_offsets(header)
     seconds = tuple(seconds_between(injected, reference) for reference in references)
     return Uptake(seconds, (*said, *injection_said))
 
@@ -257,6 +258,22 @@ def _about_clocks(header: PetHeader) -> list[Finding]:
         return []
     text = f"RadiopharmaceuticalStartTime differs by {shown(apart_s)}: the one with a date is taken"
     return [Finding("suv-assumed", f"of two times of injection, {text}", "warning")]
+
+
+def _about_offsets(header: PetHeader) -> tuple[Finding, ...]:
+    """What is said of moments with an offset from UTC that the scanner's clock may not have.
+
+    An injection whose time of day stands in the header a second time, where it has no offset, is
+    by that clock.
+    """
+    unplaced = set(header.unplaced)
+    if header.injected is not None and header.injected.time() == header.injection_time:
+        unplaced.discard(INJECTION)
+    if not unplaced:
+        return ()
+    text = f"{' and '.join(sorted(unplaced))} with an offset from UTC, and no "
+    text += "TimezoneOffsetFromUTC to compare it with: taken for the time of the scanner's clock"
+    return (Finding("suv-assumed", text, "warning"),)
 
 
 def _about_dynamic(injected: datetime, reference: datetime) -> list[Finding]:

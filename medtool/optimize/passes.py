@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 
 # Voxels of a map that are ranked, evenly spread: sorting those of a whole body takes long.
 RANKED_VOXELS = 2**20
+# Where both means say less, both say background: most of a map, which would hide everything else.
+FOUND = 0.05
 
 
 @dataclass(frozen=True)
 class PassesBeside:
     """The passes of a file beside PyTorch's, over ``cases`` cases.
 
-    ``mean`` is the absolute difference of the mean of the passes, averaged over the map of a case,
-    of the case where it is largest; ``largest`` that at any voxel. ``correlation`` is Spearman's
+    ``mean`` is the absolute difference of the mean of the passes, averaged over the voxels of a
+    case where either is at least ``FOUND``, of the case where it is largest; ``largest`` that at
+    any voxel. ``correlation`` is Spearman's
     between the maps of uncertainty, of the case where it is least. What no case has is None. The
     first may be ``most_mean``, the last has to be ``least_correlation``.
     """
@@ -70,7 +73,7 @@ class PassesBeside:
         parts = []
         if self.mean is not None:
             parts.append(
-                f"means differ from PyTorch's by {self.mean:.4f} over the map (may be "
+                f"means differ from PyTorch's by {self.mean:.4f} where they find anything (may be "
                 f"{self.most_mean:g}) and by {self.largest:.3f} at a voxel"
             )
         if self.correlation is not None:
@@ -151,11 +154,15 @@ def _maps(prediction: Prediction) -> Mapping[str, NDArray[Any]]:
 
 
 def _apart(truth: NDArray[Any], other: NDArray[Any] | None) -> tuple[float, float]:
-    """The mean and the largest absolute difference; infinite where there is no number."""
+    """The mean absolute difference where either finds anything, and the largest; infinite where
+    there is no number.
+    """
     if other is None or other.shape != truth.shape or not np.isfinite(other).all():
         return inf, inf
     apart = np.abs(other - truth)
-    return float(apart.mean(dtype=np.float64)), float(apart.max(initial=0.0))
+    found = apart[np.maximum(other, truth) >= FOUND]
+    mean = float(found.mean(dtype=np.float64)) if found.size else 0.0
+    return mean, float(apart.max(initial=0.0))
 
 
 def _ranked_alike(truth: NDArray[Any], other: NDArray[Any] | None) -> float | None:

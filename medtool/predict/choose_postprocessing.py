@@ -59,15 +59,17 @@ def choose_postprocessing(
     largest: bool = True,
     least_volumes_ml: Mapping[str, Sequence[float]] | None = None,
     becomes: Mapping[str, int] | None = None,
+    ignore_label: int | None = None,
 ) -> Chosen:
     """Steps that raise the Dice on ``cases``; each is read anew for every step that is tried.
 
     ``structures`` maps names to labels (a region has several), without the background;
     ``largest``: whether keeping the largest piece alone is tried; ``least_volumes_ml`` names
     candidates for some of them, of which the best is taken. Removed voxels of a structure get its
-    label in ``becomes``, else background.
+    label in ``becomes``, else background. Voxels whose reference is ``ignore_label`` count nowhere.
     """
-    chooser = _Chooser(cases, {name: tuple(labels) for name, labels in structures.items()})
+    named = {name: tuple(labels) for name, labels in structures.items()}
+    chooser = _Chooser(cases, named, ignore_label)
     under = becomes or {}
     if largest:
         _try_largest(chooser, under)
@@ -98,9 +100,11 @@ class _Chooser:
         self,
         cases: Sequence[Callable[[], Validated]],
         structures: Mapping[str, tuple[int, ...]],
+        ignore_label: int | None,
     ) -> None:
         self.cases = cases
         self.structures = structures
+        self.ignore_label = ignore_label
         self.steps: list[Step] = []
         self.trials: list[Trial] = []
         self.current = self._means([])
@@ -128,9 +132,12 @@ class _Chooser:
         return {name: _mean([row[name] for row in rows]) for name in self.structures}
 
     def _dice(self, case: Validated, steps: Sequence[Step]) -> Means:
-        mask = postprocessed(case.predicted, steps, case.voxel_ml)
+        mask, reference = postprocessed(case.predicted, steps, case.voxel_ml), case.reference
+        if self.ignore_label is not None:
+            used = reference != self.ignore_label
+            mask, reference = mask[used], reference[used]
         return {
-            name: overlap(np.isin(mask, labels), np.isin(case.reference, labels)).metrics()["dice"]
+            name: overlap(np.isin(mask, labels), np.isin(reference, labels)).metrics()["dice"]
             for name, labels in self.structures.items()
         }
 

@@ -159,7 +159,12 @@ def _intervals(view: RunView) -> str:
 
 
 def _stages(view: RunView) -> list[str]:
-    stages = view.preset.get("train", {}).get("stages", ())
+    """What each stage changed as it was trained: ``--minutes`` may have squeezed the preset's."""
+    asked = view.preset.get("train", {}).get("stages", ())
+    if not asked or view.preset.get("model", {}).get("from_scratch"):
+        # Everything learned from the first epoch on.
+        return []
+    stages = (view.run.get("plan") or {}).get("stages", asked)
     return [
         f"From epoch {stage.get('from_epoch')} (counted from 0): "
         + ", ".join(f"{group} learns at {rate:g}" for group, rate in stage.get("rates", {}).items())

@@ -252,16 +252,16 @@ def _passes_html(document: Document) -> Markup:
     columns = {
         "file": "File",
         "cases": "Cases",
-        "mean": "Mean differs by, over the map",
+        "mean": "Mean differs by, where anything is found",
         "largest": "At a voxel",
         "correlation": "Rank correlation of uncertainty",
     }
     passes = next(iter(compared.values()))
     text = (
         "Monte Carlo passes beside those of PyTorch by the same network, with the same keys; each "
-        f"number is of the case where it is worst. Over the map of a case the mean may differ by "
-        f"{passes['most_mean']:g}; the rank correlation of the maps of uncertainty has to be "
-        f"{passes['least_correlation']:g}."
+        f"number is of the case where it is worst. Over the voxels of a case in which either mean "
+        f"finds anything the means may differ by {passes['most_mean']:g}; the rank correlation of "
+        f"the maps of uncertainty has to be {passes['least_correlation']:g}."
     )
     if document.get("pruning"):
         text += " The network is the pruned one: it drops other features than the whole one."

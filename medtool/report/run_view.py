@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medtool.core.names import safe_file_stem
+from medtool.core.names import case_file_stem
 from medtool.core.records import SELECTION_OPTIMISTIC, Scores
 from medtool.data.run_folder import RunFolder, read_json, read_rows
 from medtool.score.document import scores_from_document
@@ -25,7 +25,10 @@ PART_TITLES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class RunView:
-    """One run as plain values. ``scores`` and ``predictions`` are by part."""
+    """One run as plain values. ``scores`` and ``predictions`` are by part.
+
+    A case that could not be prepared has no part in ``cases``: it taught and tested nothing.
+    """
 
     path: Path
     run: Mapping[str, Any]
@@ -70,7 +73,7 @@ class RunView:
 
     def pictures(self, part: str, case_id: str) -> list[Path]:
         """Pictures that the predictions of a part hold of one case, by name."""
-        stem = safe_file_stem(case_id)
+        stem = case_file_stem(case_id)
         return sorted(
             file
             for folder in self._folders(part)
@@ -96,11 +99,12 @@ def view_run(run: RunFolder) -> RunView:
         file.parent.name: tuple(read_rows(file))
         for file in sorted(run.predictions_folder.glob("*/predictions.csv"))
     }
+    document = run.read_run() if run.run_file.is_file() else {}
     return RunView(
         path=run.path,
-        run=run.read_run() if run.run_file.is_file() else {},
+        run=document,
         preset=tomllib.loads(preset_text),
-        cases=tuple(run.read_cases()) if run.cases_file.is_file() else (),
+        cases=_cases(run, document),
         history=tuple(run.read_history()) if run.history_file.is_file() else (),
         checkpoints=tuple(run.read_checkpoints()) if run.checkpoints_file.is_file() else (),
         scores=_scores(run),
@@ -112,6 +116,13 @@ def view_run(run: RunFolder) -> RunView:
             for folder in sorted(run.baselines_folder.glob("*"))
         },
     )
+
+
+def _cases(run: RunFolder, document: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
+    """The rows of cases.csv, whose parts were dealt before anything was prepared."""
+    failed = {str(failure.get("case", "")) for failure in document.get("failures", ())}
+    rows = run.read_cases() if run.cases_file.is_file() else []
+    return tuple({**row, "part": ""} if row["case"] in failed else row for row in rows)
 
 
 def _scores(run: RunFolder) -> dict[str, Scores]:

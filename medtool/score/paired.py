@@ -7,7 +7,7 @@ made together, so p values are adjusted by Holm's method.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 
@@ -80,17 +80,20 @@ def compare_segmentations(
     metrics: MetricSettings | None = None,
     seed: int = 0,
 ) -> list[PairedDifference]:
-    """Compare two models structure by structure in the metrics named in ``compared``.
+    """Compare two models structure by structure in those metrics of ``compared`` that both have.
 
-    Raises UsageError where the models were not scored on the same cases.
+    Raises UsageError where the models were not scored on the same cases, or for the same
+    structures; in which order these were declared is no matter.
     """
     settings = metrics or MetricDefaults()
     second = _same_cases(first, second)
     sample = patient_sample([case.patient for case in first])
+    ours, theirs = _by_name(columns_of(first)), _by_name(columns_of(second))
+    _same_structures(ours, theirs)
     pairs = [
-        (one, two)
-        for one, two in zip(columns_of(first), columns_of(second), strict=True)
-        if one.metric in compared
+        (one, theirs[name])
+        for name, one in ours.items()
+        if one.metric in compared and name in theirs
     ]
     found = [_difference(one, two, sample, settings, seed) for one, two in pairs]
     return adjusted(found)
@@ -130,6 +133,22 @@ def _same_cases(first: Sequence[ScoredCase], second: Sequence[ScoredCase]) -> li
             wanted="the same cases, each once",
         )
     return [others[case.case] for case in first]
+
+
+def _by_name(columns: Sequence[Column]) -> dict[tuple[str, str], Column]:
+    return {(column.structure, column.metric): column for column in columns}
+
+
+def _same_structures(
+    ours: Mapping[tuple[str, str], Column], theirs: Mapping[tuple[str, str], Column]
+) -> None:
+    names = [list(dict.fromkeys(structure for structure, _ in one)) for one in (ours, theirs)]
+    if set(names[0]) != set(names[1]):
+        raise UsageError(
+            "The two models were scored for different structures.",
+            met=" and ".join(", ".join(some) or "none" for some in names),
+            wanted="the same labels and regions, by the same names",
+        )
 
 
 def _difference(

@@ -137,6 +137,7 @@ def _plan(
         "augment": augment.model_dump(mode="json"),
         "steps": count,
         "preparation_version": task.preparation_version,
+        "preparation": dict(task.preparation_key()),
         # How slices are scaled is among the keys of the model.
         "model": task.settings.model.model_dump(mode="json", exclude={"weights"}),
     }

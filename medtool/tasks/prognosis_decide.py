@@ -177,8 +177,10 @@ def _voxels(
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]] | None:
     """Logits and labels of voxels near truth or prediction; None where there are none."""
     data, grid = settings.data, prediction.grids[MASK]
-    near = region_near([prediction.arrays[MASK] > 0, reference > 0], grid.spacing_mm[::-1])
-    chosen = np.flatnonzero(near)
+    used = _used(settings, reference)
+    marked = [prediction.arrays[MASK] > 0, reference > 0]
+    near = region_near([mask & used for mask in marked], grid.spacing_mm[::-1])
+    chosen = np.flatnonzero(near & used)
     if not chosen.size:
         return None
     rng = generator("temperature", settings.train.seed, prediction.case_id)
@@ -192,6 +194,12 @@ def _voxels(
     outputs = logits_of(with_background(chances), regions=False).T
     numbers = {number: place for place, number in enumerate(output_ids(data))}
     return outputs, np.asarray([numbers.get(int(number), 0) for number in ids], dtype=np.intp)
+
+
+def _used(settings: PrognosisSettings, reference: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where the reference says anything: not where it is the ignore label."""
+    ignored = settings.data.ignore_id
+    return np.full(reference.shape, True) if ignored is None else reference != ignored
 
 
 def _columns(
@@ -253,7 +261,8 @@ def _conformal(
         prediction, truth = predictions[place], truths[place]
         if MASK not in truth.arrays or MASK not in prediction.arrays:
             continue
-        columns, mask = _columns(settings, prediction, temperature), truth.arrays[MASK] > 0
+        columns, reference = _columns(settings, prediction, temperature), truth.arrays[MASK]
+        mask = (reference > 0) & _used(settings, reference)
         cases.append(
             _Calibrated(
                 patient=prediction.patient_id,

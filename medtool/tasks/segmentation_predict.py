@@ -196,6 +196,7 @@ def decide_postprocessing(
         largest=largest,
         least_volumes_ml=infer.least_volumes_ml,
         becomes=_becomes(settings),
+        ignore_label=settings.data.ignore_id,
     )
     if not chosen.steps:
         return {}

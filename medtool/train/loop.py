@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from medtool.core.task import Task
 
-# Metrics of which less is better; of all others more is.
-LESS_IS_BETTER = frozenset({"loss", "brier", "ece", "mce"})
+# Metrics of which less is better, beside all losses; of all others more is.
+LESS_IS_BETTER = frozenset({"brier", "ece", "mce"})
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,8 @@ def _is_better(candidate: Best, best: Best | None, primary: str) -> bool:
         return not math.isnan(candidate.value)
     if candidate.value == best.value:
         return candidate.loss < best.loss
-    return (candidate.value < best.value) == (primary in LESS_IS_BETTER)
+    less_is_better = primary in LESS_IS_BETTER or primary.endswith("loss")
+    return (candidate.value < best.value) == less_is_better
 
 
 def _early(live: Live) -> bool:

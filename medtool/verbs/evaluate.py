@@ -202,7 +202,9 @@ def _labelled(subject: Subject, options: EvaluateOptions) -> tuple[Subject, list
 def _without_training_patients(subject: Subject, options: EvaluateOptions) -> Subject:
     """The subject as the gate leaves it."""
     patients = [row.case.patient_id for row in subject.rows if row.case.label is not None]
-    gate = training_gate(subject.header, subject.name, patients, options.seen)
+    gate = training_gate(
+        subject.header, subject.name, patients, options.seen, pseudonymised=subject.pseudonymised
+    )
     rows = tuple(row for row in subject.rows if row.case.patient_id not in gate.left_out)
     notes = (*subject.notes, *filter(None, [gate.note]))
     return replace(

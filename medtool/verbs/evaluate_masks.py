@@ -93,9 +93,10 @@ def _task_of(path: Path) -> Task | None:
 def evaluate_masks(options: EvaluateOptions, reporter: Reporter) -> Evaluation:
     """Score masks beside their references.
 
-    References come from ``data``, else from where the run found them; classes from ``labels``, else
-    from beside the data. Raises UsageError, InputError (no case has both), LeakageError (patients
-    seen in training, unless told).
+    References come from ``data``, for which a run answers anew as a checkpoint does; else from
+    where the run found them. Classes come from ``labels``, else from beside the data. Raises
+    UsageError, InputError (no case has both), LeakageError (patients seen in training, unless
+    told).
     """
     _refuse_what_masks_lack(options)
     with ExitStack() as stack:
@@ -134,22 +135,35 @@ def _refuse_what_masks_lack(options: EvaluateOptions) -> None:
 
 
 def _subjects(options: EvaluateOptions, root: Path, reporter: Reporter) -> list[MaskSubject]:
-    if options.data is not None and not options.subjects:
-        return [
-            _answered(path, root / "predictions" / f"evaluation-{number + 1}", options, reporter)
-            for number, path in enumerate(options.checkpoints)
-        ]
+    """What was named; where ``data`` is, a run or a checkpoint answers for it first."""
+    paths = list(options.subjects)
+    answering = []
+    if options.data is not None:
+        answering = [path for path in paths if is_run(path) or is_checkpoint(path)]
+        if answering == paths:
+            # Where no answers lie that a checkpoint could have made, it is one more model.
+            answering = paths = [*paths, *options.checkpoints]
     found = []
-    for number, path in enumerate(options.subjects):
+    for number, path in enumerate(paths):
         checkpoint = options.checkpoints[number] if number < len(options.checkpoints) else None
-        found.append(_run(path, options) if is_run(path) else _stored(path, checkpoint, options))
+        if path in answering:
+            folder = root / "predictions" / f"evaluation-{number + 1}"
+            found.append(_answered(path, folder, options, reporter))
+        else:
+            found.append(
+                _run(path, options) if is_run(path) else _stored(path, checkpoint, options)
+            )
     return found
 
 
 def _answered(
     checkpoint: Path, folder: Path, options: EvaluateOptions, reporter: Reporter
 ) -> MaskSubject:
-    """The masks of a checkpoint that answers first."""
+    """The masks of a checkpoint, or of a run's best one, that answers first.
+
+    Raises CheckpointError where several could be meant.
+    """
+    find_checkpoint(checkpoint)
     infer(
         InferOptions(
             sources=(options.data or Path(),),
@@ -254,7 +268,8 @@ def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporte
     cases = cohort.cases
     known = [c for c in cases if c.case_id in subject.rows and task.has_reference(c)]
     patients = [case.patient_id for case in known]
-    gate = training_gate(subject.header, subject.name, patients, options.seen)
+    hidden = bool(predictions_record(subject.folder).get("pseudonymised"))
+    gate = training_gate(subject.header, subject.name, patients, options.seen, pseudonymised=hidden)
     known = [case for case in known if case.patient_id not in gate.left_out]
     if not known:
         raise InputError(

@@ -11,9 +11,11 @@ from medtool.config.places import known_task
 from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.progress import Reporter
 from medtool.core.records import Source
+from medtool.data.cohort import keyed_patients
 from medtool.data.labels import find_labels, read_labels
 from medtool.data.matching import attach_labels
 from medtool.data.patient_hashes import seen_patients
+from medtool.data.told_apart import find_cases
 from medtool.verbs.evaluate_subjects import (
     Subject,
     left_out_note,
@@ -81,7 +83,8 @@ def _seen(model: Path, options: EvaluateOptions) -> frozenset[str]:
         return frozenset()
     task = known_task(header)
     folder = options.data or Path()
-    cases = task.find(Source(paths=(folder,))).cases
+    # As training told patients apart, or hashes of other ids are compared.
+    cases = keyed_patients(find_cases(task, Source(paths=(folder,))).cases, task.settings.data)
     labels = options.labels or find_labels(folder)
     if labels is not None:
         cases = attach_labels(cases, read_labels(labels, options.columns)).with_label

@@ -27,6 +27,10 @@ PARTS_BY_HONESTY = ("test", "selection")
 SEEN_OPTIMISTIC = "includes {n} patients seen in training, optimistic"
 # Ids that a refusal shows before it counts the rest.
 IDS_SHOWN = 8
+PSEUDONYMS = (
+    "Whether patients were seen in training is not known: these predictions hold pseudonyms in"
+    " place of their ids."
+)
 NOT_CHECKED = (
     "Whether patients were seen in training was not checked: no checkpoint was named beside these"
     " predictions (--checkpoint)."
@@ -68,7 +72,7 @@ class Subject:
     """One model's answers. ``cases`` are all that it met, with what is known of them.
 
     ``header`` is the document of the checkpoint, where one is named; ``folders`` hold pictures
-    and slices.
+    and slices. Where it is ``pseudonymised``, its patients are not those that training knew.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Subject:
     preset: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     selection: tuple[Row, ...] = ()
+    pseudonymised: bool = False
 
     def metrics(self) -> MetricsSection:
         """How its preset says that answers are measured; the defaults where no preset is known.
@@ -254,6 +259,7 @@ def predictions_subject(path: Path, known: Mapping[str, Case] | None = None) -> 
         task_name=str(record.get("task", "")),
         preset=checkpoint.get("preset") or {},
         notes=(NOT_CHECKED,),
+        pseudonymised=bool(record.get("pseudonymised")),
     )
 
 
@@ -345,11 +351,17 @@ class Gate:
 
 
 def training_gate(
-    header: Mapping[str, Any] | None, name: str, patients: Sequence[str], seen: str
+    header: Mapping[str, Any] | None,
+    name: str,
+    patients: Sequence[str],
+    seen: str,
+    *,
+    pseudonymised: bool = False,
 ) -> Gate:
     """The gate of ``patients``, one a case: refuse, leave out or report, as ``seen`` says.
 
-    Raises LeakageError where patients that were seen are refused.
+    That none of them was seen cannot be said of ``pseudonymised`` ones. Raises LeakageError where
+    patients that were seen are refused.
     """
     if header is None:
         return Gate()
@@ -358,6 +370,8 @@ def training_gate(
         unknown = "Whether patients were seen in training is not known: the checkpoint has no list."
         return Gate(note=unknown)
     known, count = seen_patients(table, patients), len(set(patients))
+    if not known and pseudonymised:
+        return Gate(note=PSEUDONYMS)
     if not known:
         return Gate(note=f"None of {counted(count, 'patient')} was seen in training.")
     if seen == "refuse":

@@ -31,7 +31,14 @@ from medtool.data.locks import alone
 from medtool.data.predictions import typed_rows
 from medtool.data.scratch import Scratch
 from medtool.verbs.infer_model import answering_file
-from medtool.verbs.infer_output import Output, OutputPlace, clear, guard, whole_rows
+from medtool.verbs.infer_output import (
+    Output,
+    OutputPlace,
+    clear,
+    count_studies,
+    guard,
+    whole_run,
+)
 from medtool.verbs.infer_rows import RowMaker
 from medtool.verbs.infer_said import ANSWERS_SAID, say_study, say_warnings
 from medtool.verbs.options import RunOptions
@@ -124,10 +131,12 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
     # The header reads without torch: a wrong name is refused, and a right one said, at once.
     file = options.checkpoint
     header = read_header(file)
-    whole = whole_rows(place, file) if options.resume and not options.force else None
-    if whole is not None:
-        reporter.say(f"{place.table} is whole already: nothing to do.")
-        return _result(typed_rows(whole, _task_of(header, options).columns), place, place.table)
+    if options.resume and not options.force:
+        task = _task_of(header, options)
+        whole = whole_run(place, options, task)
+        if whole is not None:
+            reporter.say(f"{place.table} is whole already: nothing to do.")
+            return _result(typed_rows(whole.rows, task.columns), whole.studies, place, place.table)
     guard(place, force=options.force, resume=options.resume)
     reporter.say(f"Model: {found}; task {header.task}.")
     _require_machine(options.run)
@@ -343,14 +352,16 @@ def _answer_all(
             where=str(output.place.folder),
             how="the same command with --continue finishes the rest.",
         ) from None
-    rows, elements = maker.tables(output.entries(order))
+    entries = output.entries(order)
+    rows, elements = maker.tables(entries)
     table = output.write_tables(rows, elements, maker.columns)
     if table != output.place.table:
         reporter.warn(f"{output.place.table} is open elsewhere; the table is {table}.")
     if many:
         say_warnings(rows, reporter)
-    output.finish(maker.record(output, rows, cohort.intake, startup_s=run.startup_s))
-    return _result(rows, output.place, table, cohort.cases)
+    studies = [entry["row"] for entry in entries]
+    output.finish(maker.record(output, studies, cohort.intake, startup_s=run.startup_s))
+    return _result(rows, count_studies(studies), output.place, table, cohort.cases)
 
 
 def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[CaseOutcome]:
@@ -376,11 +387,9 @@ def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[
 
 def _result(
     rows: Sequence[Mapping[str, Any]],
+    studies: Mapping[str, int],
     place: OutputPlace,
     table: Path,
     cases: tuple[Case, ...] = (),
 ) -> InferResult:
-    count = dict.fromkeys(("ok", "refused", "failed"), 0)
-    for row in rows:
-        count[row["status"]] += 1
-    return InferResult(table=table, folder=place.folder, rows=tuple(rows), cases=cases, **count)
+    return InferResult(table=table, folder=place.folder, rows=tuple(rows), cases=cases, **studies)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from medtool.core.errors import OutputExistsError, UsageError
 from medtool.core.files import file_sha256, require_writable, sweep_temporary
@@ -21,10 +22,20 @@ from medtool.data.predictions import (
     table_text,
     write_table,
 )
+from medtool.data.privacy import Pseudonymiser, read_key
+from medtool.data.series_table import read_series_table
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
+    from medtool.verbs.infer import InferOptions
 
 PARTIAL_FOLDER = ".partial"
 RUN_FILE = "run.json"
 PICTURE_FOLDERS = ("masks", "probabilities", "dicom-seg", "overlays")
+# One word for each arithmetic, of those that options and records use.
+ARITHMETIC = {"32": "float32", "bf16": "bfloat16", "16": "float16"}
+# Words of an option that leave the choice open.
+OPEN = ("", "auto")
 
 
 @dataclass(frozen=True)
@@ -74,23 +85,84 @@ def guard(place: OutputPlace, *, force: bool, resume: bool) -> None:
         )
 
 
-def whole_rows(place: OutputPlace, checkpoint: Path) -> list[dict[str, str]] | None:
-    """The rows of a run with ``checkpoint`` that is whole; None where there is none.
+@dataclass(frozen=True)
+class WholeRun:
+    """What a run that is whole has written, and how many studies were ok, refused, failed."""
 
-    Raises UsageError when the output here is whole but of another model.
+    rows: list[dict[str, str]]
+    studies: Mapping[str, int]
+
+
+def whole_run(place: OutputPlace, options: InferOptions, task: Task) -> WholeRun | None:
+    """The run that is whole here; None where there is none.
+
+    Raises UsageError when it is of another model or was asked for other answers, LabelsError for a
+    table of series that cannot be read.
     """
-    record = place.folder / RUN_FILE
-    if place.journal.exists() or not (place.table.exists() and record.is_file()):
+    file = place.folder / RUN_FILE
+    if place.journal.exists() or not (place.table.exists() and file.is_file()):
         return None
-    before = json.loads(record.read_text("utf-8")).get("checkpoint", {}).get("sha256")
-    if before != file_sha256(checkpoint):
-        raise UsageError(
-            "The run that is whole here was another one.",
-            where=str(place.folder),
-            met="answers of another checkpoint",
-            how="--force replaces them; or name another output with -o.",
-        )
-    return read_predictions(place.table)
+    record = json.loads(file.read_text("utf-8"))
+    if record.get("checkpoint", {}).get("sha256") != file_sha256(options.checkpoint):
+        _refuse_another(place, "answers of another checkpoint")
+    # Records of earlier versions do not say what was asked.
+    before = record.get("identity", {})
+    now = _asked_again(place, options, task)
+    changed = [name for name in now if name in before and _word(before[name]) != _word(now[name])]
+    if changed:
+        _refuse_another(place, "other " + ", ".join(changed))
+    rows = read_predictions(place.table)
+    return WholeRun(rows, record.get("studies") or count_studies(rows))
+
+
+def _refuse_another(place: OutputPlace, met: str) -> NoReturn:
+    raise UsageError(
+        "The run that is whole here was another one.",
+        where=str(place.folder),
+        met=met,
+        how="--force replaces it; or name another output with -o.",
+    )
+
+
+def _asked_again(place: OutputPlace, options: InferOptions, task: Task) -> dict[str, Any]:
+    """What is asked now, as far as that is known before the model is loaded."""
+    if options.series is not None:
+        read_series_table(options.series)
+    names, file = None, options.pseudonymise
+    if file is not None:
+        # A key that is still to be made is no earlier run's; that is no moment to make it.
+        names = Pseudonymiser(read_key(file, output=place.folder)[0] if file.is_file() else b"")
+    computing = {
+        "device": options.run.device.partition(":")[0],
+        "precision": options.run.precision or "",
+        "engine": options.engine,
+    }
+    return {
+        **what_is_asked(options, names),
+        "by": options.by or task.settings.infer.by,
+        **{name: word for name, word in computing.items() if word not in OPEN},
+    }
+
+
+def _word(value: object) -> object:
+    return ARITHMETIC.get(value, value) if isinstance(value, str) else value
+
+
+def what_is_asked(options: InferOptions, names: Pseudonymiser | None) -> dict[str, Any]:
+    """What of the options must be the same when a run goes on; beside pseudonyms, no path."""
+    return {
+        "pseudonyms": names.name("key", "check") if names else "",
+        "overlays": options.overlays,
+        "dicom_seg": options.dicom_seg,
+        "changed": [names.name("changed", one) if names else one for one in options.assignments],
+        "series": file_sha256(options.series) if options.series else "",
+    }
+
+
+def count_studies(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many of the studies, one a row, are ok, refused, failed."""
+    counted = Counter(str(row["status"]) for row in rows)
+    return {status: counted[status] for status in ("ok", "refused", "failed")}
 
 
 def clear(place: OutputPlace) -> None:

@@ -14,7 +14,7 @@ from medtool import __version__
 from medtool.config.places import without_places
 from medtool.core.errors import UsageError
 from medtool.core.files import file_sha256, files_sha256
-from medtool.core.names import safe_file_stem
+from medtool.core.names import case_file_stem
 from medtool.core.records import Case, Finding, Prediction, RefusedStudy
 from medtool.core.task import Task
 from medtool.data.cache import input_files
@@ -22,7 +22,7 @@ from medtool.data.predictions import LEADING_COLUMNS
 from medtool.data.privacy import Pseudonymiser, read_key
 from medtool.data.run_record import now_utc, run_record
 from medtool.predict.unwritten import why_unwritten
-from medtool.verbs.infer_output import OutputPlace
+from medtool.verbs.infer_output import OutputPlace, count_studies, what_is_asked
 
 if TYPE_CHECKING:
     from medtool.predict.cases import CaseOutcome
@@ -50,7 +50,8 @@ class RowMaker:
         self._model = model
         self._options = options
         self._place = place
-        self._by_patient = (options.by or model.task.settings.infer.by) == "patient"
+        self._by = options.by or model.task.settings.infer.by
+        self._by_patient = self._by == "patient"
         if self._by_patient:
             self.columns.append("studies")
         self._checkpoint_hash = file_sha256(model.path)
@@ -77,12 +78,11 @@ class RowMaker:
         """What must be the same when a run that was cut off goes on."""
         return {
             "checkpoint": self._checkpoint_hash,
-            "pseudonyms": self._names.name("key", "check") if self._names else "",
-            "overlays": self._options.overlays,
-            "dicom_seg": self._options.dicom_seg,
-            "changed": list(self._options.assignments),
+            **what_is_asked(self._options, self._names),
+            "by": self._by,
             "companions": self._companions(),
             "device": self._model.device.type,
+            "precision": self._model.precision,
             "engine": self._model.engine_name,
             "version": __version__,
         }
@@ -157,7 +157,7 @@ class RowMaker:
         if self._options.dicom_seg:
             written.files += task.write_dicom(prediction, case, folder, self._model)
         if self._options.overlays and outcome.prepared is not None:
-            pictures = folder / "overlays" / safe_file_stem(self.key(case.case_id))
+            pictures = folder / "overlays" / case_file_stem(self.key(case.case_id))
             written.files += task.picture(prediction, outcome.prepared, case, pictures)
         written.hashes = {
             path.relative_to(folder).as_posix(): file_sha256(path) for path in written.files
@@ -260,12 +260,15 @@ class RowMaker:
     def record(
         self,
         output: Output,
-        rows: Sequence[Mapping[str, Any]],
+        studies: Sequence[Mapping[str, Any]],
         intake: Mapping[str, Any],
         *,
         startup_s: float,
     ) -> dict[str, Any]:
-        """The document of run.json; with pseudonyms it holds no command, path or id."""
+        """The document of run.json; with pseudonyms it holds no command, path or id.
+
+        ``studies`` has a row for each study, also where the answers are those of patients.
+        """
         hidden = self._names is not None
         return {
             **run_record("infer", "" if hidden else self._options.command, self._started),
@@ -284,17 +287,15 @@ class RowMaker:
             "device": self._model.computed_on,
             "precision": self._model.precision,
             "engine": self._model.engine_name,
-            "by": "patient" if self._by_patient else "case",
+            "by": self._by,
             "pseudonymised": hidden,
             "ended_utc": now_utc(),
             "seconds": {
                 "startup": round(startup_s, 3),
                 **{step: round(value, 3) for step, value in self._seconds.items()},
             },
-            "studies": {
-                status: sum(row["status"] == status for row in rows)
-                for status in ("ok", "refused", "failed")
-            },
+            "identity": self.identity(),
+            "studies": count_studies(studies),
             "cases": [
                 {key: entry[key] for key in entry if key not in ("row", "elements")}
                 for entry in output.done.values()

@@ -8,18 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtool.config import Resolved, changed_task, resolve, settings_from_document
-from medtool.config.layers import SCHEMA_DEFAULT
-from medtool.config.places import known_preset
-from medtool.config.schema import anchored_values
-from medtool.core.checkpoint import LAST_NAME, find_checkpoint, read_header
+from medtool.config import Resolved, changed_task, resolve
+from medtool.core.checkpoint import LAST_NAME, find_checkpoint
 from medtool.core.errors import Interrupted, OutputExistsError, UsageError
 from medtool.core.names import safe_file_stem
-from medtool.core.nested import flat_values
 from medtool.core.progress import Reporter, Silent
 from medtool.core.registry import load_task
 from medtool.data.locks import alone
 from medtool.data.run_folder import RunFolder, fold_name
+from medtool.verbs.train_again import settings_of_begin, settings_of_run
 from medtool.verbs.train_options import TrainOptions, TrainResult
 
 if TYPE_CHECKING:
@@ -54,25 +51,29 @@ def _every_fold(options: TrainOptions, reporter: Reporter, link: Link | None) ->
     """One fold after another, into one folder; the last one joins their scores."""
     name = options.run.run or _time_name()
     result = None
+    failed: frozenset[str] = frozenset()
     for fold in range(options.run.folds or 0):
         reporter.say(f"Fold {fold} of {options.run.folds}, counted from 0.")
         run = replace(options.run, run=name, fold=fold)
         result = _one_run(replace(options, run=run), reporter, link)
+        failed |= result.failed
     if result is None:
         raise UsageError("There are no folds.", met=f"--folds {options.run.folds}")
-    return result
+    return replace(result, failed=failed)
 
 
 def _one_run(options: TrainOptions, reporter: Reporter, link: Link | None) -> TrainResult:
     started, clock = datetime.now(UTC), time.perf_counter()
     task_class = load_task(options.task) if isinstance(options.task, str) else options.task
     resolved = resolve(
-        task_class, options.preset, folder=options.folder, assignments=_assignments(options)
+        task_class, options.preset, folder=options.folder, assignments=options.all_assignments()
     )
     run, resume = _place(options, resolved, task_class.name)
     if resume is not None:
-        resolved = _settings_of_run(task_class, resolved, resume, options)
+        resolved = settings_of_run(task_class, resolved, resume, options)
         reporter.say(f"Resuming {run.path} from {resume.name}.")
+    else:
+        resolved = settings_of_begin(task_class, resolved, run, options)
     task = task_class(resolved.settings)
     try:
         with alone(run.path):
@@ -174,11 +175,6 @@ def _train_baselines(
             raise
 
 
-def _assignments(options: TrainOptions) -> tuple[str, ...]:
-    scratch = ("model.from_scratch=true",) if options.from_scratch else ()
-    return (*options.assignments, *options.run.assignments(), *scratch)
-
-
 def _time_name() -> str:
     return datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
 
@@ -230,50 +226,3 @@ def _resumed_place(path: Path) -> tuple[RunFolder, Path | None]:
             wanted="runs/TASK/NAME/checkpoints/...",
         )
     return run, checkpoint
-
-
-def _left_to_the_data(resolved: Resolved, resume: Path) -> list[str]:
-    """Keys that the run planned, and that are left to the data again: they were not asked for."""
-    run = RunFolder(resume.parent.parent)
-    planned = run.read_run().get("planned_keys", ()) if run.exists() else ()
-    return [k for k in planned if resolved.origins.get(k, SCHEMA_DEFAULT) == SCHEMA_DEFAULT]
-
-
-def _settings_of_run(
-    task_class: type[Task], resolved: Resolved, resume: Path, options: TrainOptions
-) -> Resolved:
-    """The settings that the run began with; refuses others that were asked for."""
-    header = read_header(resume)
-    document = header.document
-    if document["task"] != task_class.name:
-        raise UsageError(
-            "This run is of another task.",
-            where=str(resume),
-            met=str(document["task"]),
-            wanted=task_class.name,
-        )
-    model = task_class.settings_type
-    begun = settings_from_document(task_class, known_preset(header, model))
-    if options.preset is not None or _assignments(options):
-        # A path may be said as seen from the run or from the working folder: it is the same one.
-        asked, had = (
-            flat_values(anchored_values(model, settings.as_dict(), Path.cwd()))
-            for settings in (resolved.settings, begun)
-        )
-        free = {"train.keep", "description", "extends", *_left_to_the_data(resolved, resume)}
-        changed = sorted(
-            key
-            for key in (asked.keys() | had.keys()) - free
-            if asked.get(key) != had.get(key) and not key.startswith("data.folder")
-        )
-        if changed:
-            key = changed[0]
-            raise UsageError(
-                "A run cannot go on with other settings.",
-                where=str(resume),
-                met="; ".join(f"{k} = {asked.get(k)}" for k in changed[:5]),
-                wanted=f"{key} = {had.get(key)}, as the run began",
-                how="leave out --preset and --set to go on, or begin another run.",
-            )
-    name = str(document.get("preset_name", ""))
-    return replace(resolved, settings=begun, preset_name=name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medtool.core.errors import InputError
-from medtool.core.names import safe_file_stem
+from medtool.core.names import case_file_stem
 from medtool.core.records import Case, Part, Prediction, Scores
 from medtool.data.cache import Cache
 from medtool.data.run_folder import RunFolder
@@ -41,6 +42,8 @@ def answer_part(
     folder = run.predictions_folder / part
     place = OutputPlace.of(folder)
     guard(place, force=True, resume=False)
+    # Of a pass that a kill broke off, perhaps with another model: every case is answered anew.
+    place.journal.unlink(missing_ok=True)
     wanted = InferOptions(
         sources=(),
         checkpoint=model.path,
@@ -50,17 +53,17 @@ def answer_part(
         command=options.command,
     )
     maker = RowMaker(model, wanted, place)
-    output = Output(place, maker.identity())
     cases = ready.data.part(part)
     kept: dict[str, Prediction] = {}
-    for outcome in _outcomes(ready, model, cases, options):
-        output.add(maker.entry(outcome))
-        if outcome.prediction is not None and not outcome.prediction.arrays:
-            kept[outcome.case.case_id] = outcome.prediction
-        advance(1)
-    rows, elements = maker.tables(output.entries([case.case_id for case in cases]))
-    output.write_tables(rows, elements, maker.columns)
-    output.finish(maker.record(output, rows, {"series": [], "skipped": []}, startup_s=0.0))
+    with closing(Output(place, maker.identity())) as output:
+        for outcome in _outcomes(ready, model, cases, options):
+            output.add(maker.entry(outcome))
+            if outcome.prediction is not None and not outcome.prediction.arrays:
+                kept[outcome.case.case_id] = outcome.prediction
+            advance(1)
+        rows, elements = maker.tables(output.entries([case.case_id for case in cases]))
+        output.write_tables(rows, elements, maker.columns)
+        output.finish(maker.record(output, rows, {"series": [], "skipped": []}, startup_s=0.0))
     ok = {str(row["case"]): row for row in rows if row["status"] == "ok"}
     failed = {
         str(row["case"]): str(row["message"] or row["code"])
@@ -124,7 +127,7 @@ def score_part(answers: Answers, cache: Cache) -> tuple[Scores, dict[str, str]]:
     for case in answers.cases:
         if case.case_id not in shown:
             continue
-        pictures = answers.folder / "overlays" / safe_file_stem(case.case_id)
+        pictures = answers.folder / "overlays" / case_file_stem(case.case_id)
         try:
             task.picture(answers.prediction(case), cache.load(case), case, pictures)
         except Exception as error:  # noqa: BLE001 - one case must not end the others

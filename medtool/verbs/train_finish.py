@@ -114,7 +114,7 @@ def finish(
         report=report,
         scores=documents,
         infer_line=infer_line,
-        failures=len(ready.failures) + len(lacking),
+        failed=frozenset([*(failure.case_id for failure in ready.failures), *lacking]),
     )
 
 

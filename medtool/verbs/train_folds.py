@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtool.core.errors import UsageError
 from medtool.core.lazy import Lazily
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Scores
 from medtool.data.fold_files import read_folds, write_folds
+from medtool.data.matching import shown
 from medtool.data.predictions import ELEMENTS_FILE, PREDICTIONS_FILE, read_predictions
 from medtool.data.run_folder import RunFolder, fold_folders, read_rows, write_json, write_rows
 from medtool.report.page import write_report
@@ -28,6 +30,8 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
 
     ``cases`` are all of the run, with their references.
 
+    Raises UsageError where a case was tested in two folds: it would count twice.
+
     A metric is computed on all out-of-fold predictions together, its interval by patient: folds
     are not independent, so their numbers are never averaged.
     """
@@ -42,10 +46,11 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
     folder_of: dict[str, Path] = {}
     for run in done:
         told = read_predictions(run.predictions_folder / "test")
+        _refuse_twice(parent, fold_of, run.path.name, told)
         answered = [row for row in told if row["status"] == "ok"]
         silent += len(told) - len(answered)
         rows += answered
-        fold_of |= {row["case"]: run.path.name for row in answered}
+        fold_of |= {row["case"]: run.path.name for row in told}
         folder_of |= {row["case"]: run.predictions_folder / "test" for row in answered}
     table = _cases(done)
     known = {case.case_id: case for case in cases if task.has_reference(case)}
@@ -80,6 +85,21 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
             f"({score.low:.3f} to {score.high:.3f}, n = {score.n})"
         )
     return write_report(joint, task.sections(joint))
+
+
+def _refuse_twice(
+    parent: Path, fold_of: Mapping[str, str], fold: str, told: Sequence[Mapping[str, str]]
+) -> None:
+    twice = [row["case"] for row in told if row["case"] in fold_of]
+    if twice:
+        raise UsageError(
+            "Folds that test the same cases cannot be joined.",
+            where=str(parent),
+            met=f"{shown(twice)}: in {fold_of[twice[0]]} and {fold}",
+            wanted="every case in the test part of one fold at most",
+            how="each fold has its own scores; for joint ones mend the split file, and begin a "
+            "new run.",
+        )
 
 
 def _scores(
@@ -132,7 +152,14 @@ def _document(done: Sequence[RunFolder]) -> dict[str, Any]:
         "synthetic": any(run.get("synthetic") for run in runs),
         "failures": runs[0].get("failures", []),
         "weights": runs[0].get("weights", {}),
+        "plan": _common_plan(runs),
         "folds": [run.path.name for run in done],
         "split": {"scheme": "folds", "folds": len(done), "optimistic": False},
         "notes": [f"Joined from {len(done)} folds: one model each, scored on what it never saw."],
     }
+
+
+def _common_plan(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The stages as every fold was trained; none where ``--minutes`` squeezed them differently."""
+    stages = [run.get("plan", {}).get("stages", []) for run in runs]
+    return {"stages": stages[0] if all(one == stages[0] for one in stages) else []}

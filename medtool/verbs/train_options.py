@@ -38,13 +38,19 @@ class TrainOptions:
     command: str = ""
     folder: Path = Path()
 
+    def all_assignments(self) -> tuple[str, ...]:
+        """Every key of the preset that these options change, as ``key=value``."""
+        scratch = ("model.from_scratch=true",) if self.from_scratch else ()
+        return (*self.assignments, *self.run.assignments(), *scratch)
+
 
 @dataclass(frozen=True)
 class TrainResult:
     """Where the run is, its checkpoint, its headline number and how to use it.
 
-    ``failures`` counts cases that could not be prepared, answered, written or drawn. ``first`` is
-    False in every process of several nodes but the one that speaks for all.
+    ``failed`` are the cases that could not be prepared, answered, written or drawn, of every fold
+    where several were trained. ``first`` is False in every process of several nodes but the one
+    that speaks for all.
     """
 
     run: Path
@@ -52,8 +58,13 @@ class TrainResult:
     report: Path | None
     scores: dict[str, Any]
     infer_line: str
-    failures: int = 0
+    failed: frozenset[str] = frozenset()
     first: bool = True
+
+    @property
+    def failures(self) -> int:
+        """How many cases failed."""
+        return len(self.failed)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; of the scores the metrics."""

@@ -37,6 +37,12 @@ from medtool.train.document import (
 from medtool.train.plan import Plan, make_plan, plan_from_document
 from medtool.train.stages import check_groups
 from medtool.verbs.planning import PLANNED_ORIGIN, KeptPlan, keep_plan, planned_task, with_planned
+from medtool.verbs.train_again import (
+    failures_of_begin,
+    kept_of_begin,
+    require_same_cases,
+    same_data,
+)
 from medtool.verbs.train_data import TrainingData, case_rows, gather
 from medtool.verbs.train_estimate import estimate_run
 from medtool.verbs.train_options import TrainOptions
@@ -90,19 +96,13 @@ def make_ready(
     """
     device = choose_device(options.run.device)
     warn_of_precision(task.settings.train.precision, device, reporter)
-    options = _same_data(options, run) if run.exists() else options
+    options = same_data(options, run) if run.exists() else options
     data, cache, resolved, _ = planned_data(task, resolved, options, run, reporter)
     task = data.task
     start = _start(task, resolved.preset_name, resume, reporter)
-    plan = _plan(task, start, data, options, resume)
-    if resume is not None and options.run.minutes is not None:
-        reporter.say(
-            f"--minutes changes nothing now: the schedule of {plan.epochs} epochs was fixed when "
-            "the run began."
-        )
-    earlier = run.read_run() if run.exists() else {}
-    document = {**_run_document(task, resolved, options, data, started), **_kept(earlier)}
-    _begin_run(run, resolved, document, data)
+    plan = _plan(task, start, data, options, resume, reporter)
+    document = {**_run_document(task, resolved, options, data, started), **kept_of_begin(run)}
+    _begin_run(run, resolved, document, data, begins=resume is None)
     if resume is None:
         estimated, plan = estimate_run(
             data,
@@ -116,7 +116,9 @@ def make_ready(
         )
         document["estimate"] = estimated
         write_json(run.run_file, document)
-    data, report, facts = prepared_data(data, cache, options, reporter)
+    data, report, facts = prepared_data(
+        data, cache, options, reporter, going_on=run if resume is not None else None
+    )
     hashes = pass_gate(data, facts, options, reporter)
     if resume is None:
         plan = replace(plan, steps_per_epoch=_steps(plan, data))
@@ -184,16 +186,6 @@ def planned_data(
     return replace(data, task=task), Cache(root, task), resolved, kept
 
 
-def _same_data(options: TrainOptions, run: RunFolder) -> TrainOptions:
-    """A run that goes on finds its data where it found them, unless told otherwise."""
-    begun = run.read_run().get("data", {})
-    return replace(
-        options,
-        data=options.data or (Path(begun["folder"]) if begun.get("folder") else None),
-        labels=options.labels or (Path(begun["labels"]) if begun.get("labels") else None),
-    )
-
-
 def _start(task: Task, preset: str, resume: Path | None, reporter: Reporter) -> _Start:
     network = new_network(task)
     groups = task.groups(network)
@@ -226,10 +218,21 @@ def _start(task: Task, preset: str, resume: Path | None, reporter: Reporter) -> 
 
 
 def _plan(
-    task: Task, start: _Start, data: TrainingData, options: TrainOptions, resume: Path | None
+    task: Task,
+    start: _Start,
+    data: TrainingData,
+    options: TrainOptions,
+    resume: Path | None,
+    reporter: Reporter,
 ) -> Plan:
     if resume is not None:
-        return plan_from_document(read_header(resume).document["plan"])
+        plan = plan_from_document(read_header(resume).document["plan"])
+        if options.run.minutes is not None:
+            reporter.say(
+                f"--minutes changes nothing now: the schedule of {plan.epochs} epochs was fixed "
+                "when the run began."
+            )
+        return plan
     model, learning = task.settings.model, task.settings.train
     if isinstance(model, PretrainedModelSection) and model.from_scratch:
         # What begins at random must learn: stages that freeze are for weights of others.
@@ -277,12 +280,18 @@ def _run_document(
 
 
 def _begin_run(
-    run: RunFolder, resolved: Resolved, document: dict[str, Any], data: TrainingData
+    run: RunFolder,
+    resolved: Resolved,
+    document: dict[str, Any],
+    data: TrainingData,
+    *,
+    begins: bool,
 ) -> None:
     """Write what is known of a run before it learns: preset, run.json, cases and their parts."""
     sweep_temporary(run.path)
     run.path.mkdir(parents=True, exist_ok=True)
-    if not run.preset_file.is_file():
+    # Killed before the first checkpoint a run begins again: its preset says what is trained.
+    if begins or not run.preset_file.is_file():
         write_preset(resolved.settings, run.preset_file, origins=resolved.origins)
     write_json(run.run_file, document)
     run.write_cases(case_rows(data))
@@ -291,17 +300,27 @@ def _begin_run(
     write_json(run.intake_file, data.cohort.intake)
 
 
-def _kept(earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """What a resumed run keeps of its begin."""
-    kept = ("started_utc", "estimate", "split", "audit", "planned_keys")
-    return {key: earlier[key] for key in kept if key in earlier}
-
-
 def prepared_data(
-    data: TrainingData, cache: Cache, options: TrainOptions, reporter: Reporter
+    data: TrainingData,
+    cache: Cache,
+    options: TrainOptions,
+    reporter: Reporter,
+    *,
+    going_on: RunFolder | None = None,
 ) -> tuple[TrainingData, PreparationReport, dict[str, Mapping[str, Any]]]:
-    """The data without the cases that cannot be prepared, and the facts of each of the others."""
+    """The data without the cases that cannot be prepared, and the facts of each of the others.
+
+    ``going_on`` is a run that has learned: it keeps the cases that it began with, no more (they
+    are left out, whether they could be prepared now or not) and no fewer (InputError).
+    """
     settings = data.task.settings.infer
+    left_out = failures_of_begin(going_on) if going_on is not None else ()
+    if left_out:
+        reporter.warn(
+            f"{len(left_out)} of {len(data.cases)} cases could not be prepared when this run "
+            "began: it goes on without them."
+        )
+        data = data.without({failure.case_id for failure in left_out})
     report = prepare_cases(
         data.task,
         data.cases,
@@ -310,7 +329,11 @@ def prepared_data(
         case_timeout_s=options.case_timeout_s or settings.case_timeout_s,
         reporter=reporter,
     )
-    data = _without_failed(data, {failure.case_id for failure in report.failures}, reporter)
+    if going_on is not None:
+        require_same_cases(going_on, report.failures)
+        report = replace(report, failures=left_out)
+    else:
+        data = _without_failed(data, {failure.case_id for failure in report.failures}, reporter)
     facts = {
         case.case_id: read_prepared(report.paths[case.case_id], names=()).facts
         for case in data.cases

@@ -13,7 +13,6 @@ STUDY_CODES: Mapping[str, str] = {
     "skull, metal, another part of the body); the whole head is used instead",
     "too-few-brain-slices": "fewer slices than needed are left after the quality filter; refused",
     "slices-dropped": "how many slices the quality filter left out, by reason",
-    "unreadable-image": "the NIfTI file cannot be read; refused",
     "undefined-values": "voxels of the NIfTI file hold no number (NaN, infinity): set to air",
     "not-a-volume": "the NIfTI file has not three dimensions; refused",
 }

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtool.core.clock import READING, spent_on
-from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
 from medtool.core.records import Finding
-from medtool.data.nifti import undefined_voxels
+from medtool.data.dataset_record import ImageReference
+from medtool.data.volumes import read_volume
 from medtool.dicom.fingerprint import plane_hash
 from medtool.dicom.pixels import AIR_HU
 from medtool.dicom.series import Series
@@ -53,7 +53,10 @@ class Scan:
 
 
 def read_scan(source: Any) -> Scan:
-    """Read a ``Series`` or a NIfTI path. Raises CaseRefused where the pixels cannot be read."""
+    """Read a ``Series`` or a NIfTI path. Raises CaseRefused with the codes of both.
+
+    A file is refused where its header contradicts itself on where its voxels lie.
+    """
     if isinstance(source, Series):
         return _read_series(source)
     with spent_on(READING):
@@ -62,9 +65,9 @@ def read_scan(source: Any) -> Scan:
 
 def _read_series(series: Series) -> Scan:
     from medtool.dicom.provenance import provenance
-    from medtool.dicom.volume import read_volume
+    from medtool.dicom.volume import read_volume as read_planes
 
-    volume = read_volume(series, hashes=True)
+    volume = read_planes(series, hashes=True)
     sources = tuple(
         SliceSource(
             origin.nearest.instance_number,
@@ -78,44 +81,16 @@ def _read_series(series: Series) -> Scan:
 
 
 def _read_file(path: Path) -> Scan:
-    import SimpleITK as sitk
-
-    try:
-        image: Any = sitk.ReadImage(str(path), sitk.sitkFloat32)
-    except RuntimeError as error:
-        raise CaseRefused(
-            "unreadable-image", "The image cannot be read.", where=path.name, met=str(error)[-200:]
-        ) from error
-    if image.GetDimension() != 3:
-        raise CaseRefused(
-            "not-a-volume",
-            "The image is not a volume.",
-            where=path.name,
-            met=f"{image.GetDimension()} dimensions",
-            wanted="3",
-        )
-    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    volume = read_volume(ImageReference(path), undefined_as=AIR_HU)
+    grid = volume.grid
     normal = np.asarray(grid.direction).reshape(3, 3)[:, 2]
     first_mm = float(normal @ np.asarray(grid.origin_mm))
     sources = tuple(
         SliceSource(None, "", round(first_mm + index * grid.spacing_mm[2], 4))
         for index in range(grid.size[2])
     )
-    volume_hu, findings = _numbers_only(path, sitk.GetArrayFromImage(image))
-    hashes = tuple(filter(None, map(plane_hash, volume_hu)))
-    return Scan(volume_hu, grid, sources, hashes, findings)
-
-
-def _numbers_only(
-    path: Path, volume_hu: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], tuple[Finding, ...]]:
-    """Voxels that hold no number (outside the field of view, after resampling) as air, said."""
-    undefined = undefined_voxels(path, volume_hu.shape)
-    if undefined is None:
-        return volume_hu, ()
-    text = f"{int(undefined.sum())} voxels hold no number and were set to air ({AIR_HU:.0f} HU)"
-    filled: NDArray[np.float32] = np.where(undefined, np.float32(AIR_HU), volume_hu)
-    return filled, (Finding("undefined-values", text, "warning"),)
+    hashes = tuple(filter(None, map(plane_hash, volume.array)))
+    return Scan(volume.array, grid, sources, hashes, volume.findings)
 
 
 def why_not_hu(volume_hu: NDArray[np.float32]) -> str:

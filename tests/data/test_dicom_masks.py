@@ -14,7 +14,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 
 from medtool.core.errors import CaseRefused
-from medtool.data.dicom_masks import STRUCTURE_SET_STORAGE, mask_objects, read_dicom_mask
+from medtool.data.dicom_masks import (
+    STRUCTURE_SET_STORAGE,
+    find_masks,
+    mask_objects,
+    read_dicom_mask,
+)
 from medtool.dicom.intake import scan
 from medtool.dicom.segmentation import Maker, Segment, write_segmentation
 from medtool.dicom.series import Series
@@ -113,6 +118,7 @@ def test_contours_are_filled_on_their_planes_with_holes(
     assert {f.code: f.severity for f in findings} == {
         "structures-left-out": "note",
         "structures-missing": "warning",
+        "structures-overlap": "warning",
     }
 
 
@@ -140,6 +146,52 @@ def test_segments_get_the_ids_of_their_names(tmp_path: Path) -> None:
     mask, findings = read_dicom_mask(path, series, {"organ": 5, "lesion": 3})
     assert not findings
     assert (mask == np.select([stored == 1, stored == 2], [3, 5])).all()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_segments_that_overlap_the_label_named_later_stands(
+    tmp_path: Path, *, reverse: bool
+) -> None:
+    """From a fault: the segment with the higher number erased the tumour inside it, unsaid."""
+    series = series_in(tmp_path / "ct")
+    stored = np.zeros((6, 14, 12), np.uint8)
+    stored[1:4, 2:8, 3:9], stored[2, 4:6, 5:8] = 1, 2
+    segments = [Segment("tumour", (2,)), Segment("liver", (1, 2))]
+    path = tmp_path / "seg.dcm"
+    write_segmentation(stored, series, segments, path, maker=Maker("made", "1", "abc"))
+    ids = {"liver": 4, "tumour": 7}
+    if reverse:
+        ids = dict(reversed(ids.items()))
+    mask, (finding,) = read_dicom_mask(path, series, ids)
+    inside = 4 if reverse else 7
+    assert (mask == np.select([stored == 1, stored == 2], [4, inside])).all()
+    assert (finding.code, finding.severity) == ("structures-overlap", "warning")
+    over, under = ("liver", "tumour") if reverse else ("tumour", "liver")
+    assert f"{over} stands over {under} in 6 pixels" in finding.message
+    # Structures of one label have nothing to hide.
+    assert not read_dicom_mask(path, series, {"liver": 1, "tumour": 1})[1]
+
+
+@pytest.mark.parametrize("lacking", ["SegmentLabel", "SeriesInstanceUID", "ROIName"])
+def test_masks_that_lack_what_they_need_are_listed(tmp_path: Path, lacking: str) -> None:
+    """From a fault: one such object ended the search of all studies."""
+    series, path = series_in(tmp_path / "ct"), tmp_path / "mask.dcm"
+    if lacking == "ROIName":
+        write_structures(path, series, {"organ": [(1, box(1.5, 4.5))]})
+    else:
+        stored = np.ones((6, 14, 12), np.uint8)
+        write_segmentation(
+            stored, series, [Segment("organ", (1,))], path, maker=Maker("made", "1", "abc")
+        )
+    data = pydicom.dcmread(path)
+    for name in ("SegmentSequence", "ReferencedSeriesSequence", "StructureSetROISequence"):
+        for item in data.get(name, ()):
+            item.pop(pydicom.datadict.tag_for_keyword(lacking), None)
+    data.save_as(path)
+    objects, (broken,) = find_masks([series.planes[0].path, path])
+    assert not objects
+    assert (broken.file, broken.code) == (path, "broken-header")
+    assert lacking in broken.why
 
 
 def test_an_image_is_no_mask(tmp_path: Path) -> None:

@@ -214,3 +214,5 @@ def test_sizes_after_resampling():
     # Python's rounding, as nnU-Net's: 93 * 2.5 / 2 = 116.25, 512 * .8 / .73 = 561.1; 2.5 to 2.
     assert resampled_size((93, 512, 512), (2.5, 0.8, 0.8), (2, 0.73, 0.73)) == (116, 561, 561)
     assert resampled_size((5, 1, 1), (1, 1, 1), (2, 1, 1)) == (2, 1, 1)
+    # From a fault: two slices of 1 mm became none of 5 mm, and the case failed like a bug.
+    assert resampled_size((2, 5, 5), (1, 1, 1), (5, 1, 1)) == (1, 5, 5)

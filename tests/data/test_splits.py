@@ -211,6 +211,15 @@ def test_split_files_that_cannot_be_honoured(tmp_path: Path, text: str, words: s
         make_split(_cohort(2, 2), TrainSection(), DataSection(split_file=file), fold=None)
 
 
+def test_a_table_of_parts_has_no_folds(tmp_path: Path) -> None:
+    """From a fault: every fold trained on the same parts, and each test case counted for all."""
+    file = tmp_path / "split.csv"
+    file.write_text("case,part\np1-0,train\np2-0,selection\n")
+    with pytest.raises(UsageError, match="has no folds") as error:
+        make_split(_cohort(2, 2), TrainSection(), DataSection(split_file=file), fold=0)
+    assert error.value.where == str(file)
+
+
 def test_anon_is_refused_until_the_key_is_named() -> None:
     cases = [_case("ANON", n, float(n % 2), folder=f"f{n}") for n in range(30)]
     assert [f.code for f in suspicious_patients(cases)] == ["patient-id-shared"]

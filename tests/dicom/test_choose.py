@@ -107,3 +107,27 @@ def test_ties_go_to_the_lower_series_number_then_to_the_key(tmp_path: Path) -> N
     best, others = choose([later, twin, series])
     assert best is not None
     assert [best.key, *(other.key for other in others)] == [series.key, "zz", "a"]
+
+
+def test_a_phase_that_nothing_but_its_place_chose_is_said(tmp_path: Path) -> None:
+    """From a fault: plain or contrast phase was taken by the text of UIDs, seen in no result."""
+    for number in (1, 2):
+        build_series(
+            tmp_path / str(number),
+            (12, 6, 5),
+            study_uid="1.2.3",
+            series_uid="1.2.3.1",
+            tags={"AcquisitionNumber": number},
+        )
+    stacks = scan([tmp_path]).series
+    best, others = choose(stacks)
+    assert best is not None
+    said = [f for f in best.findings if f.severity == "warning" and f.code == "phase-by-order"]
+    assert len(said) == 1 and f"{best.key} was taken" in said[0].message
+    assert [one.key for one in (best, *others)] == [one.key for one in stacks]
+    assert not any(f.code == "phase-by-order" for one in others for f in one.findings)
+    # Nothing is said where a person chose, or where they differ in what decides.
+    apart, _ = choose([stacks[0], replace(stacks[1], uid="1.2.3.2")])
+    alone, _ = choose(stacks[:1])
+    for one in (apart, alone):
+        assert one is not None and "phase-by-order" not in {f.code for f in one.findings}

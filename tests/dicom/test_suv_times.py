@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import pytest
 from pet_builder import FACTOR, HALF_LIFE_S, pet_dataset, refusal, said, scale
@@ -137,6 +138,40 @@ def test_two_times_of_injection_that_differ() -> None:
     assert "differs by 30.0 min" in said(found)["suv-assumed"]
 
 
+@pytest.mark.parametrize(
+    ("offset", "stated"),
+    [("+0100", "20200102080000+0000"), ("-0500", "20200102150000+0100"), ("+0100", None)],
+)
+def test_an_injection_in_another_time_zone(offset: str, stated: str | None) -> None:
+    """From a fault: the offset was left out, and an hour's uptake counted for two, unsaid."""
+    drug = {"RadiopharmaceuticalStartDateTime": stated or "20200102090000+0100"}
+    found = scale(pet_dataset({"TimezoneOffsetFromUTC": offset}, drug))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert said(found) == {}
+
+
+def test_an_offset_that_nothing_can_be_compared_with_is_said() -> None:
+    """From a fault: an hour more or less was taken in silence."""
+    stated = {
+        "RadiopharmaceuticalStartDateTime": "20200102090000+0000",
+        "RadiopharmaceuticalStartTime": None,
+    }
+    found = scale(pet_dataset(drug=stated))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert "no TimezoneOffsetFromUTC to compare" in said(found)["suv-assumed"]
+    # The time without an offset is by the clock of the scanner.
+    assert said(scale(pet_dataset(drug=stated | {"RadiopharmaceuticalStartTime": "090000"}))) == {}
+
+
+def test_a_vendors_moment_in_another_time_zone() -> None:
+    """From a fault: as of the injection, the offset was left out."""
+    private = [(0x0009, 0x10, "LO", "GEMS_PETD_01"), (0x0009, 0x100D, "DT", "20200102080000-0100")]
+    changes = {"Manufacturer": GE, "FrameReferenceTime": "0", "TimezoneOffsetFromUTC": "+0100"}
+    found = scale(pet_dataset(changes, private=private))
+    assert found.factors == (pytest.approx(FACTOR, rel=1e-7),)
+    assert said(found) == {}
+
+
 def test_ge_keeps_the_time_of_injection_in_an_element_of_its_own() -> None:
     nothing = {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": None}
     private = [
@@ -202,6 +237,9 @@ def test_times_of_day(text: str, expected: str | None) -> None:
 def test_moments() -> None:
     written = moment("20200102", "1011")
     assert written == moment("2020.01.02", "101100") == date_time("202001021011+0100")
+    # Of the offset nothing can be made without the scanner's own, which is said (above).
+    assert date_time("20200102101100-0130", timedelta(hours=1)) == moment("20200102", "124100")
+    assert date_time("99991231235959-1200", timedelta(hours=1)) is None
     assert moment("20201302", "10") is None
     assert moment("", "10") is None
     assert date_time("20200102") is None

@@ -60,8 +60,8 @@ def test_the_worst_case_is_told_as_scipy_ranks_it() -> None:
         b={"uncertainty": turned, "probabilities": [[0.25, 0.5, 0.004, 0.992]]},
     )
     found = beside(before, after)
-    # Case a: 0.02 at one of four voxels; case b: 0.004 and 0.008.
-    assert found.mean == pytest.approx(0.005)
+    # Of three voxels where something is found: 0.02 at one in case a, 0.008 at one in case b.
+    assert found.mean == pytest.approx(0.02 / 3)
     assert found.largest == pytest.approx(0.02)
     # 1 - 6 (1 + 1) / (5 * 24) = 0.9; 1 - 6 (1 + 1 + 4 + 1 + 1) / 120 = 0.6.
     assert spearmanr(ranked, swapped).statistic == pytest.approx(0.9)
@@ -69,10 +69,21 @@ def test_the_worst_case_is_told_as_scipy_ranks_it() -> None:
     assert found.correlation == pytest.approx(spearmanr(ranked, turned).statistic)
     assert (found.cases, found.kept) == (2, False)
     assert found.line() == (
-        "Monte Carlo passes, the worst of 2 cases: means differ from PyTorch's by 0.0050 over the "
-        "map (may be 0.01) and by 0.020 at a voxel, rank correlation of the maps of uncertainty "
-        "0.600 (has to be 0.95)"
+        "Monte Carlo passes, the worst of 2 cases: means differ from PyTorch's by 0.0067 where "
+        "they find anything (may be 0.01) and by 0.020 at a voxel, rank correlation of the maps of "
+        "uncertainty 0.600 (has to be 0.95)"
     )
+
+
+def test_background_does_not_hide_what_is_lost() -> None:
+    """From a fault: a tumour of a hundredth of the map could lose half of its probability."""
+    truth = np.zeros((1, 10, 10, 10))
+    truth[0, :2, :2, :2] = 0.9
+    found = beside(answers(a={"probabilities": truth}), answers(a={"probabilities": truth / 2}))
+    assert found.mean == pytest.approx(0.45)
+    assert not found.kept
+    nothing = answers(a={"probabilities": np.zeros((1, 2, 2, 2))})
+    assert beside(nothing, nothing).mean == 0
 
 
 def test_each_of_both_numbers_closes_the_gate_by_itself() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from medtool_brainmet import Brainmet
 from medtool_brainmet.codes import SLICE_CODES, STUDY_CODES
 from medtool_brainmet.demo import DemoOptions, plan_cohort, render, write_cohort
 from medtool_brainmet.demo_dicom import slice_planes, uid_for
+from medtool_brainmet.reading import read_scan
 from medtool_brainmet.sections import audit_section, report_sections
 from medtool_brainmet.settings import BrainmetSettings
 from scipy.stats import mannwhitneyu
@@ -188,7 +190,29 @@ def test_what_is_no_head_in_hu_is_refused(cases, task: Brainmet, tmp_path: Path)
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
     with pytest.raises(CaseRefused) as caught:
         task.prepare(Case("b", "b", "", {"ct": tmp_path / "broken.nii.gz"}))
-    assert caught.value.code == "unreadable-image"
+    assert caught.value.code == "broken-header"
+
+
+def test_files_that_do_not_say_truly_where_they_lie(tmp_path: Path) -> None:
+    """From a fault: of two forms that contradict each other one was taken in silence."""
+    import SimpleITK as sitk
+
+    path = tmp_path / "a.nii"
+    image = sitk.GetImageFromArray(np.zeros((4, 5, 6), np.int16))
+    image.SetSpacing((1.9, 1.9, 8.0))
+    sitk.WriteImage(image, str(path))
+    assert not read_scan(path).findings
+    header = bytearray(path.read_bytes())
+    # The sform's x of the first voxel (nifti1.h).
+    struct.pack_into("<f", header, 292, 15.0)
+    path.write_bytes(header)
+    with pytest.raises(CaseRefused) as caught:
+        read_scan(path)
+    assert caught.value.code == "forms-conflict"
+    # Neither form counts.
+    struct.pack_into("<2h", header, 252, 0, 0)
+    path.write_bytes(header)
+    assert [finding.code for finding in read_scan(path).findings] == ["no-orientation"]
 
 
 @pytest.mark.real_data

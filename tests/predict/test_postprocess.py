@@ -108,6 +108,13 @@ def test_what_changes_nothing_is_not_taken() -> None:
     assert len(chosen.trials) == 1
 
 
+def test_what_lies_where_nothing_is_known_is_no_reason_to_remove() -> None:
+    """From a fault: a piece at voxels of the ignore label counted as wrong."""
+    pair = (line(1, 1, 0, 1), line(1, 1, 0, 9))
+    assert choose_postprocessing(cases(pair), {"organ": (1,)}).steps != ()
+    assert choose_postprocessing(cases(pair), {"organ": (1,)}, ignore_label=9).steps == ()
+
+
 def test_the_mean_over_cases_decides() -> None:
     gains = (line(1, 1, 0, 1), line(1, 1, 0, 0))
     loses = (line(1, 1, 0, 1, 0, 1), line(1, 1, 0, 1, 0, 1))

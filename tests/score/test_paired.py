@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isnan, nan, sqrt
 
 import numpy as np
@@ -74,6 +75,32 @@ def test_other_cases_are_refused():
     with pytest.raises(UsageError, match="same cases") as refused:
         compare_segmentations(scored([4, 2]), scored([4, 2, 1]))
     assert "only one has case2" in str(refused.value)
+
+
+def test_structures_are_paired_by_name():
+    """From a fault: labels declared in another order were compared crosswise."""
+    settings = MetricDefaults(bootstrap_draws=100)
+    first = [
+        replace(case, rows=[*case.rows, {**case.rows[0], "structure": "lesion", "dice": 0.5}])
+        for case in scored([4, 2, 3])
+    ]
+    turned = [replace(case, rows=case.rows[::-1]) for case in first]
+    found = compare_segmentations(first, turned, compared=("dice",), metrics=settings)
+    assert [row.structure for row in found] == ["organ", "lesion"]
+    assert all(row.difference == 0 for row in found)
+    with pytest.raises(UsageError, match="different structures") as refused:
+        compare_segmentations(first, scored([4, 2, 3]))
+    assert refused.value.met == "organ, lesion and organ"
+
+
+def test_only_metrics_that_both_have_are_compared():
+    """From a fault: models of other columns ended in an error of Python's own."""
+    short = [
+        replace(case, rows=[{k: v for k, v in row.items() if k != "nsd"} for row in case.rows])
+        for case in scored([4, 2])
+    ]
+    found = compare_segmentations(scored([4, 2]), short)
+    assert [row.metric for row in found] == ["dice", "hd95_mm"]
 
 
 def test_holm_by_hand():

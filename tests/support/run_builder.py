@@ -114,8 +114,9 @@ def _cases(generator: np.random.Generator, count: int, *, with_test: bool) -> li
                 "slices": int(generator.integers(28, 200)),
             }
         )
+    # Those that could not be prepared keep the part that they were dealt.
     for name in ("S900", "S901"):
-        rows.append({**rows[0], "case": name, "patient": f"P{name[1:]}", "part": ""})
+        rows.append({**rows[0], "case": name, "patient": f"P{name[1:]}"})
     return rows
 
 

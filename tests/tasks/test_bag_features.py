@@ -151,6 +151,21 @@ def test_other_weights_or_another_augmentation_are_other_features(tmp_path: Path
     assert len(folders) == 3
 
 
+class Widened(TinyBag):
+    """Slices of another window."""
+
+    def preparation_key(self) -> Mapping[str, Any]:
+        return {"window_width_hu": 200.0}
+
+
+def test_another_preparation_is_other_features(tmp_path: Path) -> None:
+    """From a fault: a run that began again with another window kept the features of the first."""
+    given = Setting(tmp_path)
+    before = given.precompute()["case00"].parent
+    given.task = Widened(given.task.settings)
+    assert given.precompute()["case00"].parent != before
+
+
 def test_nothing_is_computed_where_everything_learns(tmp_path: Path) -> None:
     given = Setting(tmp_path)
     everything = set(given.task.groups(given.network))

@@ -154,6 +154,28 @@ def test_temperature_undoes_what_is_too_sure_and_moves_no_mask() -> None:
     assert temperature["patients"] == 20 and found["conformal"]["patients"] == 20
 
 
+def test_voxels_of_the_ignore_label_decide_nothing() -> None:
+    """From a fault: they were lesions to the conformal quantiles, background to the temperature."""
+    settings = tiny_settings(data={"ignore_id": 9})
+    predictions, truths = selected(40)
+    for truth in truths:
+        truth.arrays["mask"][:, :, :4] = 9
+    other = []
+    for one in predictions:
+        chances = one.arrays["probabilities"].copy()
+        chances[..., :4] = 1 - chances[..., :4]
+        other.append(replace(one, arrays={**one.arrays, "probabilities": chances}))
+    first, second = (decide_study(settings, some, truths) for some in (predictions, other))
+    assert first["temperature"] == second["temperature"]
+    # Nothing predicted and nothing known is as nothing predicted and nothing there.
+    empty = np.zeros((8, 8, 8), np.uint8)
+    silent = [replace(one, arrays={**one.arrays, "mask": empty}) for one in predictions]
+    ignored, absent = (
+        [replace(truth, arrays={"mask": empty + number}) for truth in truths] for number in (9, 0)
+    )
+    assert decide_study(settings, silent, ignored) == decide_study(settings, silent, absent)
+
+
 def test_the_halves_share_no_patient_and_depend_on_the_seed() -> None:
     predictions, truths = selected(40)
     moved = [replace(t, arrays={"mask": 1 - t.arrays["mask"]}) for t in truths]

@@ -1,10 +1,13 @@
 """The loop: what it yields, what it learns, and that stopping anywhere changes nothing."""
 
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny_task import TinyTask
 from tiny_training import tiny_job, tiny_live, tiny_task
 
 from medtool.config.sections import StageSection
@@ -192,6 +195,23 @@ def test_the_average_slows_down_to_its_own_decay(tmp_path: Path) -> None:
             now = live.network.state_dict()["head.weight"]
             expected = decay * expected + (1 - decay) * now
             torch.testing.assert_close(weights(live)["head.weight"], expected)
+
+
+class Rising(TinyTask):
+    """A second loss that grows with every epoch."""
+
+    def summarise(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        self.asked = getattr(self, "asked", 0.0) + 1.0
+        return {**super().summarise(facts), "class_loss": self.asked}
+
+
+def test_of_every_loss_less_is_better(tmp_path: Path) -> None:
+    """From a fault: the epoch with the highest class_loss was kept as the best."""
+    settings = tiny_task(epochs=2).settings
+    metrics = settings.metrics.model_copy(update={"primary": "class_loss"})
+    job = tiny_job(tmp_path, Rising(settings.model_copy(update={"metrics": metrics})))
+    epochs = [fact for fact in training_loop(job, tiny_live(job)) if isinstance(fact, EpochDone)]
+    assert [epoch.is_best for epoch in epochs] == [True, False]
 
 
 def test_an_unknown_primary_metric_is_refused_with_a_name(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from golden_scores import LABELS, MODEL_A, MODEL_B
 from run_builder import build_run
+from tiny_plugin import install_plugin
+from tiny_task import TinyData, TinySettings, write_tiny_cohort
 
 from medtool.core.checkpoint import write_checkpoint
 from medtool.core.errors import (
@@ -155,6 +157,35 @@ class TestPatientsSeenInTraining:
         )
         notes = found.evaluated[0].scores.notes
         assert "None of 20 patients was seen in training." in notes
+
+    def test_nothing_is_known_of_pseudonyms(self, tmp_path):
+        """From a fault: none of them was said to be seen, and no hash could have fitted."""
+        folder = _predictions(tmp_path / "a", MODEL_A)
+        (folder / "run.json").write_text(json.dumps({"pseudonymised": True}), encoding="utf-8")
+        model = _checkpoint(tmp_path / "model.safetensors", ["someone"])
+        found = evaluate(
+            EvaluateOptions(subjects=(folder,), labels=_labels(tmp_path), checkpoints=(model,))
+        )
+        notes = " ".join(found.evaluated[0].scores.notes)
+        assert "not known: these predictions hold pseudonyms" in notes
+        assert "None of" not in notes
+
+    def test_they_are_looked_for_by_the_key_that_training_used(self, tmp_path, monkeypatch):
+        """From a fault: patients told apart by folder or case were looked for by PatientID."""
+        monkeypatch.syspath_prepend(str(install_plugin(tmp_path / "site")))
+        write_tiny_cohort(tmp_path / "data", 3, patients=3)
+        preset = TinySettings(data=TinyData(patient_key="case")).as_dict()
+        patients = hash_patients(["P001_0"])
+        document = {"task": "tiny", "preset": preset, "threshold": 0.5, "patients": patients}
+        model = tmp_path / "model.safetensors"
+        write_checkpoint(model, document, [])
+        options = EvaluateOptions(
+            (), checkpoints=(model,), data=tmp_path / "data", output=tmp_path / "out"
+        )
+        # Before anything answers, which this model without weights could not.
+        with pytest.raises(LeakageError, match="seen in training") as refusal:
+            evaluate(options)
+        assert refusal.value.met == "1 of 4 patients: P001_0"
 
 
 def test_a_checkpoint_that_did_not_make_the_predictions_is_refused(tmp_path):

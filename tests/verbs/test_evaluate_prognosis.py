@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 from medtool_petct.demo import write_cohort
 from untrained_petct import write_petct_model
 
+from medtool.config.places import known_task
+from medtool.config.write import write_preset
+from medtool.core.checkpoint import read_header
+from medtool.data.run_folder import RunFolder
 from medtool.verbs.infer import InferOptions, infer
 from medtool.verbs.options import RunOptions
 
@@ -66,3 +71,21 @@ def test_two_models_are_compared_by_their_masks_and_their_risks(
     page = (answers / "page" / "report.html").read_text(encoding="utf-8")
     assert "Survival (first)" in page
     assert "Harrell" in page
+
+
+def test_a_run_answers_for_data_that_are_named(answers: Path, medtool: Medtool) -> None:
+    """From a fault: --data beside a run was not looked at, and its own test part was printed."""
+    run = RunFolder(answers / "run")
+    shutil.copytree(answers / "one", run.predictions_folder / "test")
+    run.checkpoints_folder.mkdir()
+    shutil.copy(answers / "one.safetensors", run.checkpoints_folder / "best.safetensors")
+    header = read_header(answers / "one.safetensors")
+    write_preset(known_task(header).settings, run.preset_file)
+    run.write_run({"task": "petct", "data": {"folder": str(answers / "cohort")}})
+    write_cohort(answers / "external", 1, 3)
+    outcome = medtool("evaluate", "run", "--data", "external", "--json", folder=answers)
+    assert outcome.status == 0, outcome.err
+    (found,) = json.loads(outcome.out)["evaluated"]
+    assert [row["case"] for row in found["scores"]["per_case"]] == [
+        f"demo_{number:03d}" for number in range(3)
+    ]

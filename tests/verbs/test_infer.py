@@ -335,6 +335,18 @@ def test_by_patient_pools_with_the_tasks_own_rule(tiny, monkeypatch) -> None:
     assert rows["P001"]["status"] == "refused"
 
 
+def test_by_patient_a_study_without_an_answer_still_counts(tiny, monkeypatch) -> None:
+    """From a fault: beside an answered study of the same patient a failed one was not counted."""
+    monkeypatch.setattr(TinyTask, "pool", lambda self, predictions: predictions[0])
+    np.save(tiny / "data/scans/P000/P000_1.npy", np.zeros((3, 8, 8), np.float32))
+    for resume in (False, True):
+        result = infer(options(tiny, by="patient", resume=resume))
+        assert [row["status"] for row in result.rows] == ["ok"] * 5
+        assert (result.ok, result.refused, int(result.status)) == (5, 1, 1)
+    record = json.loads((tiny / "out" / "run.json").read_text("utf-8"))
+    assert record["studies"] == {"ok": 5, "refused": 1, "failed": 0}
+
+
 def test_pseudonyms_leave_no_id_anywhere(tiny) -> None:
     infer(options(tiny, pseudonymise=tiny / "key", command="medtool infer P000", overlays=True))
     written = [path for path in (tiny / "out").rglob("*") if path.is_file()]
@@ -407,6 +419,65 @@ def test_going_on_with_what_is_whole_changes_nothing(tiny) -> None:
     (tiny / "out" / "run.json").write_text(json.dumps(record), "utf-8")
     with pytest.raises(UsageError, match="another one"):
         infer(options(tiny, resume=True))
+
+
+SERIES = "key,chosen,use\n1.2.3,yes,no\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "met"),
+    [
+        ({"overlays": True}, "overlays"),
+        ({"assignments": ("infer.case_timeout_s=60",)}, "changed"),
+        ({"run": RunOptions(device="cpu", workers=0, precision="bf16")}, "precision"),
+        ({"pseudonymise": Path("key")}, "pseudonyms"),
+        ({"series": Path("series.csv")}, "series"),
+        ({"by": "patient"}, "by"),
+    ],
+)
+def test_going_on_with_what_is_whole_asks_the_same(tiny, monkeypatch, changes, met) -> None:
+    """From a fault: real ids stayed where pseudonyms were asked for, with status 0."""
+    monkeypatch.chdir(tiny)
+    Path("series.csv").write_text(SERIES, "utf-8")
+    infer(options(tiny))
+    with pytest.raises(UsageError, match="another one") as refused:
+        infer(options(tiny, resume=True, **changes))
+    assert refused.value.met == f"other {met}"
+    assert not Path("key").exists()
+
+
+def test_what_is_whole_was_asked_the_same_in_other_words(tiny) -> None:
+    infer(options(tiny, pseudonymise=tiny / "key"))
+    run = RunOptions(device="auto", workers=0, precision="32")
+    asked = {"pseudonymise": tiny / "key", "by": "case", "run": run, "resume": True}
+    assert infer(options(tiny, **asked)).ok == 6
+    file = tiny / "out" / "run.json"
+    record = json.loads(file.read_text("utf-8"))
+    # An earlier version kept nothing to compare.
+    del record["identity"]
+    file.write_text(json.dumps(record), "utf-8")
+    assert infer(options(tiny, resume=True)).ok == 6
+
+
+@pytest.mark.parametrize("changed", ["precision", "series"])
+def test_going_on_in_another_way_is_refused(tiny, monkeypatch, changed) -> None:
+    """From a fault: --continue mixed answers of two arithmetics, or of two choices of series."""
+
+    def full(self, prediction, case, folder) -> object:
+        raise MachineError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load_task("tiny"), "write", full)
+        with pytest.raises(MachineError):
+            infer(options(tiny))
+    (tiny / "series.csv").write_text(SERIES, "utf-8")
+    ways = {
+        "precision": {"run": RunOptions(device="cpu", workers=0, precision="bf16")},
+        "series": {"series": tiny / "series.csv"},
+    }
+    with pytest.raises(UsageError, match="another one") as refused:
+        infer(options(tiny, resume=True, **ways[changed]))
+    assert refused.value.met == f"other {changed}"
 
 
 def test_going_on_with_another_checkpoint_is_refused(tiny) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tiny_task import TinyTask, write_tiny_cohort
 
 from medtool.core.checkpoint import read_header
+from medtool.core.errors import Interrupted
 from medtool.core.records import Case, Prediction, Truth
 from medtool.data.run_folder import RunFolder
 from medtool.verbs.options import RunOptions
@@ -37,6 +38,15 @@ class Settling(TinyTask):
         answer = super().predict(model, prepared, case)
         moved = float(answer.scalars["logit"]) + 5 * bool(model.document.get("settled"))
         return replace(answer, scalars={**answer.scalars, "logit": moved})
+
+
+class CutOff(Settling):
+    """Is interrupted in the pass with what was decided."""
+
+    def predict(self, model: Any, prepared: Any, case: Case) -> Prediction:
+        if model.document.get("chosen"):
+            raise KeyboardInterrupt
+        return super().predict(model, prepared, case)
 
 
 class Compared(TinyTask):
@@ -87,6 +97,15 @@ def test_what_was_decided_is_decided_anew_from_plain_answers(folder: Path) -> No
     before = read_header(best).document["settled"]
     again = trained(Settling, start_or_resume=True)
     assert read_header(again.checkpoints_folder / best.name).document["settled"] == before
+
+
+def test_a_run_that_was_cut_off_while_scoring_goes_on(folder: Path) -> None:
+    """From a fault: the journal of the pass with what was decided refused the pass without it."""
+    with pytest.raises(Interrupted):
+        trained(CutOff)
+    run = trained(Settling, start_or_resume=True)
+    assert run.read_scores().keys() == {"selection", "test"}
+    assert not list(run.predictions_folder.glob("*/.partial"))
 
 
 def test_baselines_are_runs_on_the_same_parts_and_stay(folder: Path) -> None:
