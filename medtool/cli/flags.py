@@ -161,12 +161,20 @@ Workers = Annotated[
         rich_help_panel=RUNNING,
     ),
 ]
+
+
+def _over_zero(value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        raise typer.BadParameter(f"{value:g} is not over 0.")
+    return value
+
+
 CaseTimeout = Annotated[
     float | None,
     typer.Option(
         "--case-timeout",
         metavar="SECONDS",
-        min=0.0,
+        callback=_over_zero,
         help="Give up reading and preparing a case after this time.",
         rich_help_panel=RUNNING,
     ),

@@ -29,6 +29,10 @@ def command(
     from medtool.verbs import presets
 
     console = Console(quiet=quiet)
+    if assignments and (schema or name is None):
+        raise typer.BadParameter(
+            "--set changes a preset that is shown: medtool presets TASK NAME --set KEY=VALUE"
+        )
     if schema:
         if task is None:
             raise typer.BadParameter("name a task: medtool presets TASK --schema")

@@ -11,10 +11,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from medtool.config.document import Document
-from medtool.config.faults import Fault
+from medtool.config.faults import Fault, quoted
 from medtool.config.schema import Model, field_at
 
 COMMAND_LINE = "command line"
+# These say something of a preset file, and change none of its settings: what to do instead.
+OF_THE_FILE = {
+    "extends": "nothing: to take another preset, name it: --preset NAME, or presets TASK NAME",
+    "description": "nothing: it describes a preset file, and only the file says it",
+}
 
 
 def assigned_documents(
@@ -27,6 +32,9 @@ def assigned_documents(
         parts = tuple(part.strip() for part in key.split("."))
         if not equals or not all(parts):
             faults.append(Fault(COMMAND_LINE, assignment, "", "KEY=VALUE, as in train.epochs=10"))
+            continue
+        if parts[0] in OF_THE_FILE:
+            faults.append(Fault(COMMAND_LINE, key, quoted(text.strip()), OF_THE_FILE[parts[0]]))
             continue
         values: Any = _value(text.strip(), parts, model)
         for part in reversed(parts):

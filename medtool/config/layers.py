@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from medtool.config.assignments import assigned_documents
+from medtool.config.assignments import OF_THE_FILE, assigned_documents
 from medtool.config.document import Document, read_document
 from medtool.config.faults import Fault, quoted, refuse
 from medtool.config.find import DEFAULT_PRESET, PresetFile, find_preset, is_path, presets_of
@@ -36,9 +36,6 @@ SCHEMA_DEFAULT = "schema default"
 
 # What ``Document.place`` writes: label, line, perhaps a remark.
 _PLACE = re.compile(r"(.*):(\d+)(?: \(.*\))?$")
-
-# Keys that describe a file of the chain, not the settings that come out of it.
-_OF_THE_FILE = ("extends", "description")
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def resolve(
         _merge(merged, values, (), document, said)
     if chain:
         # What a base preset says of itself is not true of the preset that changes it.
-        for key in _OF_THE_FILE:
+        for key in OF_THE_FILE:
             merged.pop(key, None)
         if "description" in chain[-1].values:
             merged["description"] = chain[-1].values["description"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import stat
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
 
 from medtool.core.errors import CaseRefused
 from medtool.core.names import counted
@@ -20,6 +23,12 @@ LARGEST_RATIO = 200
 RATIO_COUNTS_FROM_BYTES = 16 * 1024**2
 ZIP_START = b"PK"
 COPY_CHUNK_BYTES = 1024**2
+# What zipfile and its decompressors raise for damage; for a name that is no UTF-8 a ValueError.
+DAMAGED = (
+    zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, lzma.LZMAError, ValueError,
+)  # fmt: skip
+# Of errors of the system those that the archive is to blame for: bz2 gives damage no number.
+BLAMED_ON_ARCHIVE = (None, errno.EINVAL, errno.ENAMETOOLONG)
 
 
 def is_archive(path: Path) -> bool:
@@ -42,16 +51,24 @@ def unpack(archive: Path, folder: Path) -> Path:
             _check(archive, entries)
             for entry in entries:
                 _extract(archive, opened, entry, folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
-        raise CaseRefused(
-            "archive-broken",
-            "The archive cannot be unpacked.",
-            where=str(archive),
-            met=str(error),
-            wanted="a whole zip file",
-            how="copy or pack it again.",
-        ) from error
+    except DAMAGED as error:
+        raise _broken(archive, str(error)) from error
+    except OSError as error:
+        if error.errno not in BLAMED_ON_ARCHIVE:
+            raise
+        raise _broken(archive, error.strerror or str(error)) from error
     return folder
+
+
+def _broken(archive: Path, met: str) -> CaseRefused:
+    return CaseRefused(
+        "archive-broken",
+        "The archive cannot be unpacked.",
+        where=str(archive),
+        met=met,
+        wanted="a whole zip file",
+        how="copy or pack it again.",
+    )
 
 
 def _check(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
@@ -107,11 +124,10 @@ def _target(archive: Path, entry: zipfile.ZipInfo, folder: Path) -> Path:
 
 def _extract(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
     target = _target(archive, entry, folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
     written_bytes = 0
     # The header's size is a claim; count what really comes out.
     limit_bytes = min(entry.file_size, LARGEST_FILE_BYTES)
-    with opened.open(entry) as source, target.open("wb") as file:
+    with opened.open(entry) as source, _created(archive, entry, target) as file:
         while chunk := source.read(COPY_CHUNK_BYTES):
             written_bytes += len(chunk)
             if written_bytes > limit_bytes:
@@ -123,3 +139,19 @@ def _extract(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo, fol
                     how="do not trust this archive.",
                 )
             file.write(chunk)
+
+
+def _created(archive: Path, entry: zipfile.ZipInfo, target: Path) -> IO[bytes]:
+    """The new file of an entry: one that replaced another would be a slice lost."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.open("xb")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CaseRefused(
+            "archive-broken",
+            "Two entries of the archive would lie in one place.",
+            where=f"{archive}: {entry.filename}",
+            met="a name that another entry has, perhaps in other letter case or as a folder",
+            wanted="a name of its own for each file",
+            how="pack it again, or unpack it yourself and give the folder.",
+        ) from error

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# A power below 1 has no finite slope at 0, where a voxel is certain.
+_LEAST_DOUBT = 1e-7
+
 
 def bce(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy (n) of logits (n) and labels (n) of 0 or 1."""
@@ -26,7 +29,10 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float, alpha: float | None =
 def focused(cross_entropy: Tensor, gamma: float) -> Tensor:
     """Cross-entropies times (1 - p_t) ** gamma, p_t being the probability of the true class."""
     # 1 - p_t by expm1: near certainty it would vanish in float32 otherwise.
-    return (-torch.expm1(-cross_entropy)) ** gamma * cross_entropy
+    doubt = -torch.expm1(-cross_entropy)
+    if 0 < gamma < 1:
+        doubt = doubt.clamp(min=_LEAST_DOUBT)
+    return doubt**gamma * cross_entropy
 
 
 def positive_weight(labels: Tensor) -> float:

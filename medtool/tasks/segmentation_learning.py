@@ -62,20 +62,32 @@ def probe_shape(settings: SegmentationSettings) -> tuple[int, ...]:
 def meaning_of(data: SegmentationDataSection) -> Meaning:
     """What the outputs of the network stand for."""
     regions = tuple(structures(data).values()) if has_regions(data) else None
-    return Meaning(regions, data.ignore_id)
+    if data.ignore_id is None or _counts_alike(data):
+        return Meaning(regions, data.ignore_id)
+    # The id itself may be the number of an output; this is the first that is none.
+    return Meaning(regions, output_count(data))
+
+
+def _counts_alike(data: SegmentationDataSection) -> bool:
+    """Whether ``targets`` are the ids of the masks: of regions, or ids in order without a gap."""
+    ids = output_ids(data)
+    return has_regions(data) or ids == tuple(range(len(ids)))
 
 
 def targets(data: SegmentationDataSection, labels: Tensor) -> Tensor:
     """Ids of the masks as the network's outputs count them; regions keep their ids.
 
-    Voxels beyond the image or the body, which have a negative id, are background.
+    Voxels beyond the image or the body, which have a negative id, are background; those that
+    nobody labelled are what ``meaning_of`` ignores.
     """
-    ids, labels = output_ids(data), labels.clamp(min=BACKGROUND_ID)
-    if has_regions(data) or ids == tuple(range(len(ids))):
+    labels = labels.clamp(min=BACKGROUND_ID)
+    if _counts_alike(data):
         return labels
     found = labels.clone()
-    for output, number in enumerate(ids):
+    for output, number in enumerate(output_ids(data)):
         found[labels == number] = output
+    if data.ignore_id is not None:
+        found[labels == data.ignore_id] = output_count(data)
     return found
 
 

@@ -38,8 +38,14 @@ TRAINER = re.compile(
     r"(Adan|Adam)\den\d|Dice|CE|DiceCE|TopK?k?10|DiceTopK10|Loss|LS01|noSmooth|"
     r"Benchmark_5epochs(_noDataLoading)?|\d+ep(och)?s?))*"
 )
-# Keys of dataset.json that list cases.
-CASE_LISTS = ("dataset", "training", "test")
+# Keys of dataset.json that come along; under any other there may be names of cases.
+KEPT_KEYS = frozenset(
+    {
+        *("name", "description", "reference", "release", "licence", "license", "synthetic"),
+        *("channel_names", "modality", "tensorImageSize", "labels", "regions_class_order"),
+        *("numTraining", "numTest", "file_ending", "overwrite_image_reader_writer"),
+    }
+)
 # nnU-Net's own training, for what the preset says of it.
 RECIPE: Mapping[str, Any] = {
     "optimiser": "sgd",
@@ -80,7 +86,7 @@ def nnunet_models(
             "mirror_axes": list(found.mirror_axes),
             "documents": {
                 "plans": dict(plans.document),
-                "dataset": {k: v for k, v in description.items() if k not in CASE_LISTS},
+                "dataset": {k: v for k, v in description.items() if k in KEPT_KEYS},
             },
         }
         yield ForeignModel(
@@ -173,7 +179,7 @@ def _preset(
             "patch_size_vox": list(configuration.patch_size_vox),
             **{name: _lists(value) for name, value in vars(network).items()},
         },
-        "augment": {"mirror": bool(found.mirror_axes)},
+        "augment": {"mirror": _mirrors_all(found, configuration)},
         "train": {
             **RECIPE,
             "epochs": max(1, found.epochs),
@@ -181,6 +187,11 @@ def _preset(
             "batch_dice": configuration.batch_dice,
         },
     }
+
+
+def _mirrors_all(found: ForeignCheckpoint, configuration: Configuration) -> bool:
+    """Whether answers may be mirrored along every axis, which is all that ours can be."""
+    return set(found.mirror_axes) == set(range(configuration.network.dimensions))
 
 
 def _base_name(configuration: Configuration) -> str:
@@ -247,9 +258,11 @@ def _notes(found: ForeignCheckpoint, configuration: Configuration) -> Iterator[s
             f"The trainer {found.trainer or 'without a name'} is not nnU-Net's own. Its tensors "
             "are those of the plan; whether it changed what lies between them cannot be seen."
         )
-    axes = set(range(configuration.network.dimensions))
-    if found.mirror_axes and set(found.mirror_axes) != axes:
+    if found.mirror_axes and not _mirrors_all(found, configuration):
         mirrored = ", ".join(map(str, found.mirror_axes))
-        yield f"nnU-Net mirrors this model along the axes {mirrored} only; infer.mirror would all."
+        yield (
+            f"nnU-Net mirrors this model along the axes {mirrored} only; medtool mirrors along all "
+            "or none: this model answers without it."
+        )
     if not found.mirror_axes:
         yield "It was trained without mirroring: answer without it, as is the default."

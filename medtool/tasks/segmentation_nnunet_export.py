@@ -21,6 +21,7 @@ from medtool.nets.unet import build_unet
 from medtool.nets.widths import PRUNED
 from medtool.tasks.segmentation_labels import output_count, output_ids, scheme_of
 from medtool.tasks.segmentation_plan import network_plan, plan_of
+from medtool.tasks.segmentation_predict import postprocessing_steps
 from medtool.tasks.segmentation_settings import SegmentationSettings
 from medtool.tasks.segmentation_sides import mirrors
 from medtool.train.nnunet_weights import write_foreign_checkpoint
@@ -69,7 +70,8 @@ def write_nnunet(models: Sequence[ForeignModel], folder: Path, *, dataset: str) 
         )
     for file, document in ((PLANS_FILE, first.plans), (DATASET_FILE, first.dataset)):
         replace_text(place / file, json.dumps(document, indent=1) + "\n")
-    return ForeignFolder(place, first.command(folder, names), tuple(first.notes()))
+    notes = dict.fromkeys(note for one in written for note in one.notes())
+    return ForeignFolder(place, first.command(folder, names), tuple(notes))
 
 
 def _fold_names(models: Sequence[ForeignModel]) -> list[str]:
@@ -172,16 +174,26 @@ class _Written:
     def command(self, folder: Path, names: Sequence[str]) -> str:
         """What lets nnU-Net answer."""
         folds = " ".join(name.removeprefix("fold_") for name in names)
+        infer = self.settings.infer
+        mirrored = "" if infer.mirror else "--disable_tta "
         return (
             f"nnUNet_results={folder} nnUNetv2_predict -d {self.plans['dataset_name']} "
             f"-tr {self.trainer} -p {self.plans['plans_name']} -c {self.configuration} -f {folds} "
-            "--disable_tta -i INPUT -o OUTPUT"
+            f"{mirrored}-step_size {infer.step:g} -i INPUT -o OUTPUT"
         )
 
     def notes(self) -> Iterator[str]:
         """What nnU-Net will not do with this model."""
-        if (self.model.document.get("postprocessing") or {}).get("steps"):
+        infer = self.settings.infer
+        if postprocessing_steps(self.settings, self.model):
             yield "medtool removes small pieces from this model's masks; nnUNetv2_predict will not."
+        if infer.region_checkpoint or self.model.document.get("companions"):
+            yield (
+                "medtool asks a coarse model first and looks closely only around what it finds; "
+                "nnUNetv2_predict looks everywhere."
+            )
+        if infer.mirror and not self.mirror_axes:
+            yield "medtool mirrors this model's inputs left for right; nnUNetv2_predict will not."
         others = {
             name.split(".")[0] for name in self.model.tensors if not name.startswith(NNUNET_PARTS)
         }

@@ -22,6 +22,7 @@ from medtool.data.fingerprint import (
 )
 from medtool.data.picture_volumes import is_of_pictures
 from medtool.data.planning import make_plan
+from medtool.tasks.segmentation_labels import BACKGROUND_ID
 from medtool.tasks.segmentation_measuring import fingerprints
 from medtool.tasks.segmentation_settings import IntensitiesSection
 from medtool.tasks.segmentation_sides import mirrors, tell_of_mirrors
@@ -93,7 +94,8 @@ def is_planned(settings: SegmentationSettings) -> bool:
 
 
 def with_labels(data: Data, dataset: Mapping[str, Any] | None) -> Data:
-    """Channels and labels of the data set where the preset names none.
+    """Channels and labels of the data set where the preset names none; an ignored id and an order
+    of regions that the preset gives stay.
 
     Raises UsageError where the two disagree, or neither says.
     """
@@ -105,21 +107,63 @@ def with_labels(data: Data, dataset: Mapping[str, Any] | None) -> Data:
             wanted="a data set with a description (dataset.json), or data.channels and "
             "data.label_ids in the preset",
         )
-    found = {
-        "channels": list(dataset["channels"]),
-        "label_ids": {name: list(ids) for name, ids in dataset["labels"].items()},
-        "regions_order": list(dataset["regions_order"]),
-        "ignore_id": dataset["ignore_id"],
-    }
-    if data.channels and len(data.channels) != len(found["channels"]):
+    channels = list(dataset["channels"])
+    if data.channels and len(data.channels) != len(channels):
         raise UsageError(
             "The preset and the data set have different channels.",
-            met=", ".join(found["channels"]),
+            met=", ".join(channels),
             wanted=", ".join(data.channels),
         )
-    if data.label_ids:
-        return update(data, channels=data.channels or found["channels"])
-    return update(data, **{**found, "channels": data.channels or found["channels"]})
+    labels = {} if data.label_ids else _labels_of(data, dataset)
+    return update(data, channels=data.channels or channels, **labels)
+
+
+def _labels_of(data: SegmentationDataSection, dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels of the data set, with the ignored id and the order of regions that the preset
+    fixes. Raises UsageError where these do not fit.
+    """
+    every = {name: list(ids) for name, ids in dataset["labels"].items()}
+    declared, ignored = dataset["ignore_id"], data.ignore_id
+    if ignored is None or ignored == declared:
+        ignored, labels = declared, every
+    else:
+        _require_ignorable(ignored, declared, every)
+        # The data set has a name for what nobody labelled: it is no label.
+        labels = {name: ids for name, ids in every.items() if ids != [ignored]}
+    regions = [name for name, ids in labels.items() if ids != [BACKGROUND_ID]]
+    known = [name for name, ids in every.items() if ids != [BACKGROUND_ID]]
+    written = dict(zip(known, dataset["regions_order"], strict=False))
+    order = data.regions_order or [written[name] for name in regions if name in written]
+    if order and len(order) != len(regions):
+        raise UsageError(
+            "The order of regions does not fit the labels of the data set.",
+            where="data.regions_order",
+            met=f"{len(order)} ids",
+            wanted=f"{len(regions)}, one for each of " + ", ".join(regions),
+        )
+    return {"label_ids": labels, "regions_order": order, "ignore_id": ignored}
+
+
+def _require_ignorable(
+    ignored: int, declared: int | None, labels: Mapping[str, Sequence[int]]
+) -> None:
+    """Raises UsageError where the data set cannot do without the id that a preset ignores."""
+    met = ""
+    if declared is not None:
+        met = f"{ignored}, and the data set ignores {declared}"
+    elif ignored == BACKGROUND_ID:
+        met = f"{ignored}, the background"
+    elif shared := [name for name, ids in labels.items() if ignored in ids and len(ids) > 1]:
+        met = f"{ignored}, a part of " + ", ".join(shared)
+    elif all(list(ids) in ([BACKGROUND_ID], [ignored]) for ids in labels.values()):
+        met = f"{ignored}, the only label"
+    if met:
+        raise UsageError(
+            "The preset ignores an id that the data set needs.",
+            where="data.ignore_id",
+            met=met,
+            how="name the labels in the preset as well: data.label_ids.",
+        )
 
 
 # --- from the data to the plan --------------------------------------------------------------

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from medtool.core.foreign import ForeignModel
     from medtool.core.geometry import Grid
     from medtool.predict.model import Model
     from medtool.predict.sliding_window import Slab
@@ -148,10 +149,12 @@ def kept_chances(data: SegmentationDataSection, decided: Decided) -> dict[str, N
     return {PROBABILITIES: chances if has_regions(data) else chances[1:]}
 
 
-def postprocessing_steps(settings: SegmentationSettings, model: Model) -> tuple[Step, ...]:
+def postprocessing_steps(
+    settings: SegmentationSettings, model: Model | ForeignModel
+) -> tuple[Step, ...]:
     """What is removed from masks: as the preset says, or as the selection part decided."""
     asked = settings.infer.largest_component
-    steps = model.document.get("postprocessing", {}).get("steps", ())
+    steps = (model.document.get("postprocessing") or {}).get("steps", ())
     decided = tuple(step_from_dict(step) for step in steps)
     if asked == "auto":
         return decided

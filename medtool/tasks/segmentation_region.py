@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medtool.core.records import Case, Prepared
+    from medtool.core.records import Case, Prediction, Prepared
     from medtool.predict.model import Model
     from medtool.tasks.segmentation_settings import SegmentationDataSection, SegmentationSettings
 
@@ -38,12 +38,26 @@ def coarse_mask(model: Model, case: Case) -> NDArray[np.bool_] | CaseRefused | N
     if coarse is None:
         return None
     try:
-        asked = replace(case, references={})
-        found = coarse.task.predict(coarse, coarse.task.prepare(asked), asked)
+        found = _answer(coarse, replace(case, references={}))
     except CaseRefused as refusal:
         return refusal
     marked: NDArray[np.bool_] = found.arrays[MASK] > 0
     return marked
+
+
+def _answer(coarse: Model, case: Case) -> Prediction:
+    """The answer of the coarse model, or of all models of its file together."""
+    if not coarse.members:
+        return coarse.task.predict(coarse, coarse.task.prepare(case), case)
+    # Folds of one preparation share what was prepared.
+    known: dict[str, Prepared] = {}
+    every = []
+    for member in coarse.members:
+        key = repr(member.task.preparation_key())
+        if key not in known:
+            known[key] = member.task.prepare(case)
+        every.append(known[key])
+    return coarse.task.predict_together(coarse, every, case)
 
 
 def region_of(

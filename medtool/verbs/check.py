@@ -16,6 +16,7 @@ from medtool.data.checking import CheckReport, check_cases
 from medtool.data.cohort import LabelledCohort, build_cohort
 from medtool.data.preparation import workers_for
 from medtool.data.series_table import series_table_text
+from medtool.verbs.options import timeout_of
 from medtool.verbs.task_data import (
     DataOptions,
     data_source,
@@ -74,7 +75,7 @@ def check(
         task.informed(found.cohort.intake),
         found.cases,
         workers=workers_for(found.cases, workers),
-        case_timeout_s=case_timeout_s or task.settings.infer.case_timeout_s,
+        case_timeout_s=timeout_of(case_timeout_s, task),
         reporter=reporter,
     )
     document = check_document(found, seen)

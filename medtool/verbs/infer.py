@@ -41,7 +41,7 @@ from medtool.verbs.infer_output import (
 )
 from medtool.verbs.infer_rows import RowMaker
 from medtool.verbs.infer_said import ANSWERS_SAID, say_study, say_warnings
-from medtool.verbs.options import RunOptions
+from medtool.verbs.options import RunOptions, timeout_of
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -135,7 +135,10 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
         task = _task_of(header, options)
         whole = whole_run(place, options, task)
         if whole is not None:
-            reporter.say(f"{place.table} is whole already: nothing to do.")
+            reporter.say(
+                f"{place.table} is whole already: nothing to do. Studies that were added since "
+                "are not answered; --force starts anew."
+            )
             return _result(typed_rows(whole.rows, task.columns), whole.studies, place, place.table)
     guard(place, force=options.force, resume=options.resume)
     reporter.say(f"Model: {found}; task {header.task}.")
@@ -221,7 +224,7 @@ def _early_workers(
         task,
         Cache(scratch / CACHE, task),
         workers=count,
-        case_timeout_s=options.case_timeout_s or task.settings.infer.case_timeout_s,
+        case_timeout_s=timeout_of(options.case_timeout_s, task),
     )
     pool.warm(len(cases))
     try:
@@ -372,13 +375,12 @@ def _outcomes(run: _Run, cases: Sequence[Case], reporter: Reporter) -> Iterator[
     options = run.options
     kept = options.run.cache
     cache = Cache(kept or run.scratch / CACHE, run.model.task)
-    settings = run.model.task.settings.infer
     return predict_cases(
         run.model,
         cases,
         cache=cache,
         workers=workers_for(cases, options.run.workers),
-        case_timeout_s=options.case_timeout_s or settings.case_timeout_s,
+        case_timeout_s=timeout_of(options.case_timeout_s, run.model.task),
         reporter=reporter,
         keep_prepared=kept is not None,
         pool=run.pool,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from medtool.core.errors import OutputExistsError, UsageError
-from medtool.core.files import file_sha256, require_writable, sweep_temporary
+from medtool.core.files import cannot_write, file_sha256, require_writable, sweep_temporary
 from medtool.data.locks import alone
 from medtool.data.predictions import (
     ELEMENTS_FILE,
@@ -31,9 +34,11 @@ if TYPE_CHECKING:
 
 PARTIAL_FOLDER = ".partial"
 RUN_FILE = "run.json"
-PICTURE_FOLDERS = ("masks", "probabilities", "dicom-seg", "overlays")
+PICTURE_FOLDERS = ("masks", "probabilities", "dicom-seg", "overlays", "uncertainty")
 # One word for each arithmetic, of those that options and records use.
 ARITHMETIC = {"32": "float32", "bf16": "bfloat16", "16": "float16"}
+# Of what is asked, what pseudonyms hide with their key.
+KEYED = ("changed", "sources")
 # Words of an option that leave the choice open.
 OPEN = ("", "auto")
 
@@ -110,7 +115,7 @@ def whole_run(place: OutputPlace, options: InferOptions, task: Task) -> WholeRun
     now = _asked_again(place, options, task)
     changed = [name for name in now if name in before and _word(before[name]) != _word(now[name])]
     if changed:
-        _refuse_another(place, "other " + ", ".join(changed))
+        _refuse_another(place, "other " + ", ".join(_truly(changed)))
     rows = read_predictions(place.table)
     return WholeRun(rows, record.get("studies") or count_studies(rows))
 
@@ -144,6 +149,12 @@ def _asked_again(place: OutputPlace, options: InferOptions, task: Task) -> dict[
     }
 
 
+def _truly(changed: Sequence[str]) -> list[str]:
+    """``changed`` without what only looks so because its hashes are made with another key."""
+    keyed = KEYED if "pseudonyms" in changed else ()
+    return [name for name in changed if name not in keyed]
+
+
 def _word(value: object) -> object:
     return ARITHMETIC.get(value, value) if isinstance(value, str) else value
 
@@ -156,7 +167,18 @@ def what_is_asked(options: InferOptions, names: Pseudonymiser | None) -> dict[st
         "dicom_seg": options.dicom_seg,
         "changed": [names.name("changed", one) if names else one for one in options.assignments],
         "series": file_sha256(options.series) if options.series else "",
+        "sources": _sources_word(options.sources, names),
     }
+
+
+def _sources_word(sources: Sequence[Path], names: Pseudonymiser | None) -> str:
+    """One hash of where the sources lie, in any order: a path may name a patient."""
+    if not sources:
+        return ""
+    # File names need not be valid text.
+    places = b"\0".join(sorted({os.fsencode(source.resolve()) for source in sources}))
+    word = hashlib.sha256(places).hexdigest()
+    return names.name("sources", word) if names else word
 
 
 def count_studies(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -166,13 +188,101 @@ def count_studies(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def clear(place: OutputPlace) -> None:
-    """Remove an earlier run's output, once everything that may refuse this one was met."""
+    """Remove an earlier run's output, once everything that may refuse this one was met.
+
+    Nothing is removed where no run of ours is. Raises MachineError for what cannot be removed: it
+    may name patients that the new run does not.
+    """
+    marks = (place.table, place.folder / RUN_FILE, place.folder / PARTIAL_FOLDER)
+    if not any(mark.exists() for mark in marks):
+        return
+    try:
+        _remove_run(place)
+    except OSError as error:
+        raise cannot_write(place.folder, error) from error
+
+
+def _remove_run(place: OutputPlace) -> None:
     # Only what a run writes: the folder may hold other files of the user's.
+    listed, second = list(_listed_files(place)), _second_files(place)
+    # First what would pass for a run that is whole or can go on, last what marks a run of ours:
+    # when this is cut off, --force finishes it.
     place.table.unlink(missing_ok=True)
-    for name in (ELEMENTS_FILE, RUN_FILE):
-        (place.folder / name).unlink(missing_ok=True)
-    for name in (PARTIAL_FOLDER, *PICTURE_FOLDERS):
-        shutil.rmtree(place.folder / name, ignore_errors=True)
+    place.journal.unlink(missing_ok=True)
+    for name in PICTURE_FOLDERS:
+        _remove_folder(place.folder / name)
+    for path in listed:
+        path.unlink(missing_ok=True)
+        _remove_empty(path.parent, place.folder.resolve())
+    for path in (*second, place.folder / ELEMENTS_FILE):
+        path.unlink(missing_ok=True)
+    _remove_folder(place.folder / PARTIAL_FOLDER)
+    (place.folder / RUN_FILE).unlink(missing_ok=True)
+
+
+def _remove_folder(folder: Path) -> None:
+    # What a link of the user's leads to lies elsewhere.
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    while folder != top and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _listed_files(place: OutputPlace) -> Iterator[Path]:
+    """What earlier runs say that they wrote, as far as it is there and inside the folder."""
+    folder = place.folder.resolve()
+    for entry in _listed_entries(place):
+        hashes = entry.get("outputs_sha256") if isinstance(entry, dict) else None
+        for name in hashes if isinstance(hashes, dict) else ():
+            path = folder / name
+            # Whoever sent the folder may have written its run.json: no name may climb out.
+            if path.is_file() and path.parent.resolve().is_relative_to(folder):
+                yield path.parent.resolve() / path.name
+
+
+def _listed_entries(place: OutputPlace) -> Iterator[object]:
+    records = place.folder / RUN_FILE
+    for file in (records, *_second_names(records)):
+        if file.is_file():
+            cases = _document(file.read_bytes()).get("cases")
+            yield from cases if isinstance(cases, list) else ()
+    if place.journal.is_file():
+        yield from map(_document, place.journal.read_bytes().splitlines())
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError:  # it was damaged, or cut off in the middle of a line
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _second_files(place: OutputPlace) -> list[Path]:
+    """What was written under a second name because another program held the first."""
+    tables = [
+        file
+        for file in _second_names(place.table)
+        # A table with a folder beside it is a run of its own.
+        if not file.with_suffix("").exists() and _is_of_predictions(file)
+    ]
+    others = (ELEMENTS_FILE, RUN_FILE)
+    return [*tables, *(file for name in others for file in _second_names(place.folder / name))]
+
+
+def _second_names(path: Path) -> list[Path]:
+    pattern = re.compile(rf"{re.escape(path.stem)}-\d+{re.escape(path.suffix)}")
+    found = path.parent.glob(f"*{path.suffix}")
+    return [file for file in found if pattern.fullmatch(file.name) and file.is_file()]
+
+
+def _is_of_predictions(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.readline().startswith(",".join(LEADING_COLUMNS).encode())
 
 
 class Output:
@@ -197,7 +307,7 @@ class Output:
             raise UsageError(
                 "The run that was cut off here was another one.",
                 where=str(self.place.folder),
-                met="other " + ", ".join(changed),
+                met="other " + ", ".join(_truly(changed)),
                 wanted="the same checkpoint and options",
                 how="repeat the command as it was with --continue, or start anew with --force.",
             )

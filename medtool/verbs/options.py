@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medtool.core.task import Task
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,8 @@ class RunOptions:
         if self.precision is not None:
             given.append(f'train.precision="{self.precision}"')
         return tuple(given)
+
+
+def timeout_of(asked_s: float | None, task: Task) -> float:
+    """Seconds after which reading and preparing a case is given up; None as the task says."""
+    return task.settings.infer.case_timeout_s if asked_s is None else asked_s

@@ -15,6 +15,7 @@ from medtool.data.cache import Cache
 from medtool.data.cohort import LabelledCohort, build_cohort
 from medtool.data.preparation import CaseFailure, PreparationReport, prepare_cases
 from medtool.data.splits import make_split
+from medtool.verbs.options import timeout_of
 from medtool.verbs.planning import keep_plan, planned_task, with_planned
 from medtool.verbs.task_data import (
     DataOptions,
@@ -106,7 +107,7 @@ def preprocess(
         found.cases,
         place,
         workers=workers,
-        case_timeout_s=case_timeout_s or task.settings.infer.case_timeout_s,
+        case_timeout_s=timeout_of(case_timeout_s, task),
         reporter=reporter,
     )
     return PreprocessResult(place.folder, report, found.cohort.refused)

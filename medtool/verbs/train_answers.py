@@ -20,6 +20,7 @@ from medtool.score.examples import best_and_median, worst_cases
 from medtool.verbs.infer import InferOptions
 from medtool.verbs.infer_output import Output, OutputPlace, guard
 from medtool.verbs.infer_rows import RowMaker
+from medtool.verbs.options import timeout_of
 from medtool.verbs.train_options import TrainOptions
 from medtool.verbs.train_prepare import Ready
 
@@ -92,7 +93,7 @@ def _outcomes(
         cache=ready.cache,
         # Everything is prepared: this process reads it.
         workers=0,
-        case_timeout_s=options.case_timeout_s or model.task.settings.infer.case_timeout_s,
+        case_timeout_s=timeout_of(options.case_timeout_s, model.task),
     )
     return (replace(outcome, prepared=None) for outcome in outcomes)
 

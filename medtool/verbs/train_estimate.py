@@ -21,6 +21,7 @@ from medtool.train.live import Live
 from medtool.train.loop import Job
 from medtool.train.pace import fit_to_minutes, measure_pace
 from medtool.train.plan import Plan
+from medtool.verbs.options import timeout_of
 from medtool.verbs.train_data import TrainingData
 from medtool.verbs.train_precompute import precompute
 from medtool.verbs.train_run import fabric_of, new_network
@@ -101,7 +102,7 @@ def _sample(
     """A few prepared cases of each learning part, seconds a missing case took, bytes of a case."""
     # One worker, which a case that hangs cannot outlive; none where none are wanted.
     workers = 1 if options.run.workers is None else min(1, options.run.workers)
-    timeout_s = options.case_timeout_s or data.task.settings.infer.case_timeout_s
+    timeout_s = timeout_of(options.case_timeout_s, data.task)
     chosen: list[Case] = []
     paths: dict[str, Path] = {}
     seconds: list[float] = []

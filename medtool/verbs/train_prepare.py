@@ -36,6 +36,7 @@ from medtool.train.document import (
 )
 from medtool.train.plan import Plan, make_plan, plan_from_document
 from medtool.train.stages import check_groups
+from medtool.verbs.options import timeout_of
 from medtool.verbs.planning import PLANNED_ORIGIN, KeptPlan, keep_plan, planned_task, with_planned
 from medtool.verbs.train_again import (
     failures_of_begin,
@@ -313,7 +314,6 @@ def prepared_data(
     ``going_on`` is a run that has learned: it keeps the cases that it began with, no more (they
     are left out, whether they could be prepared now or not) and no fewer (InputError).
     """
-    settings = data.task.settings.infer
     left_out = failures_of_begin(going_on) if going_on is not None else ()
     if left_out:
         reporter.warn(
@@ -326,7 +326,7 @@ def prepared_data(
         data.cases,
         cache,
         workers=options.run.workers,
-        case_timeout_s=options.case_timeout_s or settings.case_timeout_s,
+        case_timeout_s=timeout_of(options.case_timeout_s, data.task),
         reporter=reporter,
     )
     if going_on is not None:

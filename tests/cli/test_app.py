@@ -146,3 +146,12 @@ def test_a_reader_that_goes_away_is_no_bug(monkeypatch, medtool):
     outcome = medtool("tasks")
     assert outcome.status == app.READER_GONE
     assert outcome.err == ""
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_case_timeout_is_over_0(medtool, seconds):
+    """From a fault: 0 was taken for the preset's ten minutes."""
+    words = ("scans", "-c", "model.safetensors", "-o", "out", "--case-timeout", seconds)
+    outcome = medtool("infer", *words)
+    assert outcome.status == 2
+    assert f"{seconds} is not over 0" in outcome.err

@@ -57,8 +57,9 @@ settings_strategy = st.builds(
 @given(settings_strategy, st.sampled_from(["preset.toml", "runs/tiny/a/preset.toml"]))
 def test_what_is_written_and_read_back_is_the_same(settings, name):
     with tempfile.TemporaryDirectory() as root:
-        # Deep enough that no path of the strategy climbs above the root of the disk.
-        folder = Path(root, "a", "b", "c", "d")
+        # Deep enough that no path of the strategy climbs above the disk's root; with names that
+        # are not drawn: from a/b/c/d, ../../c is .. in other words.
+        folder = Path(root, "1", "2", "3", "4")
         folder.mkdir(parents=True)
         with contextlib.chdir(folder):
             file = Path(name)

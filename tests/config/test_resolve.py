@@ -71,6 +71,18 @@ def test_the_preset_named_default_is_taken_where_there_is_one(folder):
     assert (resolved.preset_name, resolved.settings.train.epochs) == ("default", 8)
 
 
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [("extends", "--preset NAME"), ("description", "only the file says it")],
+)
+def test_what_describes_a_file_is_not_set(folder, key, instead):
+    """From a fault: it was taken, and the default preset trained."""
+    write("p.toml", 'description = "the file"\n')
+    [fault] = faults_of(preset="p.toml", assignments=[f"{key}=mine"])
+    assert fault.startswith(f'command line: {key} = "mine"')
+    assert instead in fault
+
+
 def test_what_a_base_says_of_itself_is_not_inherited(folder):
     write("base.toml", 'description = "the base"\n')
     write("mine.toml", 'extends = "base.toml"\n')

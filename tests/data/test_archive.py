@@ -79,3 +79,37 @@ def test_a_broken_and_an_encrypted_archive(tmp_path) -> None:
     with pytest.raises(CaseRefused) as refusal:
         unpack(tmp_path / "locked.zip", tmp_path / "out")
     assert refusal.value.code == "archive-encrypted"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "names", [("s/1.dcm", "s/1.dcm"), ("a", "a/b"), ("a", "a/b/c"), ("a/b", "a")]
+)
+def test_two_entries_in_one_place_are_refused(tmp_path, names) -> None:
+    """From a fault: the second replaced the first in silence, or ended the run as a bug."""
+    archive = pack(tmp_path / "a.zip", [(name, b"slice") for name in names])
+    with pytest.raises(CaseRefused, match="one place") as refusal:
+        unpack(archive, tmp_path / "out")
+    assert refusal.value.code == "archive-broken"
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_damage_is_refused_however_it_was_packed(tmp_path, packing) -> None:
+    """From a fault: of LZMA and bzip2 it ended the run as a bug, and all other studies with it."""
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w", packing) as archive:
+        archive.writestr("f", bytes(range(256)) * 40)
+    data = bytearray(file.read_bytes())
+    # Behind the header of the entry, its name and the properties of LZMA.
+    data[44:80] = b"\xff" * 36
+    file.write_bytes(data)
+    with pytest.raises(CaseRefused) as refusal:
+        unpack(file, tmp_path / "out")
+    assert refusal.value.code == "archive-broken"
+
+
+def test_names_that_no_disk_takes_are_refused(tmp_path) -> None:
+    archive = pack(tmp_path / "a.zip", [("x" * 300, b"slice")])
+    with pytest.raises(CaseRefused) as refusal:
+        unpack(archive, tmp_path / "out")
+    assert refusal.value.code == "archive-broken"

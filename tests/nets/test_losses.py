@@ -43,11 +43,15 @@ def test_bce_by_hand() -> None:
     assert bce(logit(0.2), ZERO).item() == pytest.approx(-math.log(0.8))
 
 
-@pytest.mark.parametrize("value", [-80.0, -20.0, 20.0, 80.0])
+@pytest.mark.parametrize("value", [-80.0, -20.0, 20.0, 80.0, 200.0])
 @pytest.mark.parametrize("label", [0.0, 1.0])
-def test_certainty_keeps_finite_values_and_gradients(value: float, label: float) -> None:
+@pytest.mark.parametrize("gamma", [2.0, 1.0, 0.5, 0.0])
+def test_certainty_keeps_finite_values_and_gradients(
+    value: float, label: float, gamma: float
+) -> None:
+    """From a fault: with a power below 1 the slope at a certain voxel was infinite times 0."""
     logits = torch.tensor([value], requires_grad=True)
-    focal(logits, torch.tensor([label]), gamma=2, alpha=0.25).sum().backward()
+    focal(logits, torch.tensor([label]), gamma=gamma, alpha=0.25).sum().backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 

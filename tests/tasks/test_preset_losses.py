@@ -19,6 +19,7 @@ from medtool.config import resolve
 from medtool.core.records import Batch
 from medtool.core.task import Task
 from medtool.tasks.prognosis_learning import outline_loss
+from medtool.tasks.segmentation_learning import outcome_counts, targets
 
 # Four voxels: how probable the structure is, and whether it is there.
 CHANCES = (0.8, 0.4, 0.1, 0.6)
@@ -106,3 +107,30 @@ def test_weights_and_powers_of_the_preset_reach_the_loss(
     given = f'train.loss="{name}"'
     assert loss_of(tmp_path, given, *OWN) == pytest.approx(own, rel=1e-4)
     assert loss_of(tmp_path, given) == pytest.approx(by_default, rel=1e-4)
+
+
+@pytest.mark.parametrize("ignored", [1, 2, 255])
+def test_ids_with_a_gap_are_learned_whatever_the_ignored_id_is(
+    tmp_path: Path, ignored: int
+) -> None:
+    """From a fault: an ignored id in the gap was the number of an output, which nobody learned."""
+    organ, tumour = (3, 5) if ignored == 1 else (1, 3)
+    data = (
+        'data.channels=["MR"]',
+        f"data.label_ids={{background=[0], organ=[{organ}], tumour=[{tumour}]}}",
+        f"data.ignore_id={ignored}",
+    )
+    task = Segment(settings(Segment, tmp_path, *data))
+    labels = torch.tensor([0, organ, tumour, ignored, -1]).view(1, 1, 1, 5)
+    # Sure and right, but for the tumour; what nobody labelled is called a tumour.
+    chosen = torch.tensor([0, 1, 0, 2, 0])
+    logits = 20.0 * torch.nn.functional.one_hot(chosen, 3).T.float().view(1, 3, 1, 1, 5)
+    counts = outcome_counts(task.settings.data, logits, targets(task.settings.data, labels))
+    assert counts.right.tolist() == [[1, 0]]
+    assert counts.false.tolist() == [[0, 0]]
+    assert counts.missed.tolist() == [[0, 1]]
+    assert counts.known.tolist() == [4]
+    network: Any = lambda image, keys: logits  # noqa: E731
+    loss = float(task.losses(network, batch(labels))["loss"])
+    # Of four known voxels one has a cross-entropy of 20; of two labels one has a Dice of 0.
+    assert loss == pytest.approx(20 / 4 + 1 / 2, rel=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -14,6 +15,7 @@ from medtool_segment.demo import draw_case, write_dataset
 from two_levels import TWO_LEVELS
 from untrained_segment import write_model
 
+from medtool.config import resolve
 from medtool.core.errors import ExitStatus, UsageError
 from medtool.core.geometry import Grid
 from medtool.data.nifti_writer import write_nifti
@@ -178,3 +180,62 @@ def test_a_fold_that_the_split_file_lacks_is_refused(tmp_path: Path, beside: boo
         )
     assert "no fold 4" in error.value.what
     assert not (tmp_path / "runs" / "segment" / "a" / "fold_4" / "checkpoints").exists()
+
+
+# What a preset says of ids, what the data set says, and labels, order and ignored id then.
+EXCLUSIVE = {"background": [0], "organ": [1], "tumour": [2], "unlabelled": [255]}
+OVERLAPPING = {"background": [0], "whole": [1, 2], "core": [2], "unlabelled": [3]}
+PAIRS = {"background": [0], "mask": [1]}
+SETTLED = {
+    "a name for what nobody labelled": (
+        *("data.ignore_id=255", EXCLUSIVE, [], None),
+        *({"background": [0], "organ": [1], "tumour": [2]}, [], 255),
+    ),
+    "a region of that name": (
+        *("data.ignore_id=3", OVERLAPPING, [1, 2, 3], None),
+        *({"background": [0], "whole": [1, 2], "core": [2]}, [1, 2], 3),
+    ),
+    "an id that no description names": ("data.ignore_id=2", PAIRS, [], None, PAIRS, [], 2),
+    "the same id": ("data.ignore_id=2", PAIRS, [], 2, PAIRS, [], 2),
+    "only the data set": ("data.channels=['MR']", PAIRS, [], 2, PAIRS, [], 2),
+    "an order": ("data.regions_order=[3, 2, 1]", OVERLAPPING, [1, 2, 3], None)
+    + (OVERLAPPING, [3, 2, 1], None),
+}
+
+
+def informed(
+    folder: Path,
+    assignment: str,
+    labels: dict[str, list[int]],
+    order: list[int],
+    ignored: int | None,
+) -> Any:
+    task = Segment(resolve(Segment, None, folder=folder, assignments=(assignment,)).settings)
+    known = {"labels": labels, "regions_order": order, "ignore_id": ignored}
+    return task.informed({"dataset": {"channels": ["MR"], **known}}).settings.data
+
+
+@pytest.mark.parametrize("name", SETTLED)
+def test_ids_that_the_preset_fixes_stay(tmp_path: Path, name: str) -> None:
+    """From a fault: the data set overwrote them, and what nobody labelled was a class."""
+    *given, labels, order, ignored = SETTLED[name]
+    data = informed(tmp_path, *given)
+    assert (data.label_ids, data.regions_order, data.ignore_id) == (labels, order, ignored)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("data.ignore_id=2", OVERLAPPING, [1, 2, 3], None), "2, a part of whole"),
+        (("data.ignore_id=1", PAIRS, [], None), "1, the only label"),
+        (("data.ignore_id=0", PAIRS, [], None), "0, the background"),
+        (("data.ignore_id=3", PAIRS, [], 2), "the data set ignores 2"),
+        (("data.regions_order=[1, 2]", OVERLAPPING, [1, 2, 3], None), "3, one for each of whole"),
+    ],
+)
+def test_ids_of_the_preset_that_do_not_fit_the_data_set_are_refused(
+    tmp_path: Path, given: Any, said: str
+) -> None:
+    with pytest.raises(UsageError) as refusal:
+        informed(tmp_path, *given)
+    assert said in f"{refusal.value.met} {refusal.value.wanted}"

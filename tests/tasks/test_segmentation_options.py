@@ -21,12 +21,14 @@ from two_levels import ONE_EPOCH, TWO_LEVELS
 from untrained_segment import write_model
 
 from medtool.core.checkpoint import read_header
+from medtool.core.ensemble import write_ensemble
 from medtool.core.errors import CheckpointError, PresetError, UsageError
 from medtool.core.geometry import Grid
 from medtool.core.records import Source
 from medtool.data.nifti_writer import write_nifti
 from medtool.data.predictions import read_predictions
 from medtool.predict.model import Model, load_model
+from medtool.tasks.segmentation_region import coarse_mask
 from medtool.verbs.infer import InferOptions, InferResult, infer
 from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, train
@@ -201,6 +203,31 @@ def test_too_little_found_is_the_whole_volume_and_is_said(place: Path, tmp_path:
         (finding,) = answer.findings
         assert (finding.code, finding.severity) == ("region-whole-volume", "warning")
         assert answer.arrays["mask"][2:4, 2:4, 2:4].all()
+
+
+def test_several_coarse_models_in_one_file_answer_together(place: Path, tmp_path: Path) -> None:
+    """From a fault: a file of several coarse models failed every study."""
+    for name, spacing in (("finer", FINE), ("twin", COARSE)):
+        write_model(tmp_path / f"{name}.safetensors", spacing)
+    coarse = place / "coarse.safetensors"
+    both = {"a": coarse, "b": tmp_path / "twin.safetensors"}
+    write_ensemble(tmp_path / "both.safetensors", both)
+    write_ensemble(
+        tmp_path / "apart.safetensors", {"a": coarse, "b": tmp_path / "finer.safetensors"}
+    )
+    masks = []
+    for file in (coarse, tmp_path / "both.safetensors", tmp_path / "apart.safetensors"):
+        model = load_model(
+            place / "fine.safetensors",
+            device="cpu",
+            assignments=(f"infer.region_checkpoint={file}",),
+        )
+        case = model.task.find(Source((place / "data" / "imagesTr",))).cases[0]
+        masks.append(coarse_mask(model, case))
+    assert all(isinstance(mask, np.ndarray) for mask in masks)
+    # Twins say what each says, models of two grids something of their own.
+    np.testing.assert_array_equal(masks[1], masks[0])
+    assert masks[2].shape == masks[0].shape and (masks[2] != masks[0]).any()
 
 
 def test_the_row_and_the_console_say_it(place: Path, medtool) -> None:

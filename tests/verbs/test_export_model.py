@@ -37,6 +37,8 @@ def own_checkpoint(
     plan: NetworkPlan = PLAIN,
     labels: dict[str, list[int]] | None = None,
     model: dict[str, Any] | None = None,
+    infer: dict[str, Any] | None = None,
+    augment: dict[str, Any] | None = None,
     **document: Any,
 ) -> Path:
     """A checkpoint as 'train' leaves it, as far as an export looks."""
@@ -75,6 +77,8 @@ def own_checkpoint(
                 **(model or {}),
             },
             "train": {"batch_cases": 2, "batch_dice": False},
+            "infer": infer or {},
+            "augment": augment or {},
         }
     )
     tensors = [raw_tensor(f"model.{name}", t) for name, t in network.state_dict().items()]
@@ -118,7 +122,7 @@ def test_what_was_imported_goes_back_as_it_came(tmp_path: Path, plan: NetworkPla
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[key], wanted[key]) for key in wanted)
     assert "-tr nnUNetTrainer_5epochs -p nnUNetPlans -c " + configuration in result.command
-    assert "-f 0 1 --disable_tta" in result.command
+    assert "-f 0 1 --disable_tta -step_size 0.5 -i" in result.command
 
 
 def test_a_model_of_our_own_becomes_one_of_theirs_and_comes_back(tmp_path: Path) -> None:
@@ -213,7 +217,7 @@ def test_folds_of_different_plans_are_no_folds_to_nnunet(tmp_path: Path) -> None
         exported(tmp_path / "both.safetensors", tmp_path / "results")
 
 
-def test_what_stays_behind_is_said(tmp_path: Path) -> None:
+def told(checkpoint: Path, folder: Path) -> tuple[ExportResult, list[str]]:
     heard: list[str] = []
 
     class Listener:
@@ -222,11 +226,35 @@ def test_what_stays_behind_is_said(tmp_path: Path) -> None:
         def warn(self, text: str) -> None:
             heard.append(text)
 
+    options = ExportOptions("nnunet", checkpoint, folder)
+    return export_model(options, Listener()), heard  # type: ignore[arg-type]
+
+
+def test_what_stays_behind_is_said(tmp_path: Path) -> None:
     path = own_checkpoint(
         tmp_path / "own.safetensors",
         random_network(),
-        postprocessing={"steps": [{"kind": "largest-component", "ids": [1]}]},
+        postprocessing={"steps": [{"kind": "largest-component", "labels": [1]}]},
     )
-    options = ExportOptions("nnunet", path, tmp_path / "results")
-    export_model(options, Listener())  # type: ignore[arg-type]
+    _, heard = told(path, tmp_path / "results")
     assert len(heard) == 1 and "removes small pieces" in heard[0]
+
+
+def test_the_command_answers_as_medtool_does_or_it_is_said(tmp_path: Path) -> None:
+    """From a fault: step and mirroring were nnU-Net's own, and a coarse model was not spoken of."""
+    infer = {"step": 0.7, "mirror": True, "largest_component": "always"}
+    path = own_checkpoint(
+        tmp_path / "own.safetensors",
+        random_network(),
+        infer=infer,
+        augment={"mirror": True},
+        companions=["region"],
+    )
+    result, heard = told(path, tmp_path / "results")
+    assert "-f 0 -step_size 0.7 -i INPUT" in result.command
+    assert len(heard) == 2
+    assert "removes small pieces" in heard[0] and "coarse model" in heard[1]
+    # Which axis that is differs from case to case; nnU-Net's axes are those of the model.
+    own_checkpoint(path, random_network(), infer=infer, augment={"mirror": "left-right"})
+    _, heard = told(path, tmp_path / "again")
+    assert len(heard) == 2 and "left for right" in heard[1]

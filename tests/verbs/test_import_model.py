@@ -32,6 +32,7 @@ from medtool.core.errors import (
     MedtoolError,
     OutputExistsError,
     UnknownNameError,
+    UsageError,
 )
 from medtool.core.geometry import Grid
 from medtool.data.nifti_writer import write_nifti
@@ -214,7 +215,7 @@ def test_the_checkpoint_says_where_it_is_from_and_is_whole(tmp_path: Path) -> No
         tmp_path / "model",
         networks,
         trainer="nnUNetTrainerNoMirroring",
-        dataset=dataset_document(dataset={"Jane Doe": {}}),
+        dataset=dataset_document(dataset={"Jane Doe": {}}, validation=[{"image": "Jane Doe"}]),
         more={"inference_allowed_mirroring_axes": None},
     )
     header = read_header(imported(folder, tmp_path))
@@ -228,7 +229,7 @@ def test_the_checkpoint_says_where_it_is_from_and_is_whole(tmp_path: Path) -> No
     # The fingerprint's z, y, x; the smallest and the largest of the training.
     spacing = header.document["training_range"]["spacing_mm"]
     assert [(axis[0], axis[-1]) for axis in spacing] == [(1.5, 2.0), (1.0, 1.0), (0.9, 1.0)]
-    # Names of cases stay where they are.
+    # Names of cases stay where they are, also (from a fault) in lists that nnU-Net does not know.
     assert "Jane" not in json.dumps(header.document)
     assert str(tmp_path).encode() not in header.path.read_bytes()
     text = "\n".join(inspection_lines(inspect_checkpoint(header.path)))
@@ -378,7 +379,7 @@ def test_all_that_differs_is_said_at_once(tmp_path: Path) -> None:
     assert all(word in refusal.value.met for word in ("MyIO", "Mine", "conv_bias False"))
 
 
-def test_trainers_of_others_are_taken_with_a_word(tmp_path: Path) -> None:
+def warnings_of_import(folder: Path, tmp_path: Path) -> list[str]:
     heard: list[str] = []
 
     class Listener:
@@ -387,12 +388,34 @@ def test_trainers_of_others_are_taken_with_a_word(tmp_path: Path) -> None:
         def warn(self, text: str) -> None:
             heard.append(text)
 
+    options = ImportOptions("nnunet", folder, tmp_path / "c.safetensors")
+    import_model(options, Listener())  # type: ignore[arg-type]
+    return heard
+
+
+def test_trainers_of_others_are_taken_with_a_word(tmp_path: Path) -> None:
     folder = write_model_folder(
         tmp_path / "model", {"fold_0": random_network()}, trainer="MyTrainer"
     )
-    options = ImportOptions("nnunet", folder, tmp_path / "c.safetensors")
-    import_model(options, Listener())  # type: ignore[arg-type]
-    assert len(heard) == 1 and "MyTrainer" in heard[0]
+    (heard,) = warnings_of_import(folder, tmp_path)
+    assert "MyTrainer" in heard
+
+
+def test_a_model_that_is_mirrored_along_some_axes_only_is_asked_without(tmp_path: Path) -> None:
+    """From a fault: its inputs were mirrored along axes that nnU-Net forbids."""
+    folder = write_model_folder(
+        tmp_path / "model",
+        {"fold_0": random_network()},
+        trainer="nnUNetTrainer_onlyMirror01",
+        more={"inference_allowed_mirroring_axes": (0, 1)},
+    )
+    (heard,) = warnings_of_import(folder, tmp_path)
+    assert "axes 0, 1 only" in heard
+    checkpoint = tmp_path / "c.safetensors"
+    # What nnU-Net may do with it is kept, for the way back.
+    assert read_header(checkpoint).document["imported"]["mirror_axes"] == [0, 1]
+    with pytest.raises(UsageError, match="Mirrored inputs are strange"):
+        load_model(checkpoint, device="cpu", assignments=("infer.mirror=true",))
 
 
 def test_tensors_that_stand_there_twice_must_agree(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from medtool.core.records import Prediction
 from medtool.core.registry import load_task
 from medtool.nets.state import raw_tensor
 from medtool.verbs.infer import InferOptions, infer
+from medtool.verbs.infer_output import OutputPlace, clear
 from medtool.verbs.options import RunOptions
 
 
@@ -256,6 +257,64 @@ def test_an_output_is_kept_unless_forced(tiny) -> None:
     assert (tiny / "out" / "mine.txt").read_text() == "kept"
 
 
+def test_a_forced_run_leaves_nothing_of_the_one_before(tiny, monkeypatch) -> None:
+    """From a fault: maps named by real ids, and a second table, stayed beside pseudonyms."""
+    write = TinyTask.write
+
+    def with_map(self, prediction, case, folder) -> dict[str, object]:
+        name = f"maps/{prediction.case_id}.txt"
+        (folder / "maps").mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("a map")
+        return {**write(self, prediction, case, folder), "map": name}
+
+    monkeypatch.setattr(TinyTask, "write", with_map)
+    monkeypatch.setattr(TinyTask, "columns", {**TinyTask.columns, "map": ("file", "", "a map")})
+    out = tiny / "out"
+    infer(options(tiny))
+    (out / "uncertainty").mkdir()
+    (out / "uncertainty" / "P009_0.nii.gz").write_text("of a run before that")
+    for name in ("predictions", "slices"):
+        (out / f"{name}-2.csv").write_bytes((out / f"{name}.csv").read_bytes())
+    kept = [out / "maps" / "mine.txt", out / "predictions-old.csv", tiny / "outside.txt"]
+    for file in kept:
+        file.write_text("P000")
+    record = json.loads((out / "run.json").read_text("utf-8"))
+    record["cases"][0]["outputs_sha256"] |= {"../outside.txt": "", str(kept[2]): "", "..": ""}
+    (out / "run.json").write_text(json.dumps(record), "utf-8")
+    infer(options(tiny, force=True, pseudonymise=tiny / "key"))
+    assert [path for path in out.rglob("*") if "P00" in path.name] == []
+    assert all(file.read_text() == "P000" for file in kept)
+    assert {file for file in out.rglob("*.csv")} == {
+        kept[1], out / "predictions.csv", out / "slices.csv",
+    }  # fmt: skip
+
+
+def test_what_a_run_that_was_cut_off_lists_is_removed(tmp_path) -> None:
+    place = OutputPlace.of(tmp_path / "out.csv")
+    (place.folder / "maps").mkdir(parents=True)
+    (place.folder / "maps" / "P000.txt").write_text("a map")
+    place.journal.parent.mkdir()
+    entry = json.dumps({"case": "P000", "outputs_sha256": {"maps/P000.txt": ""}})
+    place.journal.write_text(f'{{"identity": {{}}}}\n{entry}\n{{"case": "P0')
+    # Two tables beside it: of a run of its own, and of no run.
+    (tmp_path / "out-2").mkdir()
+    for name in ("out-2.csv", "out-3.csv"):
+        (tmp_path / name).write_text("case,patient,study_uid,status,code,message\n")
+    (tmp_path / "out-3.csv").write_text("case,age\n")
+    clear(place)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "out", "out-2", "out-2.csv", "out-3.csv",
+    ]  # fmt: skip
+
+
+def test_force_removes_nothing_where_no_run_was(tiny) -> None:
+    """From a fault: masks of the user's own went where none of ours had been."""
+    (tiny / "out" / "masks").mkdir(parents=True)
+    (tiny / "out" / "masks" / "mine.nii.gz").write_text("drawn by hand")
+    infer(options(tiny, force=True))
+    assert (tiny / "out" / "masks" / "mine.nii.gz").read_text() == "drawn by hand"
+
+
 def test_a_zip_gives_the_same_answers_as_its_folder(tiny) -> None:
     infer(options(tiny))
     with zipfile.ZipFile(tiny / "p.zip", "w") as archive:
@@ -433,10 +492,12 @@ SERIES = "key,chosen,use\n1.2.3,yes,no\n"
         ({"pseudonymise": Path("key")}, "pseudonyms"),
         ({"series": Path("series.csv")}, "series"),
         ({"by": "patient"}, "by"),
+        ({"sources": (Path("data/scans/P001"),)}, "sources"),
     ],
 )
 def test_going_on_with_what_is_whole_asks_the_same(tiny, monkeypatch, changes, met) -> None:
-    """From a fault: real ids stayed where pseudonyms were asked for, with status 0."""
+    """From faults: real ids stayed where pseudonyms were asked for, and another week's studies
+    were not answered, with status 0."""
     monkeypatch.chdir(tiny)
     Path("series.csv").write_text(SERIES, "utf-8")
     infer(options(tiny))
@@ -450,6 +511,7 @@ def test_what_is_whole_was_asked_the_same_in_other_words(tiny) -> None:
     infer(options(tiny, pseudonymise=tiny / "key"))
     run = RunOptions(device="auto", workers=0, precision="32")
     asked = {"pseudonymise": tiny / "key", "by": "case", "run": run, "resume": True}
+    asked["sources"] = (tiny / "data" / ".." / "data" / "scans",)
     assert infer(options(tiny, **asked)).ok == 6
     file = tiny / "out" / "run.json"
     record = json.loads(file.read_text("utf-8"))

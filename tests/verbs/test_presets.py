@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tomllib
 
+import pytest
+
 from medtool.core.registry import TaskEntry
 from medtool.verbs import tasks
 
@@ -51,6 +53,14 @@ def test_json_schema_for_editors(medtool, tmp_path):
     epochs = schema["$defs"][section]["properties"]["epochs"]
     assert epochs["minimum"] == 1
     assert epochs["description"]
+
+
+@pytest.mark.parametrize("words", [("brainmet",), (), ("brainmet", "--schema")])
+def test_a_setting_needs_a_preset_that_it_changes(medtool, tmp_path, words):
+    """From a fault: it was never looked at, with status 0."""
+    outcome = medtool("presets", *words, "--set", "train.epohcs=3", folder=tmp_path)
+    assert outcome.status == 2
+    assert "medtool presets TASK NAME --set KEY=VALUE" in outcome.err
 
 
 def test_a_schema_needs_a_task(medtool):
