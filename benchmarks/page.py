@@ -163,16 +163,17 @@ TITLES = {
         "U-Net of heart's default preset (31 million parameters, 256 x 256) and the ResNet-50 of "
         "brainmet's, as they are and with 35 % of the channels of each layer gone. Weights are "
         "random, which changes no time; what is lost in accuracy is judged by "
-        "`medtool optimize` on each model. All ways take turns; the median of each counts.",
+        "`medtool optimize` on each model. All ways take turns; the median of each counts. "
+        "“PyTorch as infer” has its weights laid out as `infer` does. What INT8 gains hangs on the "
+        "processor: OpenVINO's twice as much where there is AMX.",
     ),
     "optimised_accuracy": Text(
         "Optimised models: what is lost",
         "Networks that have learned, made INT8 by `medtool optimize`, and with 35 % of the "
         "channels of each layer taken out in two rounds and trained again: by how much the task's "
         "own metric falls on patients that neither training nor any choice has seen, by each "
-        "engine. The whole "
-        "U-Net of heart and a ResNet-50 for brainmet on generated data, the planned 3D U-Net of "
-        "segment on real patients.",
+        "engine. The whole U-Net of heart and a ResNet-50 for brainmet on generated data; "
+        "where real patients are named, also the planned 3D U-Net of segment.",
     ),
     "monte_carlo_passes": Text(
         "Monte Carlo passes",
@@ -239,6 +240,7 @@ def page_text(folder: Path) -> str:
     parts = [INTRO, *_machines(found.values()), _summary(found)]
     for name, text in TITLES.items():
         parts.append(_section(text, found.get(name)))
+        parts += [_elsewhere(path) for path in sorted(folder.glob(f"*/{name}.json"))]
     return "\n".join(parts)
 
 
@@ -284,6 +286,20 @@ def _section(text: Text, document: Document | None) -> str:
         lines += [note, ""]
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     return "\n".join([*lines, f"`{document['command']}`; {versions}.", ""])
+
+
+def _elsewhere(path: Path) -> str:
+    """The same benchmark on another machine, whose results have a folder of their own."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    machine = document["machine"]
+    where = f"{machine['processor']}, {machine['cores']} cores"
+    lines = [f"The same on {where}:", "", f"| {where} | measured | target | met |"]
+    lines.append("|---|---|---|---|")
+    lines += [
+        f"| {where}: {row['what']} | {value_text(row)} | {target_text(row) or '-'} | {_met(row)} |"
+        for row in document["rows"]
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _met(row: Document) -> str:

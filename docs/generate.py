@@ -70,7 +70,7 @@ VALUE_NAMES = {"path": "PATH", "str": "NAME", "text": "NAME", "float range": "0 
 TIMES_FASTER = ", times as fast as PyTorch"
 TIMES_SMALLER = ", times as small as the weights in float32"
 OPTIMISED_ROW = re.compile(
-    r"(?P<network>U-Net|ResNet-50).*, (?P<pruned>pruned, )?INT8 by (?P<engine>.+): "
+    r"(?P<network>U-Net|ResNet-50).*?, (?P<pruned>pruned, )?INT8 by (?P<engine>.+): "
     r"fall of (?P<metric>\w+), held out"
 )
 METRIC_NAMES = {"dice": "Dice", "auroc": "AUROC"}

@@ -52,7 +52,7 @@ class OptimizeSection(Section):
     """Rank correlation that the maps of uncertainty have to have with PyTorch's."""
     measure_runs: Annotated[int, Field(ge=0)] = 50
     """Calls of which latency is the median; 0 measures nothing."""
-    measure_seconds: Annotated[float, Field(gt=0)] = 60.0
+    measure_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that the calls of one measurement may take; where that is not enough fewer are
     counted, at least 5, and it is said how many."""
     measure_batches: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1, 8]
