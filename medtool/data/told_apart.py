@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Bytes of the mark behind a name that several cases have.
 MARK_BYTES = 4
 NAMES_SHOWN = 5
+NAMES_SHARED = "names-shared"
 
 
 def find_cases(task: Task, source: Source) -> Cohort:
@@ -73,17 +74,24 @@ def told_apart(cohort: Cohort, source: Source) -> Cohort:
 
 
 def _marked(case: Case, place: str) -> Case:
-    """The case with a mark of ``place`` behind its name, which may stand for its patient too."""
+    """The case with a mark of ``place`` behind its name, which stands for its patient too where no
+    header says whose it is.
+    """
     name = f"{case.case_id}_{blake2b(place.encode(), digest_size=MARK_BYTES).hexdigest()}"
-    patient = name if case.patient_id == case.case_id else case.patient_id
+    unsaid = not case.study_uid and not _has_series(case)
+    patient = name if unsaid and case.patient_id == case.case_id else case.patient_id
     return replace(case, case_id=name, patient_id=patient)
 
 
 def _place(case: Case, source: Source) -> str:
     """Where a case comes from, in words that stay when all its data move together."""
-    if any(isinstance(value, Series) for value in case.inputs.values()):
+    if _has_series(case):
         return f"{case.patient_id}|{case.study_uid or case.folder}"
     return "|".join(_inside(value, source) for _, value in sorted(case.inputs.items()))
+
+
+def _has_series(case: Case) -> bool:
+    return any(isinstance(value, Series) for value in case.inputs.values())
 
 
 def _inside(value: Any, source: Source) -> str:
@@ -120,7 +128,7 @@ def _row(
 
 
 def _is_of(row: Mapping[str, Any], case: Case) -> bool:
-    if case.study_uid:
+    if case.study_uid and "study" in row:
         return bool(row.get("study") == case.study_uid)
     places = {str(getattr(value, "path", value)) for value in case.inputs.values()}
     return str(row["key"]) in places or str(Path(row["folder"]) / row["description"]) in places
@@ -135,4 +143,4 @@ def _said(cases: Sequence[Case], names: Mapping[str, int]) -> list[Finding]:
         f"{counted(sum(alike.values()), 'case')} share {counted(len(alike), 'name')} with others "
         f"({shown}): each has a mark of its place behind its name."
     )
-    return [Finding("names-shared", text, "warning")]
+    return [Finding(NAMES_SHARED, text, "warning")]

@@ -30,7 +30,8 @@ class Agreement:
     ``kind`` is "mask" (Dice between the masks; ``mean``, and the least as ``worst``), "number"
     (differences; the largest as ``worst``; ``correlation`` is Spearman's), "word" (share alike as
     ``mean``) or "map" (Spearman's correlation over voxels; the least as ``worst``). ``by_case`` are
-    the numbers of masks and maps by themselves.
+    the numbers of masks and maps by themselves, ``lost`` the cases that had a number before and
+    have none after: their difference is infinite.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Agreement:
     n: int
     correlation: float = nan
     by_case: Mapping[str, float] = field(default_factory=dict)
+    lost: int = 0
 
     def as_dict(self, row_of: Mapping[str, int]) -> dict[str, Any]:
         """Plain values, for JSON; ``row_of`` says where each case stands in cases.csv."""
@@ -51,6 +53,7 @@ class Agreement:
             "worst": self.worst,
             "worst_row": row_of[self.worst_case],
             "n": self.n,
+            "lost": self.lost,
             "correlation": self.correlation,
         }
 
@@ -223,4 +226,5 @@ def _numbers(name: str, pairs: Sequence[tuple[str, Any, Any]]) -> Agreement:
         pairs[worst][0],
         len(pairs),
         _rank_correlation(one, two),
+        lost=int(np.isinf(apart).sum()),
     )

@@ -214,6 +214,7 @@ def _agreement_html(document: Document) -> Markup:
             "row": one["worst_row"],
             "correlation": one.get("correlation"),
             "n": one["n"],
+            "lost": one.get("lost", 0),
         }
         for name, found in ((document.get("accuracy") or {}).get("files") or {}).items()
         for one in found["agreement"]
@@ -229,6 +230,7 @@ def _agreement_html(document: Document) -> Markup:
         "row": "Row of cases.csv",
         "correlation": "Rank correlation",
         "n": "Cases",
+        "lost": "No number any more",
     }
     text = "Each answer beside that of the original for the same case, whatever is true."
     return paragraph_html(text) + table_html(rows, columns, digits=4)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medtool.core.errors import CaseRefused
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
-from medtool.data.dicom_masks import MaskObject, mask_objects
+from medtool.data.dicom_masks import MaskObject, find_masks
 from medtool.dicom.pet_ct import pair_pet_ct
 from medtool.dicom.series import Series
 from medtool.tasks.prognosis_data_settings import PrognosisDataSection
@@ -48,7 +48,8 @@ def find_dicom_pairs(source: Source, data: PrognosisDataSection) -> Cohort:
     )
     skipped = cohort.intake["skipped"]
     files = [Path(str(row["file"])) for row in skipped if row["code"] == OTHER_OBJECT]
-    objects = mask_objects(sorted(files))
+    objects, broken = find_masks(sorted(files))
+    findings = [Finding(one.code, f"{one.file.name} is {one.why}.", "warning") for one in broken]
     known = settled_labels(data, None, ANY_STRUCTURE)
     present = frozenset(str(row["uid"]) for row in cohort.intake["series"])
     masked = [_with_mask(case, objects, present, known) for case in cohort.cases]
@@ -57,7 +58,9 @@ def find_dicom_pairs(source: Source, data: PrognosisDataSection) -> Cohort:
         **cohort.intake,
         "skipped": [row for row in skipped if str(row["file"]) not in taken],
     }
-    return replace(cohort, cases=tuple(masked), intake=intake)
+    return replace(
+        cohort, cases=tuple(masked), intake=intake, findings=(*cohort.findings, *findings)
+    )
 
 
 # --- pairs --------------------------------------------------------------------------------

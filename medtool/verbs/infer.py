@@ -24,7 +24,7 @@ from medtool.core.errors import (
 )
 from medtool.core.files import nearest_path
 from medtool.core.names import counted
-from medtool.core.progress import Reporter, Silent
+from medtool.core.progress import Reporter, Silent, tell
 from medtool.core.records import Case, Cohort, RefusedStudy
 from medtool.data.archive import is_archive, unpack
 from medtool.data.locks import alone
@@ -145,6 +145,8 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
     _require_machine(options.run)
     sources, refused = _unpacked(options.sources, scratch.path)
     cohort = _find(_task_of(header, options), sources, options)
+    # Else nobody knew the names in the table.
+    tell([finding for finding in cohort.findings if finding.code == "names-shared"], reporter)
     refused += cohort.refused
     if not cohort.cases and not refused:
         raise _nothing_found(options.sources, cohort)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from medtool.core.deployed import find_deployed
 from medtool.core.errors import OutputExistsError, UsageError
 from medtool.core.files import cannot_write, file_sha256, require_writable, sweep_temporary
 from medtool.data.locks import alone
@@ -138,7 +139,8 @@ def _asked_again(place: OutputPlace, options: InferOptions, task: Task) -> dict[
         # A key that is still to be made is no earlier run's; that is no moment to make it.
         names = Pseudonymiser(read_key(file, output=place.folder)[0] if file.is_file() else b"")
     computing = {
-        "device": options.run.device.partition(":")[0],
+        # An optimised model hands the device on to its engine.
+        "device": "" if find_deployed(options.checkpoint) else options.run.device.partition(":")[0],
         "precision": options.run.precision or "",
         "engine": options.engine,
     }
@@ -227,8 +229,12 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _remove_empty(folder: Path, top: Path) -> None:
-    while folder != top and not any(folder.iterdir()):
-        folder.rmdir()
+    while folder != top and folder.is_relative_to(top):
+        # One of the known folders has gone as a whole before.
+        if folder.is_dir():
+            if any(folder.iterdir()):
+                return
+            folder.rmdir()
         folder = folder.parent
 
 

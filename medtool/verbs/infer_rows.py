@@ -62,6 +62,8 @@ class RowMaker:
         if options.pseudonymise is not None:
             key, self._key_is_new = read_key(options.pseudonymise, output=place.folder)
             self._names = Pseudonymiser(key)
+        # Once: the files that it is of may change while studies are answered.
+        self._identity = self._asked_of()
 
     # --- names ----------------------------------------------------------------------------
     def key(self, case_id: str) -> str:
@@ -76,6 +78,9 @@ class RowMaker:
 
     def identity(self) -> dict[str, Any]:
         """What must be the same when a run that was cut off goes on."""
+        return self._identity
+
+    def _asked_of(self) -> dict[str, Any]:
         return {
             "checkpoint": self._checkpoint_hash,
             **what_is_asked(self._options, self._names),
@@ -281,7 +286,7 @@ class RowMaker:
                 "preset": _what_scores(self._model),
                 "versions": self._model.document.get("versions", {}),
                 "changed": [] if hidden else list(self._options.assignments),
-                "companions": self._companions(),
+                "companions": self._identity["companions"],
                 **_members(self._model.document),
             },
             "device": self._model.computed_on,

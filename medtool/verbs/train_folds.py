@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtool.core.errors import UsageError
 from medtool.core.lazy import Lazily
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Scores
@@ -30,7 +29,7 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
 
     ``cases`` are all of the run, with their references.
 
-    Raises UsageError where a case was tested in two folds: it would count twice.
+    Where a case was tested in two folds there are none: it would count twice, which is said.
 
     A metric is computed on all out-of-fold predictions together, its interval by patient: folds
     are not independent, so their numbers are never averaged.
@@ -46,7 +45,9 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
     folder_of: dict[str, Path] = {}
     for run in done:
         told = read_predictions(run.predictions_folder / "test")
-        _refuse_twice(parent, fold_of, run.path.name, told)
+        if twice := [row["case"] for row in told if row["case"] in fold_of]:
+            reporter.warn(_tested_twice(twice, fold_of[twice[0]], run.path.name))
+            return None
         answered = [row for row in told if row["status"] == "ok"]
         silent += len(told) - len(answered)
         rows += answered
@@ -87,19 +88,11 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
     return write_report(joint, task.sections(joint))
 
 
-def _refuse_twice(
-    parent: Path, fold_of: Mapping[str, str], fold: str, told: Sequence[Mapping[str, str]]
-) -> None:
-    twice = [row["case"] for row in told if row["case"] in fold_of]
-    if twice:
-        raise UsageError(
-            "Folds that test the same cases cannot be joined.",
-            where=str(parent),
-            met=f"{shown(twice)}: in {fold_of[twice[0]]} and {fold}",
-            wanted="every case in the test part of one fold at most",
-            how="each fold has its own scores; for joint ones mend the split file, and begin a "
-            "new run.",
-        )
+def _tested_twice(cases: Sequence[str], first: str, second: str) -> str:
+    return (
+        f"Folds that test the same cases are not joined ({shown(cases)}: in {first} and {second}). "
+        "Each fold has its own scores; for joint ones mend the split file, and begin a new run."
+    )
 
 
 def _scores(

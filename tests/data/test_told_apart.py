@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_builder import build_series, ramp
 from medtool_segment import Segment
 
 from medtool.config import resolve
@@ -25,6 +26,11 @@ def write_scan(path: Path, seed: int = 0) -> Path:
     values = np.random.default_rng(seed).normal(100, 20, (4, 5, 6)).astype(np.float32)
     write_nifti(path, values, GRID)
     return path
+
+
+def write_study(folder: Path, study: str, series: str) -> None:
+    built = ramp((5, 8, 8))
+    build_series(folder, built, patient_id="P1", study_uid=study, series_uid=series)
 
 
 def found(*sources: Path, channels: str = '["ct"]') -> Cohort:
@@ -112,9 +118,25 @@ def test_two_that_nothing_tells_apart_are_one_case_and_a_refusal(tmp_path: Path)
     twins = (case("a", ct=tmp_path / "x" / "s.nii"), case("a", ct=tmp_path / "y" / "s.nii"))
     sources = Source((tmp_path / "x" / "s.nii", tmp_path / "y" / "s.nii"))
     assert len(told_apart(Cohort(twins, {"series": []}), sources).cases) == 2
-    study = [Case("a", "P", "1.2", {"ct": tmp_path / n}, folder="f") for n in ("s.nii", "t.nii")]
-    whole = Cohort(tuple(study), {"series": []})
-    assert len(told_apart(whole, Source((tmp_path,))).cases) == 2
+    # Two series of one study, from two sources: its mark is the same for both.
+    for folder, uid in (("monday", "1.1.1"), ("tuesday", "1.1.2")):
+        write_study(tmp_path / folder, "1.1", uid)
+    cohort = found(tmp_path / "monday", tmp_path / "tuesday")
+    assert [one.patient_id for one in cohort.cases] == ["P1"]
+    assert [one.code for one in cohort.refused] == ["case-twice"]
+
+
+def test_a_patient_whom_a_header_names_stays_one(tmp_path: Path) -> None:
+    """From a fault: two studies of P1 in two sources became two patients."""
+    for folder, study in (("monday", "1.1"), ("tuesday", "1.2")):
+        write_study(tmp_path / folder, study, f"{study}.1")
+    cohort = found(tmp_path / "monday", tmp_path / "tuesday")
+    assert [case.patient_id for case in cohort.cases] == ["P1", "P1"]
+    named = {case.study_uid: case.case_id for case in cohort.cases}
+    assert len({*named.values()}) == 2
+    assert {row["study"]: row["case"] for row in cohort.intake["series"]} == named
+    # As they are called when one source holds both.
+    assert {case.case_id for case in found(tmp_path).cases} == {*named.values()}
 
 
 @pytest.mark.parametrize(

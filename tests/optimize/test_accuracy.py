@@ -96,7 +96,7 @@ def test_a_number_that_is_lost_is_no_agreement() -> None:
     """From a fault: NaN in the place of a number counted as no difference at all."""
     before = answers({"a": {"risk": 1.0}, "b": {"risk": nan}})
     (_, risk) = agreement_of(before, answers({"a": {"risk": nan}, "b": {"risk": nan}}))
-    assert (risk.worst, risk.worst_case) == (inf, "a")
+    assert (risk.worst, risk.worst_case, risk.lost) == (inf, "a", 1)
 
 
 def test_cases_without_an_answer_are_left_out_of_agreement() -> None:

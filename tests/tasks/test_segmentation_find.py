@@ -133,6 +133,25 @@ def test_names_that_contradict_the_order_stay_what_they_are(tmp_path: Path, want
 
 
 # --- files of volumes -----------------------------------------------------------------------
+def test_masks_of_an_earlier_run_go_with_it(tmp_path: Path) -> None:
+    """From a fault: what the record lists lay in a folder that had gone as a whole."""
+    write_model(tmp_path / "model.safetensors", "[2.0, 1.0, 1.0]")
+    for name in ("a", "b"):
+        write_nifti(tmp_path / name / f"{name}.nii.gz", volume(1), GRID)
+    for name in ("a", "b"):
+        result = infer(
+            InferOptions(
+                sources=(tmp_path / name,),
+                checkpoint=tmp_path / "model.safetensors",
+                output=tmp_path / "out",
+                allow_demo=True,
+                force=True,
+                run=RunOptions(workers=0, device="cpu"),
+            )
+        )
+    assert [path.name for path in (result.folder / "masks").iterdir()] == ["b.nii.gz"]
+
+
 def test_files_of_one_name_are_answered_each_for_itself(tmp_path: Path) -> None:
     """From a fault: the row and the mask of the last stood for all of them, with status 0."""
     write_model(tmp_path / "model.safetensors", "[2.0, 1.0, 1.0]")
