@@ -26,6 +26,8 @@ from medtool.report.templates import (
 REPORT_FILE = "report.html"
 # Layers that the page lists by what they cost.
 LAYERS_SHOWN = 20
+# Of a metric beside the judged ones: less is not told.
+SMALLEST_CHANGE = 1e-4
 KINDS = {
     "mask": "Dice between both masks",
     "map": "rank correlation over voxels",
@@ -178,25 +180,28 @@ def _accuracy_html(document: Document) -> Markup:
 
 
 def _other_metrics_html(files: Document) -> Markup:
-    """What the task measures besides; nothing is decided by it."""
-    rows = [
-        {"file": name, **one, "change": one["after"] - one["before"]}
-        for name, found in files.items()
-        for one in found.get("other_metrics", ())
-        if None not in (one["before"], one["after"])
-    ]
-    if not rows:
+    """What the task measures besides, where a file changed it; nothing is decided by it."""
+    before: dict[str, float] = {}
+    after: dict[str, dict[str, float]] = {}
+    for name, found in files.items():
+        for one in found.get("other_metrics", ()):
+            if None not in (one["before"], one["after"]):
+                before[one["metric"]] = one["before"]
+                after.setdefault(one["metric"], {})[name] = one["after"]
+    if not before:
         return Markup("")
-    columns = {
-        "file": "File",
-        "metric": "Metric",
-        "before": "Before",
-        "after": "After",
-        "change": "Change",
-    }
-    text = "Told only: nothing depends on them."
+    rows = [
+        {"metric": metric, "before": before[metric], **values}
+        for metric, values in after.items()
+        if any(abs(value - before[metric]) >= SMALLEST_CHANGE for value in values.values())
+    ]
+    columns = {"metric": "Metric", "before": "Before", **{name: name for name in files}}
+    text = (
+        f"Told only: nothing depends on them. {len(rows)} of {len(before)} changed by "
+        f"{SMALLEST_CHANGE:g} or more."
+    )
     head = heading_html("The task's other metrics") + paragraph_html(text)
-    return head + table_html(rows, columns, digits=4)
+    return head + (table_html(rows, columns, digits=4) if rows else Markup(""))
 
 
 def _minus(value: float | None) -> float | None:

@@ -57,6 +57,24 @@ def test_where_all_was_measured_nothing_is_said_of_it(tmp_path: Path) -> None:
     assert "Not measured" not in text
 
 
+def test_other_metrics_are_told_where_a_file_changed_them(tmp_path: Path) -> None:
+    def found(**after: float) -> dict[str, Any]:
+        others = [{"metric": name, "before": 0.5, "after": value} for name, value in after.items()]
+        return {"metrics": [fall()], "agreement": [], "other_metrics": others}
+
+    files = {"model.onnx": found(iou=0.5, nsd=0.5), "model.int8.onnx": found(iou=0.4983, nsd=0.5)}
+    text = page(tmp_path, accuracy={"part": "test part", "cases": 9, "files": files})
+    assert "1 of 2 changed by 0.0001 or more" in text
+    row = text[text.index(">iou<") :]
+    assert "0.4983" in row[: row.index("</tr>")]
+    assert ">nsd<" not in text
+
+
+def fall() -> dict[str, Any]:
+    words = {"metric": "dice", "before": 0.9, "after": 0.9, "low": 0.0, "high": 0.0}
+    return {**words, "fall": 0.0, "tolerance": 0.005, "n": 9, "proved": True}
+
+
 def test_passes_have_a_table_of_their_own(tmp_path: Path) -> None:
     def files(**passes: Any) -> dict[str, Any]:
         told = {"most_mean": 0.01, "least_correlation": 0.95, **passes}
