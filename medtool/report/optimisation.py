@@ -235,9 +235,12 @@ def _agreement_html(document: Document) -> Markup:
         "row": "Row of cases.csv",
         "correlation": "Rank correlation",
         "n": "Cases",
-        "lost": "No number any more",
+        "lost": "Lost",
     }
-    text = "Each answer beside that of the original for the same case, whatever is true."
+    text = (
+        "Each answer beside that of the original for the same case, whatever is true. Lost are "
+        "cases that had a number before and have none after."
+    )
     return paragraph_html(text) + table_html(rows, columns, digits=4)
 
 
