@@ -129,7 +129,7 @@ def options(verb: str) -> str:
     """Arguments and options of a verb, as its help page has them."""
     rows = []
     for parameter in parameters(verb):
-        names = ", ".join(parameter.opts)
+        names = ", ".join(parameter.opts + parameter.secondary_opts)
         if parameter.param_type_name == "argument":
             names = parameter.metavar or parameter.name.upper()
             value = ""
@@ -158,6 +158,8 @@ def _option_default(parameter: Any) -> str:
     default = parameter.default
     if parameter.required or default in (None, False, "") or callable(default):
         return ""
+    if parameter.is_flag:
+        return "on"
     return _code(str(default))
 
 

@@ -23,7 +23,7 @@ def command(
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> int:
-    """Write a synthetic cohort into DIR and run every command on it; ends with the report."""
+    """Write a synthetic cohort into DIR and run the main commands on it; ends with the report."""
     from medtool.core.environment import ask_for_large_pages
     from medtool.verbs.demo import DemoOptions, demo
     from medtool.verbs.options import RunOptions

@@ -20,7 +20,8 @@ Checkpoints = Annotated[
     typer.Option(
         "--checkpoint",
         "-c",
-        help="A model to evaluate on --data, or the one that made the predictions.",
+        help="A model to evaluate on --data (two are compared), or the one that made the "
+        "predictions.",
     ),
 ]
 Out = Annotated[
@@ -72,9 +73,17 @@ Seen = Annotated[
 ]
 IdColumn = Annotated[
     str | None,
-    typer.Option("--id-column", help="Column of the ids.", rich_help_panel=SETTINGS),
+    typer.Option(
+        "--id-column",
+        help="Column of the ids; by default the model's own, else recognised.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 LabelColumn = Annotated[
     str | None,
-    typer.Option("--label-column", help="Column of the labels.", rich_help_panel=SETTINGS),
+    typer.Option(
+        "--label-column",
+        help="Column of the labels; by default the one the model learned, else recognised.",
+        rich_help_panel=SETTINGS,
+    ),
 ]

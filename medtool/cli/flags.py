@@ -205,7 +205,7 @@ Keep = Annotated[
         "--keep",
         metavar="N",
         min=1,
-        help="Milestones kept beside best and last.",
+        help="Milestones and ends of stages kept beside best and last.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -15,7 +15,7 @@ from rich.text import Text
 from medtool import RESEARCH_NOTICE
 from medtool.cli.table import GLOBAL_OPTIONS, VERBS
 
-PURPOSE = "From a folder of patients' scans to a table and a report."
+PURPOSE = "From a folder of patients' scans to a table, masks and a report."
 HOW_ON = "'medtool COMMAND --help' shows what a command takes."
 
 

@@ -84,7 +84,8 @@ Tolerance = Annotated[
     typer.Option(
         "--tolerance",
         metavar="SHARE",
-        help="By how much a metric may fall; by default Dice and AUROC 0.005.",
+        help="By how much a metric may fall; by default 0.005 for Dice and AUROC, 0.01 for "
+        "Harrell's C and macro F1.",
         rich_help_panel=SETTINGS,
     ),
 ]
@@ -93,7 +94,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one key of optimize, as optimize.calibration_inputs=128.",
+        help="Change one key of optimize, as optimize.measure_runs=9; can be given several times.",
         rich_help_panel=SETTINGS,
     ),
 ]

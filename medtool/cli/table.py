@@ -90,7 +90,7 @@ VERBS: tuple[Verb, ...] = (
         "Time a model in every engine that is installed here.",
         interrupted="no times were written.",
     ),
-    Verb("demo", "demo", LOOK, "Write a synthetic cohort and run every command on it."),
+    Verb("demo", "demo", LOOK, "Write a synthetic cohort and run the main commands on it."),
     Verb("tasks", "tasks", LOOK, "List the tasks: what each answers, and which cannot be loaded."),
     Verb("presets", "presets", LOOK, "List presets, or show one with the origin of each value."),
     Verb("runs", "runs", LOOK, "List runs, each with its metric and interval."),

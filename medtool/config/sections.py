@@ -24,6 +24,13 @@ class DataSection(Section):
 
     # Whether classes have names of their own, beside positive and negative.
     names_classes: ClassVar[bool] = False
+    # Keys, none of them a path, that say how a table of labels is read.
+    label_keys: ClassVar[tuple[str, ...]] = (
+        "id_column",
+        "label_column",
+        "positive_values",
+        "negative_values",
+    )
 
     folder: Path = Path()
     """Folder of the data; relative to the working folder."""

@@ -159,7 +159,7 @@ def read_header(path: Path) -> CheckpointHeader:
             met=f"format {document['format']}"
             f" (medtool {document.get('versions', {}).get('medtool', 'unknown')})",
             wanted=f"format {FORMAT_VERSION} or older",
-            how="update medtool: pip install --upgrade medtool",
+            how="install a newer medtool",
         )
     return CheckpointHeader(path, document, tensors, size_bytes)
 

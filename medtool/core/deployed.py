@@ -7,6 +7,7 @@ probe but without weights. Only the standard library is needed here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -107,7 +108,7 @@ def _read(file: Path) -> dict[str, Any]:
             where=str(file),
             met=f"format {document['format']}",
             wanted=f"format {DEPLOYED_FORMAT} or older",
-            how="update medtool: pip install --upgrade medtool",
+            how="install a newer medtool",
         )
     files = document.get("files")
     if not isinstance(files, dict) or document.get("default") not in files:
@@ -143,11 +144,37 @@ def damaged_files(deployed: Deployed) -> dict[str, str]:
     }
     found = {}
     for name, sha256 in wanted.items():
-        file = deployed.folder / name
-        met = file_sha256(file) if file.is_file() else ""
+        met = _hash_of(deployed.folder / name)
         if met != sha256:
             found[name] = f"SHA-256 {met[:16]}..., not {sha256[:16]}..." if met else "no such file"
     return found
+
+
+def hashes_of(file: Path) -> dict[str, Any]:
+    """What records state of a model file: its ``sha256``, as optimize.json has it too, and where
+    weights lie outside it ``external``, theirs by name. "" is the hash of what is not there.
+    """
+    deployed = find_deployed(file)
+    names = (deployed.entry.get("external") or {}) if deployed is not None else {}
+    own = {name: _hash_of(file.with_name(str(name))) for name in names}
+    return {"sha256": _hash_of(file), **({"external": own} if own else {})}
+
+
+def _hash_of(file: Path) -> str:
+    return file_sha256(file) if file.is_file() else ""
+
+
+def one_hash(hashes: Mapping[str, Any]) -> str:
+    """One word for ``hashes_of`` a model: another where only weights outside its file differ."""
+    parts = [str(hashes["sha256"]), *map(str, hashes.get("external", {}).values())]
+    return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def same_model(stated: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether a record states the model of ``found``; earlier ones do not state ``external``."""
+    external = found.get("external")
+    beside = stated.get("external", external)
+    return bool(stated.get("sha256") == found["sha256"] and beside == external)
 
 
 def verify_deployed(deployed: Deployed) -> None:

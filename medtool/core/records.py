@@ -244,7 +244,8 @@ class DeploymentSpec:
 
     ``free_axes`` names, by input, the axes that may have any size: {"image": {0: "images"}}.
     ``typical`` has, by input, means and deviations (of each channel, or one for all) of values that
-    are like real ones; (0, 1) where nothing is said.
+    are like real ones; (0, 1) where nothing is said. ``has_background``: of several maps the first
+    is what is left by the others; else each says by itself whether its structure is there.
     """
 
     inputs: Mapping[str, tuple[int, ...]]
@@ -253,6 +254,7 @@ class DeploymentSpec:
     stochastic_from: str = ""
     free_axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     typical: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    has_background: bool = True
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ COHORT_CODES: Mapping[str, str] = {
     "label-duplicate": "ids that stand in the table more than once, with one label",
     "id-empty": "rows without an id: left out",
     "id-relaxed": "ids that fit only when leading zeros, '.0' and letter case are forgiven",
+    "cell-unwrapped": 'cells written as ="00123", which keeps zeros from Excel: read as 00123',
     "column-unnamed": "a column of the table without a name: left out",
     "case-without-label": "cases that the table does not name",
     "label-without-case": "labels whose id no case has",
-    "patient-id-shared": "one patient id that implausibly many studies share; not split until the "
-    "user says what tells patients apart",
+    "patient-id-shared": "one patient id that implausibly many studies share; not pooled by "
+    "patient, and not split until the user says what tells patients apart",
     "split-given": "the parts are those of the split file",
     "not-in-split": "cases that the split file does not name: in no part",
     "selection-taken": "the split file has no selection part: taken from its training patients",
@@ -34,7 +35,10 @@ COHORT_CODES: Mapping[str, str] = {
     "classes-none": "no case has a class: masks alone are learned and scored",
     "names-shared": "cases of one name: each takes a mark of its place behind it",
     "overruled-not-found": "the table of series overrules a series that is not among the data",
-    "leak-allowed": "a patient in two parts, or pixels under two patients, that a person allowed",
+    "leak-allowed": "a patient in two parts, or a study, a series or pixels under two patients, "
+    "that a person allowed",
+    "patients-alike": "patient ids that differ in leading zeros, '.0' or letter case alone and "
+    "stand in different parts: perhaps one patient",
 }
 
 # Of a segmentation data set: what its description and its file names say.

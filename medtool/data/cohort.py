@@ -26,6 +26,8 @@ NO_CLASSES = (
     "no case has a class, in a table of labels, a manifest or by data.class_pattern: the "
     "classification head is off, or not scored"
 )
+# The code of an id that is no patient's own.
+PATIENT_ID_SHARED = "patient-id-shared"
 # What anonymisers write into PatientID of everybody, in lower case without punctuation.
 PLACEHOLDERS = frozenset(
     "anon anonym anonymous anonymised anonymized deidentified unknown none null na nn removed "
@@ -155,18 +157,28 @@ def _top(case: Case) -> str:
     return parts[0] if parts else ""
 
 
-def suspicious_patients(cases: Sequence[Case]) -> list[Finding]:
-    """One finding for each patient id that implausibly many studies share."""
+def shared_patients(cases: Sequence[Case]) -> dict[str, str]:
+    """Each patient id that implausibly many studies share, and why it is no patient's own."""
     studies: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         studies[case.patient_id].append(case)
-    findings = []
-    for patient, same in sorted(studies.items()):
-        why = _why_implausible(patient, same, len(cases))
-        if why:
-            shown = f"'{patient}'" if patient else "an empty patient id"
-            findings.append(Finding("patient-id-shared", f"{shown}: {why}", "warning"))
-    return findings
+    found = {
+        patient: _why_implausible(patient, same, len(cases))
+        for patient, same in sorted(studies.items())
+    }
+    return {patient: why for patient, why in found.items() if why}
+
+
+def suspicious_patients(cases: Sequence[Case]) -> list[Finding]:
+    """One finding for each patient id that implausibly many studies share."""
+    return [
+        Finding(
+            PATIENT_ID_SHARED,
+            f"'{patient}': {why}" if patient else f"an empty patient id: {why}",
+            "warning",
+        )
+        for patient, why in shared_patients(cases).items()
+    ]
 
 
 def _why_implausible(patient: str, same: Sequence[Case], total: int) -> str:

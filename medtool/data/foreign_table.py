@@ -10,12 +10,14 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from medtool.core.errors import LabelsError
 from medtool.core.files import nearest_path
+from medtool.core.names import counted
 from medtool.core.records import Finding
 from medtool.data.predictions import ESCAPE, FORMULA_STARTS
 
@@ -29,6 +31,9 @@ LARGEST_TABLE_BYTES = 1 << 28
 SAMPLE_ROWS = 50
 # How much of a file without BOM must be zero bytes at odd or even places to be UTF-16.
 ZERO_SHARE = 0.3
+
+# The formula of a text, by which exports keep the zeros before an id from Excel.
+WRAPPED = re.compile(r'="((?:[^"]|"")*)"')
 
 # Zero, "end of text" and "escape" stand in pictures and programs, never in a table.
 NEVER_IN_TEXT = "\0\x03\x1b"
@@ -66,8 +71,14 @@ class ForeignTable:
         return f"{DELIMITER_NAMES[self.delimiter]}-separated, {self.encoding}"
 
 
-def read_foreign_table(path: Path, *, kind: str = "table of labels") -> ForeignTable:
-    """Read any usual CSV; ``kind`` is how refusals call it. Raises LabelsError."""
+def read_foreign_table(
+    path: Path, *, kind: str = "table of labels", unwrap: bool = False
+) -> ForeignTable:
+    """Read any usual CSV; ``kind`` is how refusals call it. Raises LabelsError.
+
+    ``unwrap``: a cell ``="007"`` holds 007, which is said. Not of tables that we write: in them
+    it stands for itself, with our mark before it.
+    """
     content = _content(path, kind)
     text, encoding = _decode(content)
     if any(character in text for character in NEVER_IN_TEXT):
@@ -76,7 +87,7 @@ def read_foreign_table(path: Path, *, kind: str = "table of labels") -> ForeignT
         raise LabelsError(f"The {kind} is empty.", where=str(path), wanted="a header and rows")
     text, delimiter, first_line = _without_sep_line(text)
     delimiter = delimiter or _delimiter(text)
-    return _parse(path, text, delimiter, encoding, first_line, kind)
+    return _parse(path, text, delimiter, encoding, first_line, kind, _Cells(unwrap))
 
 
 def _content(path: Path, kind: str) -> bytes:
@@ -174,7 +185,13 @@ def _records(text: str, delimiter: str, limit: int | None = None) -> list[list[s
 
 
 def _parse(
-    path: Path, text: str, delimiter: str, encoding: str, first_line: int, kind: str
+    path: Path,
+    text: str,
+    delimiter: str,
+    encoding: str,
+    first_line: int,
+    kind: str,
+    understood: _Cells,
 ) -> ForeignTable:
     findings: list[Finding] = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
@@ -187,7 +204,7 @@ def _parse(
                 continue
             line = reader.line_num + first_line
             if not header:
-                header = _header(cells, path, kind, findings)
+                header = _header([*map(understood.title, cells)], path, kind, findings)
                 continue
             if any(cells[len(header) :]):
                 raise LabelsError(
@@ -197,7 +214,7 @@ def _parse(
                     wanted=f"{len(header)}: {', '.join(header)}",
                     how="quote cells that hold the separator.",
                 )
-            padded = [_unescape(c) for c in cells] + [""] * (len(header) - len(cells))
+            padded = [*map(understood.value, cells)] + [""] * (len(header) - len(cells))
             pairs = zip(header, padded, strict=False)
             rows.append(ForeignRow(line, {name: cell for name, cell in pairs if name}))
     except csv.Error as error:
@@ -206,6 +223,9 @@ def _parse(
         raise LabelsError(
             f"The {kind} has a header and no rows.", where=str(path), met=", ".join(header)
         )
+    if understood.unwrapped:
+        text = f"{path.name}: {counted(understood.unwrapped, 'cell')} written as "
+        findings.append(Finding("cell-unwrapped", f'{text}="..." were read as what is quoted'))
     columns = tuple(name for name in header if name)
     return ForeignTable(path, columns, tuple(rows), encoding, delimiter, tuple(findings))
 
@@ -226,7 +246,23 @@ def _header(cells: list[str], path: Path, kind: str, findings: list[Finding]) ->
     return cells
 
 
-def _unescape(cell: str) -> str:
-    """Undo our own mark before cells that spreadsheets would take for a formula."""
-    marked = cell.startswith(ESCAPE) and cell[1:].startswith((*FORMULA_STARTS, ESCAPE))
-    return cell[1:] if marked else cell
+@dataclass
+class _Cells:
+    """What cells mean; ``unwrapped`` counts those that stood as a formula of a quoted text."""
+
+    unwrap: bool
+    unwrapped: int = 0
+
+    def title(self, cell: str) -> str:
+        """The name of a column."""
+        wrapped = WRAPPED.fullmatch(cell) if self.unwrap else None
+        if wrapped is None:
+            return cell
+        self.unwrapped += 1
+        # Within the quotes a quote stands twice.
+        return wrapped[1].replace('""', '"').strip()
+
+    def value(self, cell: str) -> str:
+        """A cell below; of a formula that our own mark protects the text is meant."""
+        marked = cell.startswith(ESCAPE) and cell[1:].startswith((*FORMULA_STARTS, ESCAPE))
+        return cell[1:] if marked else self.title(cell)

@@ -106,7 +106,7 @@ def read_labels(path: Path, data: DataSection) -> LabelTable:
     Raises LabelsError: unreadable, a column missing or not recognised, values outside the two
     classes, one id with two labels, no label at all.
     """
-    table = read_foreign_table(path)
+    table = read_foreign_table(path, unwrap=True)
     label_column = _column(table, data.label_column, "label_column", "label")
     id_column = _column(table, data.id_column, "id_column", "id")
     if not label_column:

@@ -59,7 +59,7 @@ def _hashes(table: Mapping[str, Any], patient_ids: list[str]) -> dict[str, str]:
             "The list of training patients of this checkpoint cannot be understood.",
             met=str(table.get("algorithm")),
             wanted=ALGORITHM,
-            how="update medtool: pip install --upgrade medtool",
+            how="install a newer medtool",
         )
     salt = bytes.fromhex(table["salt"])
 

@@ -101,21 +101,25 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
     return read_table(file)
 
 
-def write_table(path: Path, text: str) -> Path:
+def write_table(path: Path, text: str, *, second: Path | None = None) -> Path:
     """Write a table whole or not at all; gives the name under which it now is.
 
     A table that another program holds open (Excel on Windows) cannot be replaced: then the text
-    goes to a second name. Raises MachineError when nothing can be written.
+    goes to ``second``, the name that an earlier writing gave, or else to one that nothing has yet.
+    Raises MachineError when nothing can be written.
     """
-    try:
-        replace_text(path, text)
-        return path
-    except MachineError as error:
-        if not (isinstance(error.__cause__, PermissionError) and path.exists()):
-            raise
-        second = _second_name(path)
-        replace_text(second, text)
-        return second
+    for name in (path, second):
+        if name is None:
+            continue
+        try:
+            replace_text(name, text)
+            return name
+        except MachineError as error:
+            if not (isinstance(error.__cause__, PermissionError) and name.exists()):
+                raise
+    free = _second_name(path)
+    replace_text(free, text)
+    return free
 
 
 def _second_name(path: Path) -> Path:

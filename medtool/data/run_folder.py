@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,50 @@ CHECKPOINT_COLUMNS = (
 HISTORY_COLUMNS = ("epoch", "stage", "seconds", "data_wait_share", "loss")
 
 
+@dataclass
+class SecondNames:
+    """Where tables are while another program holds their own names open (Excel on Windows)."""
+
+    names: dict[Path, Path] = field(default_factory=dict)
+    unsaid: list[str] = field(default_factory=list)
+
+    def of(self, path: Path) -> Path:
+        """The file that holds the newest rows of the table ``path``."""
+        second = self.names.get(path, path)
+        # A person may have taken the second one away.
+        return second if second.is_file() else path
+
+    def write(self, path: Path, text: str) -> None:
+        """Write ``path``, or the second name that it got before, or else a new one."""
+        before = self.names.pop(path, None)
+        written = write_table(path, text, second=before)
+        if written != path:
+            self.names[path] = written
+        if before is not None and before != written:
+            # Older rows beside newer ones would only mislead.
+            with suppress(OSError):
+                before.unlink()
+        if written not in (path, before):
+            self.unsaid.append(
+                f"{path} is open elsewhere; while it is, its rows are in {written.name}."
+            )
+
+    def settle(self) -> None:
+        """Give tables their own names again where nobody holds these any more."""
+        for path, second in list(self.names.items()):
+            if second.is_file():
+                self.write(path, second.read_bytes().decode())
+
+
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run; makes no folder by itself."""
+    """Paths of one run; makes no folder by itself.
+
+    ``second_names`` is of this process: whoever writes and reads the same tables shares it.
+    """
 
     path: Path
+    second_names: SecondNames = field(default_factory=SecondNames, compare=False, repr=False)
 
     @property
     def preset_file(self) -> Path:
@@ -121,18 +161,19 @@ class RunFolder:
 
     def read_cases(self) -> list[dict[str, str]]:
         """Rows of cases.csv."""
-        return read_rows(self.cases_file)
+        return self._rows(self.cases_file)
 
     def read_history(self) -> list[dict[str, Any]]:
         """Rows of history.csv; numbers as numbers, empty cells as None."""
-        return [_numbers(row) for row in read_rows(self.history_file)]
+        return [_numbers(row) for row in self._rows(self.history_file)]
 
     def read_checkpoints(self) -> list[dict[str, Any]]:
         """Rows of checkpoints.csv; numbers as numbers, empty cells as None."""
-        return [_numbers(row, text=("file", "kind", "metric", "sha256")) for row in self._kept()]
+        rows = self._rows(self.checkpoints_file)
+        return [_numbers(row, text=("file", "kind", "metric", "sha256")) for row in rows]
 
-    def _kept(self) -> list[dict[str, str]]:
-        return read_rows(self.checkpoints_file)
+    def _rows(self, path: Path) -> list[dict[str, str]]:
+        return read_rows(self.second_names.of(path))
 
     def read_scores(self) -> dict[str, Any]:
         """scores.json: {"test": document, "selection": document}."""
@@ -148,15 +189,28 @@ class RunFolder:
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write history.csv anew; columns are those of all rows, the common ones first."""
-        write_rows(self.history_file, rows, HISTORY_COLUMNS)
+        self.write_table(self.history_file, rows, HISTORY_COLUMNS)
 
     def write_checkpoints(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write checkpoints.csv anew."""
-        write_rows(self.checkpoints_file, rows, CHECKPOINT_COLUMNS)
+        self.write_table(self.checkpoints_file, rows, CHECKPOINT_COLUMNS)
 
     def write_cases(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write cases.csv anew; columns are those of all rows, the common ones first."""
-        write_rows(self.cases_file, rows, CASE_COLUMNS)
+        self.write_table(self.cases_file, rows, CASE_COLUMNS)
+
+    def write_table(
+        self, path: Path, rows: Sequence[Mapping[str, Any]], first_columns: Iterable[str] = ()
+    ) -> None:
+        """Write a table of the run, under a second name while another program holds it open."""
+        self.second_names.write(path, _rows_text(rows, first_columns))
+
+    def tell_second_names(self, warn: Callable[[str], None]) -> None:
+        """Say where tables went that are open elsewhere, each once; into the log, too."""
+        while self.second_names.unsaid:
+            line = self.second_names.unsaid.pop(0)
+            warn(line)
+            self.log(line)
 
     def log(self, text: str) -> None:
         """Append one line to log.txt. Raises MachineError where it cannot be written."""
@@ -200,9 +254,16 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def write_rows(
     path: Path, rows: Sequence[Mapping[str, Any]], first_columns: Iterable[str] = ()
 ) -> None:
-    """Write ``rows`` whole or not at all; None and NaN are empty cells, formulas are escaped."""
+    """Write ``rows`` whole or not at all; None and NaN are empty cells, formulas are escaped.
+
+    Raises MachineError where another program holds the file open.
+    """
+    replace_text(path, _rows_text(rows, first_columns))
+
+
+def _rows_text(rows: Sequence[Mapping[str, Any]], first_columns: Iterable[str]) -> str:
     columns = dict.fromkeys([*first_columns, *(key for row in rows for key in row)])
-    write_table(path, table_text(rows, list(columns)))
+    return table_text(rows, list(columns))
 
 
 def read_json(path: Path) -> dict[str, Any]:

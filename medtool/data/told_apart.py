@@ -5,6 +5,7 @@ Sources that are searched one by one can hold files, or patients, that are calle
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtool.core.errors import CaseRefused
 from medtool.core.names import counted
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
 from medtool.data.dataset_record import ImageReference
@@ -73,6 +75,29 @@ def told_apart(cohort: Cohort, source: Source) -> Cohort:
     )
 
 
+def refused_archives(
+    archives: Sequence[tuple[Path, CaseRefused]], cohort: Cohort
+) -> tuple[RefusedStudy, ...]:
+    """A row for each of ``archives``, which cannot be unpacked, that has its name for itself.
+
+    The name is that of the file with its ending: an archive is often called as the study in it,
+    and where another source has that study it must be answered, under the name that it always has.
+    """
+    alike = Counter(archive.name.casefold() for archive, _ in archives)
+    taken = {case.case_id.casefold() for case in cohort.cases}
+    taken |= {study.case_id.casefold() for study in cohort.refused}
+    rows = []
+    for archive, error in archives:
+        name = archive.name
+        if alike[name.casefold()] > 1:
+            # Of the whole place, so that the order of the sources changes no name.
+            mark = blake2b(os.fsencode(archive.resolve()), digest_size=MARK_BYTES).hexdigest()
+            name = f"{name}_{mark}"
+        said = RefusedStudy(name, "", "", error.code, f"{archive}: {error.what}")
+        rows.append(_with_own_name(said, taken))
+    return tuple(rows)
+
+
 def _marked(case: Case, place: str) -> Case:
     """The case with a mark of ``place`` behind its name, which stands for its patient too where no
     header says whose it is.
@@ -131,7 +156,9 @@ def _is_of(row: Mapping[str, Any], case: Case) -> bool:
     if case.study_uid and "study" in row:
         return bool(row.get("study") == case.study_uid)
     places = {str(getattr(value, "path", value)) for value in case.inputs.values()}
-    return str(row["key"]) in places or str(Path(row["folder"]) / row["description"]) in places
+    # A stranger's task need not say where the files of its rows lie.
+    file = Path(row.get("folder", "")) / row.get("description", "")
+    return str(row.get("key")) in places or str(file) in places
 
 
 def _said(cases: Sequence[Case], names: Mapping[str, int]) -> list[Finding]:

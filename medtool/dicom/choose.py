@@ -2,7 +2,9 @@
 
 Points, at most 100: how the image was made (30 original, 15 derived), kernel (30 soft, 15 not
 known, 0 sharp), thickness (20 for 1-5 mm, 10 for 0.4-1 and 5-8 mm), slices (20 n / (n + 40), so
-that more always count more); less 5 for a repaired tilt and 10 for uneven spacing. Ties go to
+that more always count more); less 5 for a repaired tilt and 10 for uneven spacing. Where a task
+looks at one part of the body: less 50 for a stack whose header names other parts only, less 25 for
+one that names none and is too wide or too narrow for it. Ties go to
 more slices, then to the lower series number, then to the key, which is said where it decides
 between stacks of one series.
 """
@@ -15,7 +17,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from medtool.core.records import Finding
+from medtool.dicom.body_part import BodyPart, field_of_view_mm, named_parts
 from medtool.dicom.series import Series
+from medtool.dicom.stack import along
 
 Softness = Literal["soft", "sharp", "unknown"]
 
@@ -25,6 +29,10 @@ GOOD_THICKNESS_POINTS, FAIR_THICKNESS_POINTS = 20.0, 10.0
 GOOD_THICKNESS_MM, FAIR_THICKNESS_MM = (1.0, 5.0), (0.4, 8.0)
 SLICE_POINTS, HALF_SLICES = 20.0, 40.0
 TILT_COST, UNEVEN_COST = 5.0, 10.0
+# More than kernel and slices together: a chest in thin, soft slices is no head.
+OTHER_PART_COST, OTHER_FIELD_COST = 50.0, 25.0
+# Recalculated with other slices a stretch begins and ends some millimetres elsewhere.
+LEAST_REST_MM = 15.0
 
 # Kernels by vendor: the number of Siemens' letters-and-number names is the sharpness.
 _SIEMENS = re.compile(r"^(?:B|H|J|I|T|U|BR|BV|BF|HR|HF|HC|HV|QR|SA|UB|UR|C)\s?(\d{2})[A-Z]*\d?$")
@@ -109,11 +117,13 @@ def choose(
     *,
     preferred_kernels: Sequence[str] = (),
     thickness_mm: tuple[float, float] = GOOD_THICKNESS_MM,
+    body_part: BodyPart | None = None,
 ) -> tuple[Series | None, list[Series]]:
     """The best usable stack, and the usable runners-up, best first, all with their scores.
 
-    Scores are worked out again where the caller has preferences. Refused stacks never win. Where
-    other stacks of the same series are as good, the best one carries a warning.
+    Scores are worked out again where the caller has preferences; ``body_part`` is where it looks.
+    Refused stacks never win. Where other stacks of the same series are as good, or go on where the
+    best one ends, the best one carries a warning.
     """
     scored = []
     for series in candidates:
@@ -122,12 +132,14 @@ def choose(
         points, reasons = score(
             series.facts, series.verdict, series.findings, preferred_kernels, thickness_mm
         )
-        scored.append(replace(series, score=points, score_reasons=reasons))
+        cost, why = (0.0, ()) if body_part is None else _of_another_part(series, body_part)
+        points = round(points - cost, 1)
+        scored.append(replace(series, score=points, score_reasons=(*reasons, *why)))
     scored.sort(key=_order)
     if not scored:
         return None, []
     best, *others = scored
-    said = _said_of_ties(best, others)
+    said = (*_said_of_ties(best, others), *_said_of_the_rest(best, others))
     return replace(best, findings=(*best.findings, *said)), others
 
 
@@ -141,6 +153,45 @@ def _said_of_ties(best: Series, others: Sequence[Series]) -> tuple[Finding, ...]
     text += f"{best.key} was taken for its place in the list alone; the table of series can name "
     text += "another"
     return (Finding("phase-by-order", text, "warning"),)
+
+
+def _of_another_part(series: Series, wanted: BodyPart) -> tuple[float, tuple[str, ...]]:
+    """What it costs a stack that it may show another part of the body, and why."""
+    parts = named_parts(series.description, str(series.facts.get("body_part") or ""))
+    if wanted.name in parts:
+        return 0.0, ()
+    if parts:
+        return OTHER_PART_COST, (f"of the {' and '.join(sorted(parts))}: -{OTHER_PART_COST:.1f}",)
+    width_mm, (low_mm, high_mm) = field_of_view_mm(series), wanted.field_mm
+    if width_mm is None or low_mm <= width_mm <= high_mm:
+        return 0.0, ()
+    return OTHER_FIELD_COST, (
+        f"images {width_mm:.0f} mm wide, of a {wanted.name} {low_mm:.0f} to {high_mm:.0f}: "
+        f"-{OTHER_FIELD_COST:.1f}",
+    )
+
+
+def _said_of_the_rest(best: Series, others: Sequence[Series]) -> tuple[Finding, ...]:
+    """What is said where the series itself goes on in a stack that is not read."""
+    if best.geometry is None:
+        return ()
+    normal = best.geometry.normal
+    low_mm, high_mm = best.geometry.positions_mm[0], best.geometry.positions_mm[-1]
+    beyond_mm = 0.0
+    for other in others:
+        if _series_of(other) != _series_of(best) or not other.planes:
+            continue
+        if other.facts.get("frame_of_reference") != best.facts.get("frame_of_reference"):
+            continue
+        ends = [along(plane.position_mm, normal) for plane in other.planes]
+        beyond_mm = max(beyond_mm, low_mm - min(ends), max(ends) - high_mm)
+    if not beyond_mm > LEAST_REST_MM:
+        return ()
+    text = (
+        f"another stack of this series reaches {beyond_mm:.0f} mm further than the one that is "
+        f"read ({high_mm - low_mm:.0f} mm long): what lies there is not looked at"
+    )
+    return (Finding("series-goes-on", text, "warning"),)
 
 
 def _series_of(one: Series) -> str:

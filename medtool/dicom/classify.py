@@ -13,7 +13,11 @@ from medtool.core.records import Finding
 from medtool.dicom import tags
 
 # Words of SeriesDescription and ImageType that vendors give to projection images.
-LOCALIZER_WORDS = re.compile(r"LOCALI[SZ]ER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM", re.IGNORECASE)
+PROJECTION_WORDS = r"SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM"
+LOCALIZER_WORDS = re.compile(rf"LOCALI[SZ]ER|{PROJECTION_WORDS}", re.IGNORECASE)
+# Those of a description whose images call themselves AXIAL: the CT with a stereotactic frame on,
+# from which radiosurgery is planned, is called a localizer too.
+AXIAL_LOCALIZER_WORDS = re.compile(PROJECTION_WORDS, re.IGNORECASE)
 DOSE_WORDS = re.compile(
     r"\bDOSE[ _]?(REPORT|INFO|PAGE|SUMMARY|RECORD)|PATIENT PROTOCOL", re.IGNORECASE
 )
@@ -41,9 +45,8 @@ def classes_of(
     if any("DOSE" in part for part in image_type[2:]) or DOSE_WORDS.search(description):
         found.append("dose-report")
     words = " ".join(image_type[2:])
-    if modality in ("CT", "MR") and (
-        LOCALIZER_WORDS.search(words) or LOCALIZER_WORDS.search(description)
-    ):
+    telling = AXIAL_LOCALIZER_WORDS if image_type[2:3] == ("AXIAL",) else LOCALIZER_WORDS
+    if modality in ("CT", "MR") and (LOCALIZER_WORDS.search(words) or telling.search(description)):
         found.append("localizer")
     if modality == "CT":
         parts = set(words.replace("_", " ").split()) | set(image_type[2:])

@@ -57,6 +57,11 @@ CODES: dict[str, Code] = {
         "Other stacks of the same series (phases, acquisitions) are as good by the score: one was "
         "taken by its place in the list alone.",
     ),
+    "series-goes-on": Code(
+        "warning",
+        "Another stack of the same series reaches more than 15 mm further than the one that is "
+        "read: what lies there is not looked at.",
+    ),
     "few-slices": Code("warning", "Under 10 slices: a volume, but hardly a whole scan."),
     "no-uid": Code(
         "warning",
@@ -81,7 +86,11 @@ CODES: dict[str, Code] = {
     ),
     # --- refusals: no volume by what the header claims, which a person can overrule -------------
     "localizer": Code(
-        "refusal", "A projection (scout, topogram, surview), no slices.", overrulable=True
+        "refusal",
+        "A projection (scout, topogram, surview), no slices, by ImageType or a word of "
+        "SeriesDescription. The word localizer counts there only where the third value of "
+        "ImageType is not AXIAL: a CT with a stereotactic frame is called so, too.",
+        overrulable=True,
     ),
     "secondary-capture": Code(
         "refusal", "A Secondary Capture object: a picture of a screen.", overrulable=True
@@ -133,7 +142,9 @@ CODES: dict[str, Code] = {
     "damaged-pixels": Code("refusal", "Pixel data that cannot be found in the file or decoded."),
     "unsupported-pixels": Code("refusal", "Pixels of a kind that is no grey value image."),
     "mixed-sizes": Code("refusal", "Planes of one stack that decode to different sizes."),
-    "too-large": Code("refusal", "An image larger than its file, or this machine, can hold."),
+    "too-large": Code(
+        "refusal", "An image, or a number of frames, that its file or this machine cannot hold."
+    ),
     "no-air": Code(
         "warning", "No voxel is near air: perhaps cropped, perhaps no Hounsfield units."
     ),

@@ -23,6 +23,13 @@ from medtool.dicom.stack import along, cached_axes
 
 # More pixels in one plane than any scanner gives: a header that lies, or a decompression bomb.
 MOST_PIXELS = 65_536 * 4_096
+# More frames in one file than any scanner gives; over 100 MB of records.
+MOST_FRAMES = 1 << 18
+# Of a compressed frame the head of its fragment (PS3.5 A.4) and the least that any image has.
+LEAST_BYTES_COMPRESSED = 16
+# A file that was cut short is told of as such down to this share of its uncompressed pixels: with
+# less in it, the number of its frames is no number.
+LEAST_SHARE_LEFT = 1 / 64
 NOWHERE: Triple = (math.nan, math.nan, math.nan)
 
 
@@ -60,17 +67,47 @@ def images_of(header: Header) -> list[Image] | Skipped:
     refusal = _no_image(header)
     if refusal is not None:
         return refusal
+    # Some writers put 0 where there is one frame; pydicom reads them so, too.
     count = header.integer(tags.NUMBER_OF_FRAMES) or 1
+    problems = _count_problems(header, count)
+    # Where the number is not to be believed one image is there to say so.
+    made = 1 if problems else count
     if header.dataset is not None and (
         count > 1 or header.text(tags.SOP_CLASS_UID) in tags.ENHANCED_CLASSES
     ):
-        framed = frames_of(header.dataset, count)
+        framed = frames_of(header.dataset, made)
         # Functional groups are large; nobody needs them any more.
         header.dataset = None
-        return [_image(header, f, f.position, index, count) for index, f in enumerate(framed)]
+        return [
+            _image(header, f, f.position, index, count, problems) for index, f in enumerate(framed)
+        ]
     position = header.numbers(tags.IMAGE_POSITION)
     frame = _own_frame(tuple(map(header.raw.get, _FRAME_TAGS)))
-    return [_image(header, frame, position, index, count) for index in range(count)]
+    return [_image(header, frame, position, index, count, problems) for index in range(made)]
+
+
+def _count_problems(header: Header, count: int) -> tuple[Finding, ...]:
+    """What is wrong with a number of frames, before a record of each is made."""
+    name = header.path.name
+    if count < 1:
+        return (_refusal("invalid-pixel-format", f"{name} says that it has {count} frames"),)
+    most = _most_frames(header, count)
+    if count <= most:
+        return ()
+    text = f"{name} says that it has {count} frames, and {header.size} bytes hold {most} at most"
+    return (_refusal("too-large", text),)
+
+
+def _most_frames(header: Header, count: int) -> int:
+    """How many frames the file may have: generously, for files that were cut are told as such."""
+    least_bytes, syntax = 1.0, header.transfer_syntax
+    if syntax not in tags.NATIVE_SYNTAXES:
+        least_bytes = LEAST_BYTES_COMPRESSED
+    elif syntax != tags.DEFLATED_LITTLE:
+        pixels = _pixel_format(header, count)
+        bits = pixels.rows * pixels.columns * pixels.samples * pixels.bits_allocated
+        least_bytes = max(least_bytes, bits / 8 * LEAST_SHARE_LEFT)
+    return max(1, min(MOST_FRAMES, int(header.size / least_bytes)))
 
 
 def _no_image(header: Header) -> Skipped | None:
@@ -129,8 +166,14 @@ def _own_frame(raw: tuple[bytes | None, ...]) -> Frame:
 
 
 def _image(
-    header: Header, frame: Frame, position: tuple[float, ...], index: int, frames: int
+    header: Header,
+    frame: Frame,
+    position: tuple[float, ...],
+    index: int,
+    frames: int,
+    problems: tuple[Finding, ...],
 ) -> Image:
+    """One image; ``problems`` are those of its whole file."""
     pixels = _pixel_format(header, frames)
     kind = _kind(header, frame)
     low, high = _padding(header, pixels)
@@ -150,7 +193,7 @@ def _image(
         padding_high=high,
         has_modality_lut=tags.MODALITY_LUT_SEQUENCE in header.raw,
     )
-    problems = _pixel_problems(header, pixels) + _rescale_problems(plane, kind.modality, frame)
+    problems += _pixel_problems(header, pixels) + _rescale_problems(plane, kind.modality, frame)
     return Image(header, plane, kind, frame, position, problems)
 
 

@@ -22,14 +22,8 @@ def choose_device(name: str = "auto") -> torch.device:
     ``cuda:1`` names one of several. Raises UsageError for an unknown name, MachineError for a
     device that this machine does not have.
     """
+    require_known_device(name)
     kind = name.split(":")[0]
-    if kind not in DEVICES:
-        raise UsageError(
-            f"There is no device named '{name}'.",
-            met=name,
-            wanted=", ".join(DEVICES),
-            nearest=nearest_name(kind, DEVICES, {"gpu": "cuda"}),
-        )
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -45,6 +39,18 @@ def choose_device(name: str = "auto") -> torch.device:
             how="use --device cpu; 'medtool doctor' says what this machine can do.",
         )
     return torch.device(name)
+
+
+def require_known_device(name: str) -> None:
+    """Raises UsageError for a name that is no device's, whatever this machine has."""
+    kind = name.split(":")[0]
+    if kind not in DEVICES:
+        raise UsageError(
+            f"There is no device named '{name}'.",
+            met=name,
+            wanted=", ".join(DEVICES),
+            nearest=nearest_name(kind, DEVICES, {"gpu": "cuda"}),
+        )
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:

@@ -42,7 +42,9 @@ def raw_tensor(name: str, tensor: Tensor) -> RawTensor:
 def read_tensors(path: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """Name without ``prefix``, and tensor on the CPU, for each tensor that begins with it.
 
-    Raises CheckpointError where the file is no whole checkpoint of medtool.
+    Nothing is copied: each tensor is a view that keeps the file mapped as long as it lives, and on
+    Windows a mapped file cannot be replaced. Who keeps one while the file may be written again
+    copies it. Raises CheckpointError where the file is no whole checkpoint of medtool.
     """
     from safetensors import safe_open
 

@@ -198,19 +198,20 @@ def _single(
         for name, array in inputs.items():
             rows = number % len(array) if first.get(name) else None
             one[name] = (array if rows is None else array[rows : rows + 1]).copy()
-        yield found_in(told.reshape(count, -1, *told.shape[1:])[number]), one
+        each = told.reshape(count, -1, *told.shape[1:])[number]
+        yield found_in(each, has_background=spec.has_background), one
 
 
-def found_in(told: NDArray[Any]) -> float:
+def found_in(told: NDArray[Any], *, has_background: bool = True) -> float:
     """How much an answer (1, outputs, ...) says is there.
 
-    Of maps the share of voxels that are not background: a logit over 0 where there is one output,
-    one above the first's where there are several. Of plain numbers their largest.
+    Of maps the share of voxels that are not background: a logit above the first's, which is that of
+    the background; where there is none, any over 0. Of plain numbers their largest.
     """
     if told.ndim < 4:
         return float(np.max(told)) if told.size else 0.0
-    if told.shape[1] == 1:
-        return float((told > 0).mean())
+    if told.shape[1] == 1 or not has_background:
+        return float((told.max(axis=1) > 0).mean())
     return float((told[:, 1:].max(axis=1) > told[:, 0]).mean())
 
 

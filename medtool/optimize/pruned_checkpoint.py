@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # What stands in a checkpoint for the tensors that it had: a writer works it out anew.
 OF_THE_FILE = ("format", "hashes")
+# Of the metrics what is asked, not what the whole network answered: these are numbers of another.
+ASKED = ("primary",)
 
 
 def write_pruned(
@@ -33,17 +35,20 @@ def write_pruned(
     """Write the network of ``pruned``, which came from ``model``, to ``path``; its document.
 
     What the checkpoint of ``model`` says of its training, thresholds and patients stays true;
-    ``changes`` are what was decided anew. Where it says how it was trained, the file also holds
-    the state of such a training that has not begun, so that the network can learn on.
+    ``changes`` are what was decided anew; how good the whole network was is left out. Where it
+    says how it was trained, the file also holds the state of such a training that has not begun,
+    so that the network can learn on.
     """
     task, network = model.task, pruned.network
     groups = task.groups(network)
     whole = portable_document(model.document)
     kept = {key: value for key, value in whole.items() if key not in OF_THE_FILE}
+    metrics: Mapping[str, Any] = kept.get("metrics") or {}
     known = kept.get("plan")
     plan = plan_from_document(known) if known else None
     document = {
         **kept,
+        "metrics": {key: value for key, value in metrics.items() if key in ASKED},
         "layers": layers(network, groups),
         "groups": group_table(groups),
         PRUNED: dict(pruned.widths),

@@ -48,7 +48,8 @@ def load_deployed(
         device=torch.device("cpu"),
         autocast_type=None,
         header=header,
-        path=deployed.file,
+        # An engine may read another file than the one that was named.
+        path=chosen.deployed.file,
         found=chosen.said,
         engine=chosen.engine,
         arithmetic=chosen.deployed.arithmetic,

@@ -131,17 +131,21 @@ def stored(deployed: Deployed, prefix: str) -> dict[str, NDArray[np.float32]]:
 def stored_inputs(deployed: Deployed) -> dict[str, NDArray[np.float32]]:
     """The probe's inputs at their full size, one image. Raises CheckpointError without a probe."""
     blocks = stored(deployed, PROBE_INPUT)
-    shapes = deployed.document["inputs"]
-    if set(blocks) != set(shapes):
-        raise CheckpointError(
-            "This optimised model holds no probe.",
-            where=str(deployed.head),
-            wanted=f"tensors {PROBE_INPUT}* and {PROBE_OUTPUT}*",
-        )
+    shapes = deployed.document.get("inputs") or {}
+    if not blocks or set(blocks) != set(shapes):
+        raise _no_probe(deployed)
     return {
         name: _whole(block, tuple(1 if isinstance(n, str) else int(n) for n in shapes[name]))
         for name, block in blocks.items()
     }
+
+
+def _no_probe(deployed: Deployed) -> CheckpointError:
+    return CheckpointError(
+        "This optimised model holds no probe.",
+        where=str(deployed.head),
+        wanted=f"tensors {PROBE_INPUT}* and {PROBE_OUTPUT}*",
+    )
 
 
 def check_deployed(deployed: Deployed, engine: Engine) -> ProbeResult:
@@ -152,8 +156,18 @@ def check_deployed(deployed: Deployed, engine: Engine) -> ProbeResult:
     exact = deployed.arithmetic == EXACT and engine.arithmetic == EXACT
     wanted = stored(deployed, _prefix("" if exact else deployed.file.name))
     wanted = wanted or stored(deployed, PROBE_OUTPUT)
+    if not wanted:
+        raise _no_probe(deployed)
     found = engine.run(stored_inputs(deployed), list(wanted))
     return compared(found, wanted, TOLERANCE_FLOAT32 if exact else TOLERANCE_REDUCED)
+
+
+def broken_promise(deployed: Deployed, engine: Engine, result: ProbeResult) -> str:
+    """What to say of an engine whose ``result`` did not pass."""
+    return (
+        f"{deployed.file.name} by {engine.name} does not give here what it gave when it was made: "
+        f"{result.share:.1e} of the output's range off (allowed {result.tolerance:.0e})"
+    )
 
 
 def compared(

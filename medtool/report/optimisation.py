@@ -166,6 +166,8 @@ def _accuracy_html(document: Document) -> Markup:
     )
     if why:
         text += f" These numbers are {why}."
+    if unjudged := accuracy.get("not_judged"):
+        text += f" Not judged, for it is undefined there: {', '.join(unjudged)}."
     html = paragraph_html(text) + table_html(rows, columns, digits=4)
     if worst:
         heads = {

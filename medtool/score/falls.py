@@ -111,6 +111,11 @@ def judged_metrics(primary: str, scores: Scores) -> tuple[str, ...]:
     return tuple(name for name in wanted if _defined(scores, name))
 
 
+def unjudged_metrics(primary: str, scores: Scores) -> tuple[str, ...]:
+    """Halves of the primary metric that ``scores`` do not have, so that nothing judges them."""
+    return tuple(name for name in HALVES.get(primary, ()) if not _defined(scores, name))
+
+
 def _defined(scores: Scores, name: str) -> bool:
     return name in scores.metrics and isfinite(scores.metrics[name].value)
 

@@ -7,7 +7,7 @@ metric is computed for all draws at once (memory bounded by chunks).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import sqrt
 
@@ -159,15 +159,29 @@ def _counts(generator: np.random.Generator, draws: int, patients: int) -> FloatA
 
 def row_weights(sample: PatientSample, counts: FloatArray) -> Iterator[FloatArray]:
     """Chunks of (draws, cases) weights from (draws, patients) counts."""
-    step = max(1, CHUNK_ELEMENTS // max(sample.n, 1))
+    step = _rows_of_a_chunk(sample)
     for start in range(0, counts.shape[0], step):
         yield counts[start : start + step][:, sample.patient]
 
 
-def _over_chunks(
-    sample: PatientSample, counts: FloatArray, metrics: Metrics
-) -> dict[str, FloatArray]:
-    parts = [metrics(weights) for weights in row_weights(sample, counts)]
+def jackknife_weights(sample: PatientSample) -> Iterator[FloatArray]:
+    """Chunks of (patients, cases) weights, each row without one patient, in their order.
+
+    There is no matrix of patients by patients: its memory would grow with their square.
+    """
+    patients = len(sample.patients)
+    step = _rows_of_a_chunk(sample)
+    for start in range(0, patients, step):
+        left_out = np.arange(start, min(start + step, patients))
+        yield (sample.patient != left_out[:, None]).astype(np.float64)
+
+
+def _rows_of_a_chunk(sample: PatientSample) -> int:
+    return max(1, CHUNK_ELEMENTS // max(sample.n, 1))
+
+
+def _over_chunks(chunks: Iterable[FloatArray], metrics: Metrics) -> dict[str, FloatArray]:
+    parts = [metrics(weights) for weights in chunks]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -185,11 +199,11 @@ def bootstrap(
     ``jackknife``, which takes a draw a patient, there are percentiles alone.
     """
     counts, redrawn = draw_patients(sample, draws, seed)
-    replicates = _over_chunks(sample, counts, metrics)
+    replicates = _over_chunks(row_weights(sample, counts), metrics)
     patients = len(sample.patients)
     without: dict[str, FloatArray] = {}
     if jackknife and patients > 1:
-        without = _over_chunks(sample, 1.0 - np.eye(patients), metrics)
+        without = _over_chunks(jackknife_weights(sample), metrics)
     return Bootstrap(replicates, draws, redrawn, patients, seed, without)
 
 

@@ -37,6 +37,7 @@ from medtool.core.records import (
     Truth,
 )
 from medtool.core.task import Task
+from medtool.dicom.body_part import BodyPart
 from medtool.tasks.bag_settings import BagSettings
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class BagTask(Task):
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     # The key of ``Case.inputs`` under which the chosen series, or a path of NIfTI, stands.
     channel: ClassVar[str] = "ct"
+    # Where the task looks: of a study that shows more, the series of this part is taken.
+    body_part: ClassVar[BodyPart | None] = None
 
     settings: BagSettings
 
@@ -123,6 +126,7 @@ class BagTask(Task):
             modalities=self.modalities,
             channel=self.channel,
             classes=self.label_classes(),
+            body_part=self.body_part,
         )
 
     def label_classes(self) -> dict[str, float]:

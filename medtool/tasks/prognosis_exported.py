@@ -56,7 +56,7 @@ def suv_scale(settings: PrognosisSettings) -> ChannelScale:
 
 
 def dropped_features(network: PrognosisNetwork) -> int:
-    """How many maps there are at the first dropout of the decoder."""
+    """How many maps there are at the first dropout of the decoder of a whole network."""
     return int(network.encoder.features[-2 - first_dropping(network, may_drop)])
 
 
@@ -94,6 +94,7 @@ def exported_deployment(settings: PrognosisSettings, models: int = 1) -> Deploym
             BEFORE: NOTHING_BEFORE,
             **dict.fromkeys({MASKS, HEAD_MASKS} & set(inputs), NOTHING_DROPPED),
         },
+        has_background=network.exclusive,
     )
 
 
@@ -110,6 +111,9 @@ class ExportedPrognosis(nn.Module):
     """Images of a patient (n, channels, ...) to logits and probabilities (n, outputs, ...), risks
     and ``after``; with passes (n * passes, outputs, ...), risks (passes). Each of several models
     counts as further passes, those of one pass behind one another, its risks beside its centre.
+
+    Masks are as wide as a whole network has features, ``head_widths`` those of the head's layers. A
+    pruned one takes the first: dropout draws feature by feature, so that these are its own.
     """
 
     centres: Tensor
@@ -122,6 +126,7 @@ class ExportedPrognosis(nn.Module):
         *,
         covariates: bool,
         passes: bool,
+        head_widths: Sequence[int],
     ) -> None:
         super().__init__()
         # One keeps the names of its layers.
@@ -130,6 +135,7 @@ class ExportedPrognosis(nn.Module):
         self.scale = scale
         self.covariates = covariates
         self.passes = passes
+        self.head_widths = tuple(head_widths)
 
     def forward(self, image: Tensor, field_ml: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         """``others`` are the covariates, where there are any, ``before``, and the masks."""
@@ -166,7 +172,7 @@ class ExportedPrognosis(nn.Module):
         if self.passes:
             shared = SharedPass(network, images, drops=may_drop)
             bottleneck = spread(shared.skips[-1], count)
-            logits = shared.logits_of_all(masks[0])
+            logits = shared.logits_of_all(masks[0][:, : shared.maps.shape[1]])
             images = spread(images, count)
         else:
             skips = network.encoder(images)
@@ -179,7 +185,8 @@ class ExportedPrognosis(nn.Module):
         embedded = network.embedding(means, field_ml, covariates)
         if not self.passes:
             return logits, network.head(embedded), after
-        own = torch.split(masks[1], list(network.head.widths), dim=1)
+        each = torch.split(masks[1], list(self.head_widths), dim=1)
+        own = [mask[:, :width] for mask, width in zip(each, network.head.widths, strict=True)]
         return logits, network.head.with_masks(embedded, own), after
 
 
@@ -193,6 +200,7 @@ def exported_prognosis(settings: PrognosisSettings, network: Any) -> ExportedPro
         suv_scale(settings),
         covariates=covariate_inputs(settings.model.known_covariates) > 0,
         passes=settings.infer.passes > 0,
+        head_widths=skeleton(settings).head.widths,
     )
 
 

@@ -52,7 +52,7 @@ def attach_outcomes(cases: Sequence[Case], file: Path, data: PrognosisDataSectio
     no unit, rows that are none, no id that fits, an outcome other than the one that came with the
     case, several studies of a patient of which the table does not say where the time begins.
     """
-    table = read_foreign_table(file, kind="table of outcomes")
+    table = read_foreign_table(file, kind="table of outcomes", unwrap=True)
     columns = outcome_columns(table.columns, data, str(file))
     if columns is None:
         raise LabelsError(

@@ -325,7 +325,9 @@ class SegmentationTask(Task):
         """Windows in; logits and probabilities out."""
         from medtool.tasks.segmentation_exported import segmentation_deployment
 
-        return segmentation_deployment(self.window_shape(), self.input_scale())
+        return segmentation_deployment(
+            self.window_shape(), self.input_scale(), regions=self.has_regions
+        )
 
     def joined(self, members: Sequence[Any]) -> nn.Module:
         """The mean of their logits, where they see the same windows of the same image."""

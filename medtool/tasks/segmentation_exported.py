@@ -40,7 +40,9 @@ def fixed_scale(preparation: SegmentationPreparationSection) -> ChannelScale:
     return ChannelScale(shifts, widths)
 
 
-def segmentation_deployment(shape: tuple[int, ...], scale: ChannelScale) -> DeploymentSpec:
+def segmentation_deployment(
+    shape: tuple[int, ...], scale: ChannelScale, *, regions: bool
+) -> DeploymentSpec:
     """Images of ``shape`` (1, channels, ...), any number of them."""
     return DeploymentSpec(
         inputs={IMAGE: shape},
@@ -48,6 +50,7 @@ def segmentation_deployment(shape: tuple[int, ...], scale: ChannelScale) -> Depl
         inside=(*(("normalisation",) if scale.changes else ()), "encoder", "decoder", "activation"),
         free_axes={IMAGE: {0: IMAGES}},
         typical={IMAGE: scale.typical},
+        has_background=not regions,
     )
 
 

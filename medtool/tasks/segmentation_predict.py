@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtool import __version__
-from medtool.core.files import file_sha256
+from medtool.core.deployed import hashes_of, one_hash
 from medtool.core.names import case_file_stem
 from medtool.core.records import Case, Prediction, Prepared, Truth
 from medtool.data.dataset_record import BACKGROUND, ImageReference
@@ -315,7 +315,7 @@ def write_dicom_seg(
     maker = Maker(
         model=f"medtool {model.task.name}",
         version=__version__,
-        fingerprint=file_sha256(model.path),
+        fingerprint=one_hash(hashes_of(model.path)),
     )
     mask = prediction.arrays[MASK].astype(np.uint16)
     write_segmentation(mask, series, dicom_segments(settings), path, maker=maker)

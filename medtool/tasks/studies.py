@@ -20,6 +20,7 @@ from medtool.core.files import nearest_path
 from medtool.core.names import safe_file_stem
 from medtool.core.records import Case, Cohort, Finding, RefusedStudy, Source
 from medtool.dicom import scan
+from medtool.dicom.body_part import BodyPart
 from medtool.dicom.choose import choose
 from medtool.dicom.document import intake_document
 from medtool.dicom.overrule import overruled, reasons_to_stay_refused
@@ -78,9 +79,12 @@ def find_studies(
     modalities: Sequence[str],
     channel: str,
     classes: Mapping[str, float] | None = None,
+    body_part: BodyPart | None = None,
     endings: Collection[str] = NIFTI_SUFFIXES,
 ) -> Cohort:
     """Every study under ``source``; ``classes`` maps values of a manifest's label column.
+
+    ``body_part``: of several series the one that shows it is taken.
 
     ``endings`` are those of the files that hold volumes.
 
@@ -97,7 +101,7 @@ def find_studies(
     studies = _studies(intake, roots, patient_key)
     studies = _named(_by_manifest(studies, {row.image: row for row in manifest}), patient_key)
     findings += nameless_patients(volumes.cases, patient_key)
-    make = partial(_case, modalities=modalities, channel=channel)
+    make = partial(_case, modalities=modalities, channel=channel, body_part=body_part)
     cases, refused = _made(studies, source, make)
     cases += volumes.cases
     refused = [*volumes.refused, *refused, *_empty_rows(manifest, studies)]
@@ -228,12 +232,17 @@ def _named(studies: Sequence[Study], patient_key: PatientKey) -> list[Study]:
 
 
 def _case(
-    study: Study, source: Source, *, modalities: Sequence[str], channel: str
+    study: Study,
+    source: Source,
+    *,
+    modalities: Sequence[str],
+    channel: str,
+    body_part: BodyPart | None,
 ) -> Case | RefusedStudy:
     """The study as a case with its chosen series, or why it has none."""
     right = [series for series in study.series if series.modality in modalities]
     candidates, findings = after_persons_word(right, source)
-    chosen, others = choose(candidates)
+    chosen, others = choose(candidates, body_part=body_part)
     in_vain = said_in_vain(study.series, modalities, source)
     findings += in_vain
     if chosen is None:

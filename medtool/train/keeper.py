@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,12 @@ from medtool.train.plan import plan_from_document
 LINKING_PREFIX = ".linking-"
 
 Kind = Literal["best", "last", "stage-end", "milestone"]
+KINDS: Mapping[str, Kind] = {
+    re.escape(BEST_NAME): "best",
+    re.escape(LAST_NAME): "last",
+    rf"stage_\d+_epoch_\d+{re.escape(SUFFIX)}": "stage-end",
+    rf"epoch_\d+{re.escape(SUFFIX)}": "milestone",
+}
 
 
 class Keeper:
@@ -57,6 +64,7 @@ class Keeper:
                 if (self.run.checkpoints_folder / row["file"]).is_file()
                 and int(row["epoch"]) < next_epoch
             ]
+        self._take_in(next_epoch)
         self._mend(next_epoch)
 
     def _sweep(self) -> None:
@@ -64,6 +72,31 @@ class Keeper:
         for prefix in (TEMPORARY_PREFIX, LINKING_PREFIX):
             for file in self.run.checkpoints_folder.glob(prefix + "*"):
                 file.unlink(missing_ok=True)
+
+    def _take_in(self, next_epoch: int) -> None:
+        """Checkpoints that the table does not know, or knows as they were before.
+
+        While another program holds it open the rows go elsewhere: the files themselves say more.
+        """
+        known = {(row["file"], int(row["epoch"])) for row in self.rows}
+        found = False
+        for path in sorted(self.run.checkpoints_folder.glob(f"*{SUFFIX}")):
+            kind = _kind_of(path.name)
+            if kind is None:
+                continue
+            try:
+                document = read_header(path).document
+            except CheckpointError:
+                # Damaged: whoever wants to read it is told.
+                continue
+            epoch = int(document["epoch"])
+            # Before the first epoch, as of a pruned network, nothing was measured.
+            if 0 <= epoch < next_epoch and (path.name, epoch) not in known:
+                self._row(path, kind, epoch, document["metrics"]["selection"])
+                found = True
+        if found:
+            self._drop()
+            self._write()
 
     def _mend(self, next_epoch: int) -> None:
         """A kill between ``last`` and the other names of its epoch leaves them behind."""
@@ -161,6 +194,11 @@ class Keeper:
         order = {"best": 0, "last": 1}
         self.rows.sort(key=lambda row: (order.get(row["kind"], 2), int(row["epoch"])))
         self.run.write_checkpoints(self.rows)
+
+
+def _kind_of(name: str) -> Kind | None:
+    """What a file of this name is kept as; None for one that no run writes."""
+    return next((kind for pattern, kind in KINDS.items() if re.fullmatch(pattern, name)), None)
 
 
 def _fact_of(document: Mapping[str, Any]) -> EpochDone | None:

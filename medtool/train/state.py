@@ -137,7 +137,9 @@ def _restore_optimiser(path: Path, live: Live) -> None:
         parameter = parameters[parameter_name]
         # Adam's step counts stay on the CPU, as torch makes them.
         device = "cpu" if key == "step" else parameter.device
-        live.optimiser.state[parameter][key] = tensor.to(device)
+        # A copy also on the CPU: what was read is a view that keeps the file mapped, and Windows
+        # lets nobody replace a mapped file, which the next checkpoint would do.
+        live.optimiser.state[parameter][key] = tensor.to(device, copy=True)
 
 
 def _check_size_of_steps(path: Path, live: Live, plan: Mapping[str, Any]) -> None:

@@ -17,11 +17,10 @@ from medtool.core.errors import (
 from medtool.core.names import nearest_name
 from medtool.core.progress import Reporter, Silent, tell
 from medtool.core.records import Finding
-from medtool.data.labels import find_labels, read_labels
-from medtool.data.matching import attach_labels
 from medtool.score.classification import FoldSelections, SelectionPart, binary_scores
 from medtool.score.compare import Comparison, compare_models
 from medtool.score.confounders import SCAN_FACTS, confounder_aurocs
+from medtool.verbs.evaluate_labels import how_read, labelled, with_default_data
 from medtool.verbs.evaluate_masks import evaluate_masks, evaluates_masks
 from medtool.verbs.evaluate_result import SCORES_FILE, Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
@@ -48,6 +47,7 @@ class EvaluateOptions:
     """What is asked of ``evaluate``.
 
     ``subjects`` are predictions, runs, or (with ``data``) checkpoints; one, or two to compare.
+    ``columns``: what it states stands above what the preset of each model says of labels.
     ``metrics``: how it is measured; None leaves it to the preset of each model.
     """
 
@@ -109,15 +109,16 @@ def evaluate(options: EvaluateOptions, reporter: Reporter | None = None) -> Eval
     OutputExistsError.
     """
     reporter = reporter or Silent()
+    options = with_default_data(options, reporter)
     _check(options)
     if evaluates_masks(options):
         return evaluate_masks(options, reporter)
     findings: list[Finding] = []
-    subjects = []
-    for subject in _subjects(options, reporter):
-        labelled, said = _labelled(subject, options)
+    asked, subjects = _subjects(options, reporter), []
+    for subject, data in zip(asked, how_read(asked, options.columns), strict=True):
+        known, said = labelled(subject, data, options)
         findings += said
-        checked = _without_training_patients(labelled, options)
+        checked = _without_training_patients(known, options)
         subjects.append(pooled(checked) if options.by == "patient" else checked)
     findings = list(dict.fromkeys(findings))
     tell(findings, reporter)
@@ -177,26 +178,6 @@ def _subjects(options: EvaluateOptions, reporter: Reporter) -> list[Subject]:
             subject = with_checkpoint(subject, options.checkpoints[number])
         found.append(subject)
     return found
-
-
-def _labelled(subject: Subject, options: EvaluateOptions) -> tuple[Subject, list[Finding]]:
-    """The subject with labels from the table that was named, else those that it carries."""
-    path = options.labels
-    if path is None and options.data is not None:
-        path = find_labels(options.data)
-    if path is None:
-        if any(row.case.label is not None for row in subject.rows):
-            return subject, []
-        raise UsageError(
-            "There are no labels to compare with.",
-            where=subject.name,
-            wanted="a table with an id and a label for each case",
-            how="--labels FILE.",
-        )
-    attached = attach_labels(subject.cases, read_labels(path, options.columns))
-    known = {case.case_id: case for case in attached.cases}
-    rows = tuple(replace(row, case=known[row.case.case_id]) for row in subject.rows)
-    return replace(subject, rows=rows, cases=attached.cases), list(attached.findings)
 
 
 def _without_training_patients(subject: Subject, options: EvaluateOptions) -> Subject:
@@ -337,7 +318,11 @@ def _compared(subjects: Sequence[Subject], options: EvaluateOptions) -> Comparis
     first, second = (subject.rows for subject in subjects)
     labels = [row.case.label for row in first]
     if labels != [row.case.label for row in second]:
-        raise UsageError("The two disagree about the labels of the cases.", how="--labels FILE.")
+        raise UsageError(
+            "The two disagree about the labels of the cases.",
+            wanted="one column of one table, read alike",
+            how="--labels FILE; --label-column NAME where they learned from different columns.",
+        )
     return compare_models(
         [float(label or 0.0) for label in labels],
         [row.probability for row in first],

@@ -23,6 +23,12 @@ from medtool.data.run_folder import RunFolder
 from medtool.score.completion import completed
 from medtool.score.paired import MaskComparison
 from medtool.score.paired_scores import compare_scores
+from medtool.verbs.evaluate_labels import (
+    as_asked,
+    in_own_words,
+    labels_by_default,
+    project_places,
+)
 from medtool.verbs.evaluate_result import Evaluated, Evaluation
 from medtool.verbs.evaluate_subjects import (
     NOT_CHECKED,
@@ -64,7 +70,7 @@ def evaluates_masks(options: EvaluateOptions) -> bool:
     """Whether what was named answers with masks: its task declares no probability."""
     for path in (*options.checkpoints, *options.subjects):
         try:
-            task = _task_of(path)
+            task = _task_of(path, options)
         except UnknownNameError:
             # Stored probabilities can be scored where their task is not installed.
             continue
@@ -73,21 +79,31 @@ def evaluates_masks(options: EvaluateOptions) -> bool:
     return False
 
 
-def _task_of(path: Path) -> Task | None:
-    """The task behind a checkpoint, a run or predictions; None where nothing says."""
+def _task_of(path: Path, options: EvaluateOptions) -> Task | None:
+    """The task behind a checkpoint, a run or predictions, as it reads labels here; None where
+    nothing says.
+    """
     if is_run(path) and (path / "preset.toml").is_file():
         run = RunFolder(path)
         preset = tomllib.loads(run.preset_file.read_text(encoding="utf-8"))
-        task = task_from_document(str(run.read_run()["task"]), preset)
+        task = _reading(task_from_document(str(run.read_run()["task"]), preset), options)
         best = run.checkpoints_folder / BEST_NAME
         # Of folds together there is no checkpoint: each answered its own part.
         return task.with_document(read_header(best).document) if best.is_file() else task
     if is_checkpoint(path):
         header = read_header(find_checkpoint(path)[0])
-        return known_task(header).with_document(header.document)
+        return _reading(known_task(header), options).with_document(header.document)
     record = predictions_record(path)
     kept = (record.get("checkpoint") or {}).get("preset")
-    return task_from_document(str(record["task"]), kept) if kept else None
+    return _reading(task_from_document(str(record["task"]), kept), options) if kept else None
+
+
+def _reading(task: Task, options: EvaluateOptions) -> Task:
+    """The task with the columns that were named; the table of its run is of its run's data."""
+    data = as_asked(task.settings.data, options.columns)
+    if options.data is not None and options.data.resolve() != data.folder.resolve():
+        data = data.model_copy(update={"labels": None})
+    return type(task)(task.settings.model_copy(update={"data": data}))
 
 
 def evaluate_masks(options: EvaluateOptions, reporter: Reporter) -> Evaluation:
@@ -181,7 +197,7 @@ def _answered(
 
 
 def _stored(path: Path, checkpoint: Path | None, options: EvaluateOptions) -> MaskSubject:
-    task = _task_of(checkpoint or path)
+    task = _task_of(checkpoint or path, options)
     if task is None:
         raise UsageError(
             "It is not known which task made these predictions.",
@@ -198,30 +214,42 @@ def _stored(path: Path, checkpoint: Path | None, options: EvaluateOptions) -> Ma
         folder=path if path.is_dir() else path.with_suffix(""),
         rows=rows,
         silent=silent,
-        source=_source(options, checkpoint, path),
+        source=_source(options, task, checkpoint, path),
         header=header,
         notes=() if header is not None else (NOT_CHECKED,),
         settled=header is not None,
     )
 
 
-def _source(options: EvaluateOptions, checkpoint: Path | None, predictions: Path) -> Source:
-    """The references: as they are named, else those of the run that made the checkpoint.
+def _source(
+    options: EvaluateOptions, task: Task, checkpoint: Path | None, predictions: Path
+) -> Source:
+    """The references: as they are named, else those of the run that made the checkpoint, else
+    those of medtool.toml.
 
     Raises UsageError where none says.
     """
     if options.data is not None:
-        return Source((options.data,), labels=options.labels)
+        return Source((options.data,), labels=_labels(options, task, options.data))
     if checkpoint is not None:
         file, _ = find_checkpoint(checkpoint)
         run = RunFolder(file.parent.parent)
         if run.exists():
             return _source_of_run(run, options)
+    if (folder := project_places(task.name).folder) != Path():
+        return Source((folder,), labels=_labels(options, task, folder))
     raise UsageError(
         "It is not known where the references lie.",
         where=str(predictions),
         how="name the data with the references by --data.",
     )
+
+
+def _labels(options: EvaluateOptions, task: Task, folder: Path) -> Path | None:
+    """The table of classes or outcomes of ``folder``, where the task reads one."""
+    if options.labels is not None or not task.reads_labels or task.settings.data.labels is not None:
+        return options.labels
+    return labels_by_default(folder, task.name, task.labels_patterns)
 
 
 def _source_of_run(run: RunFolder, options: EvaluateOptions) -> Source:
@@ -232,7 +260,7 @@ def _source_of_run(run: RunFolder, options: EvaluateOptions) -> Source:
 
 def _run(path: Path, options: EvaluateOptions) -> MaskSubject:
     """The most honest part of a run; its split keeps the parts apart."""
-    run, task = RunFolder(path), _task_of(path)
+    run, task = RunFolder(path), _task_of(path, options)
     parts = [p for p in PARTS_BY_HONESTY if (run.predictions_folder / p).is_dir()]
     if task is None or not parts:
         raise UsageError(
@@ -263,7 +291,8 @@ def _rows(path: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
 
 
 def _evaluated(subject: MaskSubject, options: EvaluateOptions, reporter: Reporter) -> Evaluated:
-    cohort = build_cohort(subject.task, subject.source, reporter=reporter)
+    with in_own_words():
+        cohort = build_cohort(subject.task, subject.source, reporter=reporter)
     task = subject.task if subject.settled else subject.task.informed(cohort.cohort.intake)
     cases = cohort.cases
     known = [c for c in cases if c.case_id in subject.rows and task.has_reference(c)]

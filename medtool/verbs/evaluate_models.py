@@ -12,10 +12,11 @@ from medtool.core.checkpoint import find_checkpoint, read_header
 from medtool.core.progress import Reporter
 from medtool.core.records import Source
 from medtool.data.cohort import keyed_patients
-from medtool.data.labels import find_labels, read_labels
+from medtool.data.labels import read_labels
 from medtool.data.matching import attach_labels
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.told_apart import find_cases
+from medtool.verbs.evaluate_labels import as_asked, in_own_words, labels_by_default
 from medtool.verbs.evaluate_subjects import (
     Subject,
     left_out_note,
@@ -85,9 +86,11 @@ def _seen(model: Path, options: EvaluateOptions) -> frozenset[str]:
     folder = options.data or Path()
     # As training told patients apart, or hashes of other ids are compared.
     cases = keyed_patients(find_cases(task, Source(paths=(folder,))).cases, task.settings.data)
-    labels = options.labels or find_labels(folder)
+    labels = options.labels or labels_by_default(folder, task.name)
     if labels is not None:
-        cases = attach_labels(cases, read_labels(labels, options.columns)).with_label
+        data = as_asked(task.settings.data, options.columns)
+        with in_own_words():
+            cases = attach_labels(cases, read_labels(labels, data)).with_label
     patients = {case.patient_id for case in cases}
     seen = seen_patients(document["patients"], patients)
     if seen and options.seen == "refuse":

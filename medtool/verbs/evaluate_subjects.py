@@ -8,16 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtool.config.sections import MetricsSection
+from medtool.config.sections import DataSection, MetricsSection
 from medtool.core.checkpoint import SUFFIX, find_checkpoint, read_header
-from medtool.core.deployed import find_deployed
+from medtool.core.deployed import find_deployed, same_model
 from medtool.core.errors import CheckpointError, LeakageError, UnknownNameError, UsageError
-from medtool.core.files import file_sha256
 from medtool.core.names import counted
 from medtool.core.records import SELECTION_OPTIMISTIC, Case, Prediction
+from medtool.data.cohort import shared_patients
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.predictions import ELEMENTS_FILE, read_predictions, read_table
 from medtool.data.run_folder import RunFolder, fold_folders
+from medtool.verbs.infer_model import answering_hashes
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -87,13 +88,38 @@ class Subject:
     notes: tuple[str, ...] = ()
     selection: tuple[Row, ...] = ()
     pseudonymised: bool = False
+    # Ids that are no patient's own, as the answers say, and why.
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def known_task_name(self) -> str:
+        """The name of the task that answered; "" where it is not known."""
+        return self.task_name if self.header is None else str(self.header["task"])
+
+    def _stated(self) -> Mapping[str, Any]:
+        """The preset that answered, as far as it is known."""
+        return self.preset if self.header is None else self.header["preset"]
+
+    def data(self) -> DataSection | None:
+        """How its preset says that labels are read; None where it says nothing of that.
+
+        Of a task that is not installed, what all tasks share. Raises PresetError as ``task`` does.
+        """
+        stated = self._stated().get("data")
+        if not stated:
+            return None
+        try:
+            return self.task().settings.data
+        except UnknownNameError:
+            shared = {key: stated[key] for key in DataSection.label_keys if key in stated}
+            return DataSection.model_validate(shared)
 
     def metrics(self) -> MetricsSection:
         """How its preset says that answers are measured; the defaults where no preset is known.
 
         Of a task that is not installed, what all tasks share. Raises PresetError as ``task`` does.
         """
-        preset = self.preset if self.header is None else self.header["preset"]
+        preset = self._stated()
         if not preset:
             return MetricsSection()
         try:
@@ -175,16 +201,11 @@ def _run_part(run: RunFolder) -> Subject:
             where=str(run.predictions_folder),
             how="let 'medtool train' finish, or evaluate its checkpoint with --data.",
         )
-    import tomllib
-
     known = {row["case"]: _case_of_run(row) for row in run.read_cases()}
-    document = run.read_run() if run.run_file.is_file() else {}
     subject = replace(
         predictions_subject(folder, known),
         name=str(run.path),
         optimistic=SELECTION_OPTIMISTIC if part == "selection" else "",
-        task_name=str(document.get("task", "")),
-        preset=tomllib.loads(run.preset_file.read_text(encoding="utf-8")),
         # The split of the run keeps its parts apart: that is the check.
         notes=(),
     )
@@ -192,6 +213,26 @@ def _run_part(run: RunFolder) -> Subject:
     if part == "test" and (chosen / "predictions.csv").is_file():
         subject = replace(subject, selection=predictions_subject(chosen, known).rows)
     return _with_threshold(subject, _selected_threshold(run))
+
+
+def _asked_of_run(run: RunFolder) -> tuple[str, Mapping[str, Any]]:
+    """The task and the preset of a run."""
+    import tomllib
+
+    document = run.read_run() if run.run_file.is_file() else {}
+    preset = tomllib.loads(run.preset_file.read_text(encoding="utf-8"))
+    return str(document.get("task", "")), preset
+
+
+def _made_by(record: Mapping[str, Any], folder: Path) -> tuple[str, Mapping[str, Any]]:
+    """The task and the preset of predictions: of the run that keeps them, else of their record."""
+    above = folder.absolute().parent
+    run = RunFolder(above.parent)
+    kept = run.preset_file.is_file() and run.run_file.is_file()
+    if kept and above == run.predictions_folder:
+        return _asked_of_run(run)
+    checkpoint = record.get("checkpoint") or {}
+    return str(record.get("task", "")), checkpoint.get("preset") or {}
 
 
 def _selected_threshold(run: RunFolder) -> float | None:
@@ -233,6 +274,7 @@ def predictions_subject(path: Path, known: Mapping[str, Case] | None = None) -> 
     checkpoint = record.get("checkpoint") or {}
     recorded = checkpoint.get("threshold")
     elements = _elements(folder)
+    task_name, preset = _made_by(record, folder if folder.is_dir() else path.parent)
     rows, silent, cases = [], {}, []
     for line in table:
         case = (known or {}).get(line["case"]) or _bare_case(line)
@@ -256,11 +298,16 @@ def predictions_subject(path: Path, known: Mapping[str, Case] | None = None) -> 
         cases=tuple(cases),
         silent=silent,
         folders=(folder,),
-        task_name=str(record.get("task", "")),
-        preset=checkpoint.get("preset") or {},
+        task_name=task_name,
+        preset=preset,
         notes=(NOT_CHECKED,),
         pseudonymised=bool(record.get("pseudonymised")),
+        shared=_texts(record.get("patients_shared")),
     )
+
+
+def _texts(said: object) -> dict[str, str]:
+    return {str(key): str(why) for key, why in said.items()} if isinstance(said, dict) else {}
 
 
 def _bare_case(line: Mapping[str, str]) -> Case:
@@ -313,12 +360,19 @@ def with_checkpoint(subject: Subject, path: Path) -> Subject:
     file, _ = find_checkpoint(path)
     document = read_header(file).document
     for folder in subject.folders:
-        stated = (_record(folder).get("checkpoint") or {}).get("sha256")
-        if stated and stated != file_sha256(file):
+        record = _record(folder)
+        stated = record.get("checkpoint") or {}
+        # Of an optimised model another file of the folder may have answered, as its engine says.
+        found = answering_hashes(file, str(record.get("engine", "")))
+        sha256 = str(stated.get("sha256") or "")
+        if sha256 and not same_model(stated, found):
+            alike = sha256 == found["sha256"]
             raise CheckpointError(
                 "This checkpoint did not make these predictions.",
                 where=str(file),
-                met=f"predictions of a checkpoint whose SHA-256 begins {str(stated)[:12]}",
+                met="predictions of the same file with other weights beside it"
+                if alike
+                else f"predictions of a checkpoint whose SHA-256 begins {sha256[:12]}",
                 how="name the checkpoint that made them, or predict again with 'medtool infer'.",
             )
     threshold = document.get("threshold")
@@ -402,12 +456,47 @@ def left_out_note(count: int) -> str:
 def pooled(subject: Subject) -> Subject:
     """One answer a patient, pooled as the task says; the label is positive when any study's is.
 
-    Raises UsageError where the task is not known, or cannot pool.
+    Studies under an id that is no patient's own stay apart, which is noted. Raises UsageError where
+    the task is not known, or cannot pool.
     """
     task = subject.task()
-    rows = _pooled_rows(task, subject.rows)
-    selection = _pooled_rows(task, subject.selection)
-    return replace(subject, rows=rows, selection=selection, cases=tuple(row.case for row in rows))
+    shared = _shared(subject)
+    rows = _pooled_rows(task, _apart(subject.rows, shared))
+    return replace(
+        subject,
+        rows=rows,
+        selection=_pooled_rows(task, _apart(subject.selection, shared)),
+        cases=tuple(row.case for row in rows),
+        notes=(*subject.notes, *_shared_notes(shared)),
+    )
+
+
+def _shared(subject: Subject) -> dict[str, str]:
+    """Ids that are no patient's own, and why: as the answers say, and by all its cases."""
+    cases = (*subject.cases, *(row.case for row in subject.selection))
+    once = {case.case_id: case for case in cases}
+    found = {**shared_patients([*once.values()]), **subject.shared}
+    # Studies without any id were never pooled, and have nothing to be named by.
+    return {patient: why for patient, why in found.items() if patient}
+
+
+def _shared_notes(shared: Mapping[str, str]) -> list[str]:
+    told = [f"'{patient}': {why}" for patient, why in shared.items()]
+    if not told:
+        return []
+    more = "; ..." if len(told) > IDS_SHOWN else ""
+    shown = "; ".join(told[:IDS_SHOWN])
+    return [f"Not pooled by patient, each study stands for itself: {shown}{more}."]
+
+
+def _apart(rows: Sequence[Row], shared: Mapping[str, str]) -> list[Row]:
+    """``rows``; those under an id that is no patient's own as studies without any."""
+    return [
+        replace(row, case=replace(row.case, patient_id=""))
+        if row.case.patient_id in shared
+        else row
+        for row in rows
+    ]
 
 
 def _pooled_rows(task: Task, rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -27,10 +27,12 @@ from medtool.core.names import counted
 from medtool.core.progress import Reporter, Silent, tell
 from medtool.core.records import Case, Cohort, RefusedStudy
 from medtool.data.archive import is_archive, unpack
+from medtool.data.cohort import keyed_patients, shared_patients
 from medtool.data.locks import alone
 from medtool.data.predictions import typed_rows
 from medtool.data.scratch import Scratch
-from medtool.verbs.infer_model import answering_file
+from medtool.data.told_apart import refused_archives
+from medtool.verbs.infer_model import answering_file, require_machine, warn_of_promises
 from medtool.verbs.infer_output import (
     Output,
     OutputPlace,
@@ -52,8 +54,6 @@ if TYPE_CHECKING:
 
 # Of a preset, the keys that say how a trained model answers.
 ANSWERING_KEYS = "infer."
-# Devices that need not be looked for.
-ALWAYS_THERE = ("auto", "cpu")
 # Of the scratch folder, where no other cache is named.
 CACHE = "cache"
 
@@ -119,7 +119,7 @@ def infer(options: InferOptions, reporter: Reporter | None = None) -> InferResul
     _check_assignments(options.assignments)
     with Scratch() as scratch:
         paths = (options.checkpoint, *options.more_checkpoints)
-        file, found = answering_file(paths, scratch.path)
+        file, found = answering_file(paths, scratch.path, options.engine)
         whole = replace(options, checkpoint=file, more_checkpoints=())
         return _infer(whole, found, scratch, reporter or Silent())
 
@@ -142,22 +142,26 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
             return _result(typed_rows(whole.rows, task.columns), whole.studies, place, place.table)
     guard(place, force=options.force, resume=options.resume)
     reporter.say(f"Model: {found}; task {header.task}.")
-    _require_machine(options.run)
-    sources, refused = _unpacked(options.sources, scratch.path)
+    require_machine(file, _task_of(header, options), options.run, options.engine)
+    sources, broken = _unpacked(options.sources, scratch.path)
     cohort = _find(_task_of(header, options), sources, options)
     # Else nobody knew the names in the table.
     tell([finding for finding in cohort.findings if finding.code == "names-shared"], reporter)
-    refused += cohort.refused
+    refused = (*refused_archives(broken, cohort), *cohort.refused)
+    # Refused studies share an id as well; an archive is no study.
+    studies = [Case(s.case_id, s.patient_id, s.study_uid, {}) for s in cohort.refused]
+    shared = shared_patients([*cohort.cases, *studies])
     if not cohort.cases and not refused:
         raise _nothing_found(options.sources, cohort)
     with _early_workers(header, cohort.cases, scratch.path, options) as pool:
         model = _model(options, reporter)
         _demo_gate(model, cohort.cases, allowed=options.allow_demo)
-        maker = RowMaker(model, options, place)
+        maker = RowMaker(model, options, place, shared)
         if maker.new_key:
             reporter.warn(f"A new key was written to {maker.new_key}: keep it, and keep it secret.")
         maker.check_pooling()
         maker.check_dicom()
+        maker.say_shared(reporter)
         startup_s = time.perf_counter() - started
         with alone(place.folder):
             if options.force:
@@ -177,17 +181,9 @@ def _task_of(header: CheckpointHeader, options: InferOptions) -> Task:
     return changed_task(known_task(one), options.assignments)
 
 
-def _require_machine(asked: RunOptions) -> None:
-    """Refuse what this machine does not have before looking for studies, which may take long."""
-    if asked.device in ALWAYS_THERE and asked.precision is None:
-        return
-    from medtool.nets.device import choose_device, choose_precision
-
-    choose_precision(asked.precision or "auto", choose_device(asked.device))
-
-
 def _model(options: InferOptions, reporter: Reporter) -> Model:
     from medtool.nets.device import warn_of_precision
+    from medtool.predict.engines.contract import AUTO_ENGINE
     from medtool.predict.model import load_model
 
     precision = options.run.precision or "auto"
@@ -200,7 +196,10 @@ def _model(options: InferOptions, reporter: Reporter) -> Model:
     )
     if model.engine is not None:
         reporter.say(f"Engine: {model.found}.")
-    warn_of_precision(precision, model.device, reporter)
+    else:
+        warn_of_precision(precision, model.device, reporter)
+    # Of auto every candidate was proved.
+    warn_of_promises(model, reporter, proved=options.engine == AUTO_ENGINE)
     reporter.say(f"Answering on {model.computed_on}.")
     return model
 
@@ -272,27 +271,32 @@ def _check_assignments(assignments: Sequence[str]) -> None:
 
 def _unpacked(
     sources: Sequence[Path], scratch: Path
-) -> tuple[tuple[Path, ...], tuple[RefusedStudy, ...]]:
-    """Sources with archives unpacked, and a refused row for each archive that cannot be."""
-    folders: list[Path] = []
-    refused: list[RefusedStudy] = []
-    for number, source in enumerate(sources):
-        if not is_archive(source):
-            folders.append(source)
-            continue
+) -> tuple[tuple[Path, ...], tuple[tuple[Path, CaseRefused], ...]]:
+    """Sources with archives unpacked, and each archive that cannot be, with the reason."""
+    archives = {source.resolve(): source for source in sources if is_archive(source)}
+    unpacked: dict[Path, Path] = {}
+    refused: list[tuple[Path, CaseRefused]] = []
+    alike: Counter[tuple[str, str]] = Counter()
+    # Each as the folder that it would be beside its file, in an order of their own: the names of
+    # cases come from there, and neither the order of the sources nor a broken one changes them.
+    for number, (place, source) in enumerate(sorted(archives.items())):
+        own = (place.parent.name, source.stem)
+        beside = f"{own[0]}-{alike[own] + 1}" if alike[own] else own[0]
         try:
-            folders.append(unpack(source, scratch / f"archive-{number}" / source.stem))
+            unpacked[place] = unpack(source, scratch / f"archive-{number}" / beside / source.stem)
+            alike[own] += 1
         except CaseRefused as error:
             if len(sources) == 1:
                 raise
-            refused.append(RefusedStudy(source.stem, "", "", error.code, error.what))
+            refused.append((source, error))
+    places = [(source.resolve(), source) for source in sources]
+    folders = [unpacked.get(at, one) for at, one in places if at in unpacked or at not in archives]
     return tuple(folders), tuple(refused)
 
 
 def _find(task: Task, sources: tuple[Path, ...], options: InferOptions) -> Cohort:
     if not sources:
         return Cohort(cases=(), intake={"series": [], "skipped": []})
-    from medtool.data.cohort import keyed_patients
     from medtool.data.series_table import source_of
     from medtool.data.told_apart import find_cases
 

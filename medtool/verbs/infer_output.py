@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from medtool.core.deployed import find_deployed
+from medtool.core.deployed import find_deployed, same_model
 from medtool.core.errors import OutputExistsError, UsageError
 from medtool.core.files import cannot_write, file_sha256, require_writable, sweep_temporary
 from medtool.data.locks import alone
@@ -28,6 +28,7 @@ from medtool.data.predictions import (
 )
 from medtool.data.privacy import Pseudonymiser, read_key
 from medtool.data.series_table import read_series_table
+from medtool.verbs.infer_model import answering_hashes
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -109,7 +110,9 @@ def whole_run(place: OutputPlace, options: InferOptions, task: Task) -> WholeRun
     if place.journal.exists() or not (place.table.exists() and file.is_file()):
         return None
     record = json.loads(file.read_text("utf-8"))
-    if record.get("checkpoint", {}).get("sha256") != file_sha256(options.checkpoint):
+    # With an engine that is left open the answers may be those of any that takes the same model.
+    engine = str(record.get("engine", "")) if options.engine in OPEN else options.engine
+    if not same_model(record.get("checkpoint", {}), answering_hashes(options.checkpoint, engine)):
         _refuse_another(place, "answers of another checkpoint")
     # Records of earlier versions do not say what was asked.
     before = record.get("identity", {})

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from medtool import __version__
 from medtool.config.places import without_places
+from medtool.config.sections import DataSection
+from medtool.core.deployed import hashes_of, one_hash
 from medtool.core.errors import UsageError
 from medtool.core.files import file_sha256, files_sha256
 from medtool.core.names import case_file_stem
+from medtool.core.progress import Reporter
 from medtool.core.records import Case, Finding, Prediction, RefusedStudy
 from medtool.core.task import Task
 from medtool.data.cache import input_files
+from medtool.data.cohort import PATIENT_ID_SHARED
 from medtool.data.predictions import LEADING_COLUMNS
 from medtool.data.privacy import Pseudonymiser, read_key
 from medtool.data.run_record import now_utc, run_record
@@ -42,9 +46,18 @@ class _Written:
 
 
 class RowMaker:
-    """Rows and records of one run; with a key, every id in them is a pseudonym."""
+    """Rows and records of one run; with a key, every id in them is a pseudonym.
 
-    def __init__(self, model: Model, options: InferOptions, place: OutputPlace) -> None:
+    ``shared``: ids that are no patient's own, and why.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: InferOptions,
+        place: OutputPlace,
+        shared: Mapping[str, str] | None = None,
+    ) -> None:
         self.columns = list(model.task.columns)
         self._files = [name for name, (kind, _, _) in model.task.columns.items() if kind == "file"]
         self._model = model
@@ -54,7 +67,7 @@ class RowMaker:
         self._by_patient = self._by == "patient"
         if self._by_patient:
             self.columns.append("studies")
-        self._checkpoint_hash = file_sha256(model.path)
+        self._hashes = hashes_of(model.path)
         self._started = datetime.now(UTC)
         self._seconds: dict[str, float] = defaultdict(float)
         self._names: Pseudonymiser | None = None
@@ -62,6 +75,8 @@ class RowMaker:
         if options.pseudonymise is not None:
             key, self._key_is_new = read_key(options.pseudonymise, output=place.folder)
             self._names = Pseudonymiser(key)
+        # As they stand in the rows. That of a study without any id says so itself.
+        self._shared = {self._patient(one): why for one, why in (shared or {}).items() if one}
         # Once: the files that it is of may change while studies are answered.
         self._identity = self._asked_of()
 
@@ -82,7 +97,7 @@ class RowMaker:
 
     def _asked_of(self) -> dict[str, Any]:
         return {
-            "checkpoint": self._checkpoint_hash,
+            "checkpoint": one_hash(self._hashes),
             **what_is_asked(self._options, self._names),
             "by": self._by,
             "companions": self._companions(),
@@ -207,9 +222,23 @@ class RowMaker:
         groups: dict[str, list[Mapping[str, Any]]] = {}
         for entry in entries:
             row = entry["row"]
-            # A study without a PatientID is its own patient: pooling strangers would be a guess.
-            groups.setdefault(row["patient"] or f"\0{row['case']}", []).append(entry)
+            # A study without an id of its patient's own is a patient of its own: pooling strangers
+            # would be a guess.
+            groups.setdefault(self._own_patient(row) or f"\0{row['case']}", []).append(entry)
         return [self._pooled(group) for group in groups.values()], elements
+
+    def _own_patient(self, row: Mapping[str, Any]) -> str:
+        """The patient of a row; "" where its id is no patient's own."""
+        patient = str(row["patient"])
+        return "" if patient in self._shared else patient
+
+    def say_shared(self, reporter: Reporter) -> None:
+        """Warn of ids whose studies are not pooled."""
+        for patient in self._shared if self._by_patient else ():
+            reporter.warn(f"{self._why_alone(patient)} Each study has a row of its own.")
+
+    def _why_alone(self, patient: str) -> str:
+        return f"Not pooled by patient, '{patient}': {self._shared[patient]}."
 
     def _pooled(self, group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """One row for the studies of one patient; says which of them gave no answer."""
@@ -217,14 +246,20 @@ class RowMaker:
         answered = [entry for entry in group if entry["row"]["status"] == "ok"]
         silent = [row["case"] for row in rows if row["status"] != "ok"]
         messages = [row["message"] for row in rows if row["message"]]
+        codes = [row["code"] for row in rows if row["code"]]
+        patient, own = rows[0]["patient"], self._own_patient(rows[0])
+        if patient in self._shared:
+            codes.append(PATIENT_ID_SHARED)
+            if self._names is None:
+                messages.append(self._why_alone(patient))
         if silent and answered:
             messages.insert(0, f"without {', '.join(silent)}")
         pooled: dict[str, Any] = {
-            "case": rows[0]["patient"] or rows[0]["case"],
-            "patient": rows[0]["patient"],
+            "case": own or rows[0]["case"],
+            "patient": patient,
             "study_uid": ";".join(entry["row"]["study_uid"] for entry in answered or group),
             "status": "ok" if answered else rows[0]["status"],
-            "code": ";".join(dict.fromkeys(row["code"] for row in rows if row["code"])),
+            "code": ";".join(dict.fromkeys(codes)),
             "message": " | ".join(messages),
             "studies": len(answered),
         }
@@ -280,7 +315,7 @@ class RowMaker:
             "task": self._model.task.name,
             "checkpoint": {
                 "file": self._model.path.name,
-                "sha256": self._checkpoint_hash,
+                **self._hashes,
                 "threshold": self._model.threshold,
                 "synthetic": self._model.synthetic,
                 "preset": _what_scores(self._model),
@@ -294,6 +329,7 @@ class RowMaker:
             "engine": self._model.engine_name,
             "by": self._by,
             "pseudonymised": hidden,
+            "patients_shared": self._shared,
             "ended_utc": now_utc(),
             "seconds": {
                 "startup": round(startup_s, 3),
@@ -312,7 +348,7 @@ class RowMaker:
     def _companions(self) -> dict[str, str]:
         """The hash of each other model that is asked."""
         others = self._model.companions
-        return {name: file_sha256(other.path) for name, other in others.items()}
+        return {name: one_hash(hashes_of(other.path)) for name, other in others.items()}
 
     @property
     def new_key(self) -> Path | None:
@@ -329,9 +365,15 @@ def _inputs_sha256(case: Case) -> str:
 
 
 def _what_scores(model: Model) -> dict[str, Any]:
-    """What scores the answers and pools them, of a preset; not where data and weights were."""
+    """What scores the answers and pools them, of a preset; not where data and weights were.
+
+    Of the data it keeps how labels are read: else ``evaluate`` would score another column.
+    """
     preset = without_places(type(model.task.settings), model.document["preset"])
     kept = {name: values for name, values in preset.items() if name != "data"}
+    data = preset.get("data", {})
+    if how_read := {key: data[key] for key in DataSection.label_keys if key in data}:
+        kept["data"] = how_read
     network = kept.get("model", {})
     return {**kept, "model": {name: network[name] for name in network if name != "weights"}}
 

@@ -34,7 +34,8 @@ def inspection_lines(inspection: Inspection, *, all_layers: bool = False) -> Ite
         yield from _hash_lines(inspection)
         yield from _difference_lines(inspection)
         return
-    yield from _metric_lines(document)
+    yield from _accuracy_lines(inspection)
+    yield from _metric_lines(document, of_original=inspection.optimised is not None)
     yield from _stage_lines(document)
     yield from _layer_lines(document, all_layers=all_layers)
     yield from _data_lines(document)
@@ -68,12 +69,36 @@ def _position_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  position  after epoch {document.get('epoch')} (from 0){step}"
 
 
-def _metric_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def _accuracy_lines(inspection: Inspection) -> Iterator[str]:
+    """How good each file of an optimised model is beside the original."""
+    accuracy = (inspection.optimised or {}).get("accuracy") or {}
+    if not accuracy:
+        return
+    # It needs numpy, and a checkpoint is to be shown in no time.
+    from medtool.score.falls import change_text
+
+    yield ""
+    yield f"Accuracy beside the original ({accuracy['part']}, {accuracy['cases']} cases)"
+    if why := accuracy.get("optimistic"):
+        yield f"  ({why})"
+    for name, found in accuracy["files"].items():
+        for fall in found["metrics"]:
+            change = change_text(fall["fall"])
+            numbers = f"{fall['before']:.4f} before, {fall['after']:.4f} after ({change})"
+            yield f"  {name:20} {fall['metric']:10} {numbers}"
+    if unjudged := accuracy.get("not_judged"):
+        yield f"  not judged, for it is undefined there: {', '.join(unjudged)}"
+
+
+def _metric_lines(document: Mapping[str, Any], *, of_original: bool) -> Iterator[str]:
     metrics = document.get("metrics") or {}
     threshold = document.get("threshold")
     rule = document.get("threshold_rule", "of its epoch, not of a whole run")
     yield ""
-    yield f"Metrics (primary: {metrics.get('primary')})"
+    # A pruned network has none of its own but those beside the original.
+    measured = metrics.get("scores") or metrics.get("selection")
+    whose = "Metrics of the original" if of_original and measured else "Metrics"
+    yield f"{whose} (primary: {metrics.get('primary')})"
     if threshold is not None:
         yield f"  threshold {threshold:.4f} ({rule})"
     scores = metrics.get("scores") or {}

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtool.config import changed_task, project_paths, resolve
-from medtool.config.places import known_task
-from medtool.core.checkpoint import CheckpointHeader, read_header
+from medtool.config import project_paths
+from medtool.core.checkpoint import read_header
 from medtool.core.deployed import find_deployed
-from medtool.core.ensemble import member_header, members_of
-from medtool.core.errors import OutputExistsError, UsageError
-from medtool.core.files import TEMPORARY_PREFIX, cannot_write, require_writable
+from medtool.core.errors import UsageError
 from medtool.core.processes import sigterm_interrupts
 from medtool.core.progress import Reporter, Silent
 from medtool.data.run_folder import RunFolder
 from medtool.data.scratch import Scratch
 from medtool.verbs.infer_model import answering_file, folds_of
 from medtool.verbs.optimize_options import OptimizeOptions, OptimizeResult
+from medtool.verbs.optimize_output import require_place, room_for, sweep_rooms
+from medtool.verbs.optimize_settings import asked_task
 
 if TYPE_CHECKING:
     from medtool.core.task import Task
@@ -44,17 +40,19 @@ def optimize(options: OptimizeOptions, reporter: Reporter | None = None) -> Opti
     is missing, the disk is full), KeyboardInterrupt (also for SIGTERM).
     """
     reporter = reporter or Silent()
+    # First: what a killed process took away may be the checkpoint, or the output that is there.
+    sweep_rooms(options.output, reporter)
     _check(options)
     with sigterm_interrupts(), Scratch() as scratch:
         file, found = answering_file((options.checkpoint,), scratch.path)
         header = read_header(file)
-        task = _task(header, options)
+        task = asked_task(header, options, reporter)
         _require_pruning(options, task)
         _require_engines(options, task.settings.optimize.formats)
         reporter.say(f"Model: {found}; task {task.name}.")
-        with _stage(options.output) as stage:
-            result = _made(options, task, file, stage, scratch.path, reporter)
-            _finish(stage, options.output)
+        with room_for(options.output, reporter) as room:
+            result = _made(options, task, file, room.stage, scratch.path, reporter)
+            room.finish(reporter)
     return result
 
 
@@ -66,22 +64,7 @@ def _check(options: OptimizeOptions) -> None:
             wanted="the checkpoint that it was made of",
             how="name that, or its run.",
         )
-    output = options.output
-    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not options.force:
-        raise OutputExistsError(
-            "There is something by this name.",
-            where=str(output),
-            how="--force replaces it; or name another folder with -o.",
-        )
-    if options.force and output.is_dir() and any(output.iterdir()):
-        if find_deployed(output) is None:
-            raise UsageError(
-                "This folder holds no optimised model: it is not replaced.",
-                where=str(output),
-                wanted="a folder that 'medtool optimize' wrote, or none",
-                how="name another folder with -o.",
-            )
-    require_writable(output / "any")
+    require_place(options)
     for assignment in options.assignments:
         if not assignment.startswith(OPTIMIZE_KEYS):
             raise UsageError(
@@ -116,16 +99,6 @@ def _require_engines(options: OptimizeOptions, formats: Collection[str]) -> None
         find_converter(options.litert_python)
     if "openvino" in options.formats:
         require_engine(OPENVINO)
-
-
-def _task(header: CheckpointHeader, options: OptimizeOptions) -> Task:
-    """The task with its [optimize] as it is asked for."""
-    members = members_of(header)
-    task = known_task(member_header(header, members[0]) if members else header)
-    if options.prune is not None:
-        asked = resolve(type(task), options.prune).settings.optimize
-        task = type(task)(task.settings.model_copy(update={"optimize": asked}))
-    return changed_task(task, options.changes())
 
 
 def _made(
@@ -228,42 +201,3 @@ def _runs_of(named: Path, file: Path) -> tuple[RunFolder, ...]:
         for run in runs
     )
     return runs if known else ()
-
-
-@contextmanager
-def _stage(output: Path) -> Iterator[Path]:
-    """A folder beside ``output``, on the same disk, that is gone unless it was renamed."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output.parent))
-        # mkdtemp makes folders that only their owner reads; models are shared.
-        stage.chmod(0o755)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    try:
-        yield stage
-    except OSError as error:
-        # A full disk names no file; what lies elsewhere was to be read.
-        named = Path(str(error.filename)) if error.filename else stage
-        if stage not in (named, *named.parents):
-            raise
-        raise cannot_write(output, error) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _finish(stage: Path, output: Path) -> None:
-    """Let ``stage`` be the output; what was there before goes first, and comes back where this
-    fails.
-    """
-    if not output.exists():
-        stage.rename(output)
-        return
-    old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output.parent))
-    try:
-        output.rename(old / "old")
-        stage.rename(output)
-    finally:
-        if not output.exists():
-            (old / "old").rename(output)
-        shutil.rmtree(old, ignore_errors=True)

@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.ensemble import MEMBERS
-from medtool.core.errors import CheckpointError, GateError, InputError, UsageError
+from medtool.core.errors import CheckpointError, InputError, UsageError
 from medtool.core.progress import Reporter
 from medtool.core.randomness import key64
 from medtool.core.records import SELECTION_OPTIMISTIC, Case
-from medtool.data.cache import Cache, read_prepared
+from medtool.data.cache import Cache
 from medtool.data.cohort import build_cohort
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.preparation import prepare_cases
 from medtool.data.run_folder import RunFolder
 from medtool.data.series_table import source_of
 from medtool.data.splits import Split
-from medtool.verbs.evaluate_subjects import IDS_SHOWN
 from medtool.verbs.optimize_folds import nobody_judges_folds, parts_of_folds, tested_by_all
+from medtool.verbs.optimize_leaks import (
+    SliceHashes,
+    require_other_names,
+    require_other_pixels,
+)
 from medtool.verbs.task_data import require_data
 from medtool.verbs.train_data import parts_of_run
 
@@ -60,7 +64,8 @@ class OptimizeData:
     def cases(self) -> tuple[Case, ...]:
         """All of them, each once."""
         every = (*self.calibration, *self.training, *self.choosing, *self.judging)
-        return tuple({case.case_id: case for case in every}.values())
+        # By object: of two hospitals two cases may have one id.
+        return tuple({id(case): case for case in every}.values())
 
 
 def optimize_data(
@@ -81,8 +86,8 @@ def optimize_data(
     ``runs`` are the run of the checkpoint, all folds of one, or none.
 
     Raises InputError (nobody to calibrate or to judge on), UsageError (it is not known where the
-    data lie), CheckpointError (they are not those of the run), GateError (calibration patients
-    would judge), and as the reading of data does.
+    data lie), CheckpointError (they are not those of the run), GateError (patients who calibrate,
+    teach or choose would judge), and as the reading of data does.
     """
     store = Cache(cache, task)
     if len(runs) > 1 and data is None and not tested_by_all(runs):
@@ -96,12 +101,17 @@ def optimize_data(
     if TRAINING not in needs:
         found = replace(found, training=())
     found = _prepared(task, found, workers, reporter)
+    hashes = SliceHashes(store)
     if found.splits:
-        _require_fingerprints(document, found, runs)
+        _require_fingerprints(document, found, runs, hashes)
     if calibration is not None:
-        found = _calibrated_on(found, _cases(task, calibration, None, reporter))
-        found = _prepared(task, found, workers, reporter)
-        _require_other_pixels(found)
+        asked = _cases(task, calibration, None, reporter)
+        require_other_names(asked, found.judging)
+        # By themselves: one of them may have the name of a case that chooses or teaches.
+        ready = _ready(task, asked, store, workers, reporter)
+        asked = tuple(case for case in asked if case.case_id in ready)
+        found = replace(found, calibration=asked)
+    require_other_pixels(found, hashes, calibration=calibration, reporter=reporter)
     if CALIBRATION in needs and not found.calibration:
         raise _nobody_calibrates(found)
     if not found.judging:
@@ -216,55 +226,6 @@ def _chooses(case: Case) -> bool:
     return key64("optimize choice", case.patient_id) % ONE_CHOOSES_OF == 0
 
 
-def _calibrated_on(found: OptimizeData, cases: Sequence[Case]) -> OptimizeData:
-    judges = {case.patient_id for case in found.judging}
-    both = sorted({case.patient_id for case in cases} & judges)
-    if both:
-        raise _would_judge(f"{len(both)} patients: {_some(both)}")
-    # Two folders can call one scan by the same name and its patient otherwise.
-    names = {case.case_id for case in found.judging}
-    alike = sorted({case.case_id for case in cases} & names)
-    if alike:
-        raise _would_judge(f"{len(alike)} cases of the same name: {_some(alike)}")
-    return replace(found, calibration=tuple(cases))
-
-
-def _require_other_pixels(found: OptimizeData) -> None:
-    """Raises GateError where a scan would calibrate under one name and judge under another."""
-    judges = {
-        digest: case.case_id
-        for case in found.judging
-        for digest in _slice_hashes(found.cache, case)
-    }
-    pairs = {
-        case.case_id: judges[digest]
-        for case in found.calibration
-        for digest in _slice_hashes(found.cache, case)
-        if digest in judges
-    }
-    if pairs:
-        told = [f"{one} is {other}" for one, other in sorted(pairs.items())]
-        raise _would_judge(f"{len(pairs)} cases with identical pixels: {_some(told)}")
-
-
-def _would_judge(met: str) -> GateError:
-    return GateError(
-        "Patients that are to calibrate the model would also judge it.",
-        met=met,
-        wanted="calibration patients that are not in the part that judges",
-        how="leave them out of the folder of --calibration, or leave --calibration out.",
-    )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:IDS_SHOWN]) + (", ..." if len(names) > IDS_SHOWN else "")
-
-
-def _slice_hashes(cache: Cache, case: Case) -> tuple[str, ...]:
-    """Of the pixels of a prepared case."""
-    return tuple(read_prepared(cache.path(case), names=()).facts.get("slice_hashes", ()))
-
-
 def _cases(task: Task, folder: Path, labels: Path | None, reporter: Reporter) -> tuple[Case, ...]:
     require_data(folder, task)
     return build_cohort(task, source_of([folder], labels=labels), reporter=reporter).cases
@@ -274,19 +235,10 @@ def _prepared(
     task: Task, found: OptimizeData, workers: int | None, reporter: Reporter
 ) -> OptimizeData:
     """The same without the cases that cannot be prepared."""
-    report = prepare_cases(
-        task,
-        found.cases,
-        found.cache,
-        workers=workers,
-        case_timeout_s=task.settings.infer.case_timeout_s,
-        reporter=reporter,
-    )
-    if report.failures:
-        reporter.warn(f"{len(report.failures)} cases could not be prepared: left out.")
+    known = _ready(task, found.cases, found.cache, workers, reporter)
 
     def ready(cases: Sequence[Case]) -> tuple[Case, ...]:
-        return tuple(case for case in cases if case.case_id in report.paths)
+        return tuple(case for case in cases if case.case_id in known)
 
     return replace(
         found,
@@ -297,14 +249,34 @@ def _prepared(
     )
 
 
+def _ready(
+    task: Task, cases: Sequence[Case], cache: Cache, workers: int | None, reporter: Reporter
+) -> Collection[str]:
+    """Ids of the cases, which have no id in common, that lie prepared in ``cache`` now."""
+    report = prepare_cases(
+        task,
+        cases,
+        cache,
+        workers=workers,
+        case_timeout_s=task.settings.infer.case_timeout_s,
+        reporter=reporter,
+    )
+    if report.failures:
+        reporter.warn(f"{len(report.failures)} cases could not be prepared: left out.")
+    return report.paths.keys()
+
+
 def _require_fingerprints(
-    document: Mapping[str, Any], found: OptimizeData, runs: Sequence[RunFolder]
+    document: Mapping[str, Any],
+    found: OptimizeData,
+    runs: Sequence[RunFolder],
+    pixels: SliceHashes,
 ) -> None:
     """Raises CheckpointError where the data are not those that the run, or a fold, began with."""
     from medtool.train.document import fingerprint
 
     hashes = {
-        case.case_id: list(_slice_hashes(found.cache, case))
+        case.case_id: list(pixels.of(case))
         for case in found.cases
         if any(case.case_id in split.parts for split in found.splits)
     }

@@ -57,7 +57,7 @@ from medtool.predict.deployed_probe import EXACT
 from medtool.predict.engines import open_engine
 from medtool.predict.engines.contract import ONNX_RUNTIME, OPENVINO
 from medtool.predict.engines.presence import engines_here
-from medtool.score.falls import Fall, ScoredModel
+from medtool.score.falls import Fall, ScoredModel, unjudged_metrics
 from medtool.verbs.optimize_measure import counted, measured, pytorch_engine
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ INT8_FILE, OPENVINO_FILE = "model.int8.onnx", "model.int8.xml"
 # Inputs on which the export is compared with PyTorch, and cases that give them where nothing is
 # calibrated.
 CHECKED_INPUTS, CHECKED_CASES = 8, 4
+NOT_JUDGED = "Not judged: {0}, which is undefined on the {1}; the files are judged by the rest."
 # A difference of times below this may be chance.
 CLEARLY = 0.9
 FOUND_ON = "ONNX files in eight bits that are not kept"
@@ -421,6 +422,9 @@ class Making:
             accuracies[name] = found.as_dict({row["case"]: row["row"] for row in own})
             rows += own
             shutil.rmtree(after.folder, ignore_errors=True)
+        unjudged = unjudged_metrics(self.model.task.settings.metrics.primary, before.scored.scores)
+        if unjudged:
+            self.reporter.warn(NOT_JUDGED.format(", ".join(unjudged), self.data.judged))
         write_rows(self.stage / CASES_FILE, rows)
         self.document["accuracy"] = {
             "table": CASES_FILE,
@@ -428,6 +432,7 @@ class Making:
             "optimistic": self.data.optimistic,
             "cases": len(before.answers.cases),
             "judged_by": self.settings.judged_by,
+            "not_judged": list(unjudged),
             "files": accuracies,
         }
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtool.core.checkpoint import read_header
+from medtool.core.deployed import FLOAT_FILE
 from medtool.core.errors import InputError, UsageError
 from medtool.core.files import file_sha256
 from medtool.core.records import Case, Prediction
+from medtool.optimize.export import export_onnx
+from medtool.optimize.prune import prune_channels
 from medtool.optimize.prune_loop import Learners, Pruned, prune_in_rounds
 from medtool.optimize.pruned_checkpoint import write_pruned
 from medtool.predict.answers import answers_of
 from medtool.predict.cases import predict_cases
+from medtool.train.probe import probe_inputs
 from medtool.verbs.train_finish import DECIDED
 from medtool.verbs.train_run import stop_signals
 
@@ -44,8 +50,8 @@ def pruned_model(
 
     It learns from the training cases, which ``workers`` processes load; those that choose between
     ways choose its best epoch and its thresholds. Raises UsageError (several models in one file; a
-    network that cannot be pruned), InputError (nobody to learn from or to choose by), MachineError,
-    Interrupted or KeyboardInterrupt (asked to stop).
+    network that cannot be pruned), CheckpointError (it cannot be exported then), InputError (nobody
+    to learn from or to choose by), MachineError, Interrupted or KeyboardInterrupt (asked to stop).
     """
     if model.members:
         raise UsageError(
@@ -68,6 +74,9 @@ def pruned_model(
             wanted="training patients with references",
             how="name the training data with --data; scans of --calibration only calibrate.",
         )
+    if settings.kind == "channels":
+        reporter.say("Trying whether the network can be exported with fewer channels.")
+        _require_exportable(model, settings, scratch)
     with stop_signals() as asked:
         learners = Learners(
             training=data.training,
@@ -91,6 +100,18 @@ def pruned_model(
     written = replace(smaller, header=read_header(target), path=target)
     written = replace(written, task=written.task.with_document(written.document))
     return written, record(pruned, settings, target)
+
+
+def _require_exportable(model: Model, settings: PruneSection, scratch: Path) -> None:
+    """Raises UsageError or CheckpointError for a network that cannot be pruned, or not be exported
+    then: a copy that loses all of it at once says so in seconds, after learning it would be hours.
+    """
+    trial, inputs = copy.deepcopy(model.network).cpu(), probe_inputs(model.task.deployment())
+    prune_channels(trial, list(inputs.values()), share=settings.share, round_to=settings.round_to)
+    folder = scratch / "trial"
+    folder.mkdir()
+    export_onnx(model.task, trial, folder / FLOAT_FILE)
+    shutil.rmtree(folder)
 
 
 def record(pruned: Pruned, settings: PruneSection, file: Path) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def _learned(
     from medtool.verbs.train_learn import start_learning
 
     learned = start_learning(ready, options, run, reporter, link)
+    run.second_names.names.update(learned.second_names)
     if learned.stopped:
         raise Interrupted(
             "Stopped; everything learned so far is saved.",

@@ -11,7 +11,7 @@ from medtool.core.errors import InputError, LabelsError, UsageError
 from medtool.core.progress import Reporter, tell
 from medtool.core.records import Case, Cohort, Finding, Part
 from medtool.data.cohort import build_cohort
-from medtool.data.leakage import leakage_gate
+from medtool.data.leakage import leakage_gate, patients_alike
 from medtool.data.run_folder import RunFolder
 from medtool.data.series_table import source_of
 from medtool.data.splits import Split, make_split
@@ -107,14 +107,15 @@ def gather(
         )
     cases = tuple(case for case in cases if case.case_id in split.parts)
     leakage_gate(cases, split.parts, {}, allow=options.allow_leak)
-    tell(split.findings, reporter)
+    alike = patients_alike(cases, split.parts)
+    tell([*split.findings, *alike], reporter)
     confounders = measure_confounders(cases, task.settings.metrics.confidence, reporter)
     return TrainingData(
         task=task,
         cohort=found.cohort,
         cases=cases,
         split=split,
-        findings=(*found.findings, *split.findings),
+        findings=(*found.findings, *split.findings, *alike),
         confounders=tuple(confounders),
         labels_file=found.labels_file,
     )

@@ -97,6 +97,7 @@ def finish(
     unanswered = [f"{case}: {what}" for case, what in lacking.items()]
     document["notes"] = [*document.get("notes", ()), *leaks, *unanswered]
     run.write_run(document)
+    run.tell_second_names(reporter.warn)
     for line in unanswered:
         reporter.warn(line)
         run.log(line)
@@ -189,11 +190,13 @@ def _keep_scores(
         },
     }
     rewrite_checkpoint(best, best, {"metrics": metrics})
-    rows = run.read_checkpoints()
+    # The table may be older than the files, where another program held it open.
+    kept = run.checkpoints_folder
+    rows = [row for row in run.read_checkpoints() if (kept / row["file"]).is_file()]
     primary = document["metrics"]["primary"]
     chosen = parts["selection"].metrics.get(primary) if "selection" in parts else None
     for row in rows:
-        path = run.checkpoints_folder / row["file"]
+        path = kept / row["file"]
         if row["kind"] == "best":
             row["threshold"] = document.get("threshold")
             if chosen is not None:
@@ -204,8 +207,10 @@ def _keep_scores(
     if options.slim:
         rewrite_checkpoint(best, best, {}, slim=True)
         for row in rows:
-            row["sha256"] = file_sha256(run.checkpoints_folder / row["file"])
+            row["sha256"] = file_sha256(kept / row["file"])
     run.write_checkpoints(rows)
+    # Whoever looked at a table while the run learned may have closed it by now.
+    run.second_names.settle()
 
 
 def headline(parts: Mapping[str, Scores], primary: str) -> list[str]:

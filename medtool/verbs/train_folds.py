@@ -13,7 +13,7 @@ from medtool.core.records import Case, Scores
 from medtool.data.fold_files import read_folds, write_folds
 from medtool.data.matching import shown
 from medtool.data.predictions import ELEMENTS_FILE, PREDICTIONS_FILE, read_predictions
-from medtool.data.run_folder import RunFolder, fold_folders, read_rows, write_json, write_rows
+from medtool.data.run_folder import RunFolder, fold_folders, read_rows, write_json
 from medtool.report.page import write_report
 from medtool.score.completion import completed
 from medtool.score.document import scores_from_document, scores_to_document
@@ -70,9 +70,10 @@ def join_folds(task: Task, parent: Path, cases: Sequence[Case], reporter: Report
         scores = replace(scores, notes=(*scores.notes, note))
     joint = RunFolder(parent)
     write_json(joint.scores_file, {OUT_OF_FOLD: scores_to_document(scores)})
-    write_rows(joint.predictions_folder / OUT_OF_FOLD / PREDICTIONS_FILE, rows)
+    joint.write_table(joint.predictions_folder / OUT_OF_FOLD / PREDICTIONS_FILE, rows)
     _join_elements(joint, done)
     joint.write_cases(table)
+    joint.tell_second_names(reporter.warn)
     if all(run.folds_file.is_file() for run in done):
         write_folds(joint.folds_file, [fold for run in done for fold in read_folds(run.folds_file)])
     joint.write_run(_document(done))
@@ -130,7 +131,7 @@ def _join_elements(joint: RunFolder, done: Sequence[RunFolder]) -> None:
     files = [run.predictions_folder / "test" / ELEMENTS_FILE for run in done]
     rows = [row for file in files if file.is_file() for row in read_rows(file)]
     if rows:
-        write_rows(joint.predictions_folder / OUT_OF_FOLD / ELEMENTS_FILE, rows)
+        joint.write_table(joint.predictions_folder / OUT_OF_FOLD / ELEMENTS_FILE, rows)
 
 
 def _document(done: Sequence[RunFolder]) -> dict[str, Any]:

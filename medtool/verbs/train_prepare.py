@@ -104,6 +104,7 @@ def make_ready(
     plan = _plan(task, start, data, options, resume, reporter)
     document = {**_run_document(task, resolved, options, data, started), **kept_of_begin(run)}
     _begin_run(run, resolved, document, data, begins=resume is None)
+    run.tell_second_names(reporter.warn)
     if resume is None:
         estimated, plan = estimate_run(
             data,

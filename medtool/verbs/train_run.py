@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -76,11 +76,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Learned:
-    """How the learning ended. ``stopped`` when it was asked to, and can go on."""
+    """How the learning ended. ``stopped`` when it was asked to, and can go on.
+
+    ``second_names`` are those of the run's tables that other programs held open at the end.
+    """
 
     epochs: int
     stopped: bool
     early: bool
+    second_names: Mapping[Path, Path] = field(default_factory=dict)
 
 
 def new_network(task: Task, pruned: Widths | None = None) -> nn.Module:
@@ -121,10 +125,12 @@ def learn(fabric: Fabric, order: Order, reporter: Reporter | None = None) -> Lea
             end = _follow(job, live, writer, reporter, advance)
         if writer is not None:
             writer.close()
+            writer.run.tell_second_names(reporter.warn)
     return Learned(
         epochs=live.epoch,
         stopped=isinstance(end, Stopped),
         early=isinstance(end, Finished) and end.early,
+        second_names=writer.run.second_names.names if writer is not None else {},
     )
 
 
@@ -165,6 +171,7 @@ def _follow(
         elif isinstance(fact, EpochDone):
             if writer is not None:
                 writer.epoch(fact)
+                writer.run.tell_second_names(reporter.warn)
             _tell(reporter, writer, epoch_text(fact, live.plan.epochs, primary))
         else:
             end = fact

@@ -11,6 +11,8 @@ STUDY_CODES: Mapping[str, str] = {
     "no-brain": "no soft tissue inside a skull was found; refused",
     "brain-volume": "the brain that was found is too small for a whole head, or too large (open "
     "skull, metal, another part of the body); the whole head is used instead",
+    "partial-head": "the scan shows less than 100 mm of a head: nothing is said of what lies "
+    "outside it",
     "too-few-brain-slices": "fewer slices than needed are left after the quality filter; refused",
     "slices-dropped": "how many slices the quality filter left out, by reason",
     "undefined-values": "voxels of the NIfTI file hold no number (NaN, infinity): set to air",

@@ -28,6 +28,8 @@ HEAD_HU = -300.0
 WORKING_PIXEL_MM = 1.0
 # Below this coverage a scan is not a whole head, and a small brain no fault.
 FULL_HEAD_MM = 120.0
+# No brain is lower than this, a small child's aside: what lies beyond such a scan is not seen.
+PARTIAL_HEAD_MM = 100.0
 # A brain lies inside bone; of a mask with less than this share there, it is no brain. With half the
 # skull gone (craniectomy) a sixth is left; of other parts of the body there is nothing.
 LEAST_ENCLOSED_SHARE = 0.1
@@ -65,7 +67,8 @@ def extract_brain(
     volume_ml = float(brain.sum()) * voxel_ml
     enclosed = morphology.fill_slices(bone)
     enclosed_share = float((brain & enclosed).sum()) / max(1.0, float(brain.sum()))
-    full_head = _extent_mm(head, working_mm[2]) >= FULL_HEAD_MM
+    extent_mm = _extent_mm(head, working_mm[2])
+    full_head = extent_mm >= FULL_HEAD_MM
     finding = _judge(volume_ml, enclosed_share, full_head=full_head, settings=settings)
     chosen = brain if finding is None else head
     return BrainMask(
@@ -74,7 +77,7 @@ def extract_brain(
         enclosed_share=enclosed_share,
         full_head=full_head,
         fallback=finding is not None,
-        findings=() if finding is None else (finding,),
+        findings=(*([] if finding is None else [finding]), *_said_of_coverage(extent_mm)),
     )
 
 
@@ -98,6 +101,17 @@ def _judge(
             "warning",
         )
     return None
+
+
+def _said_of_coverage(extent_mm: float) -> tuple[Finding, ...]:
+    """A warning where the scan is too short for a whole head."""
+    if extent_mm >= PARTIAL_HEAD_MM:
+        return ()
+    text = (
+        f"the scan shows {extent_mm:.0f} mm of a head, a whole one has {PARTIAL_HEAD_MM:.0f} mm "
+        "and more: nothing is said of what lies outside it"
+    )
+    return (Finding("partial-head", text, "warning"),)
 
 
 def _coarser(

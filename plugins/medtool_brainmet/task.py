@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from medtool.core.errors import CaseRefused
 from medtool.core.progress import Reporter
 from medtool.core.records import Case, Finding, Prepared, Section
+from medtool.dicom.body_part import HEAD, BodyPart
 from medtool.tasks.bag import BagTask
 from medtool_brainmet.settings import BrainmetSettings
 
@@ -27,6 +28,7 @@ class Brainmet(BagTask):
     summary: ClassVar[str] = "Brain metastases on head CT: one answer per study."
     settings_type = BrainmetSettings
     preparation_version: ClassVar[int] = 2
+    body_part: ClassVar[BodyPart | None] = HEAD
 
     settings: BrainmetSettings
 

@@ -20,6 +20,9 @@ def sources_of(layer: ModuleType) -> str:
 def findings_in(sources: str) -> set[str]:
     given = set(re.findall(r'Finding\(\s*"([a-z-]+)"', sources))
     given |= set(re.findall(r'_about_rows\("([a-z-]+)"', sources))
+    # A code that other files ask for has a name: Finding(NAMES_SHARED, ...).
+    named = dict(re.findall(r'^([A-Z_]+) = "([a-z-]+)"$', sources, re.MULTILINE))
+    given |= {named[name] for name in re.findall(r"Finding\(\s*([A-Z_]+)", sources)}
     return given | set(re.findall(r'RefusedStudy\([^"]*"", "([a-z-]+)"', sources))
 
 

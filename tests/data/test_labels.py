@@ -300,3 +300,34 @@ def test_a_case_has_its_class_as_number_and_as_name(tmp_path: Path) -> None:
         (1.0, "solid"),
         (0.0, "cystic"),
     ]
+
+
+def test_ids_as_formulas_of_a_text_are_what_is_quoted(tmp_path: Path) -> None:
+    """From a fault: ="00123", which keeps the zeros from Excel, fitted no case."""
+    text = '"=""id""",label\n="00123",1\n"=""00124""",="0"\n"=""a """"b""""""",1\n00125,0\n'
+    path = _table(tmp_path, text)
+    table = read_labels(path, DATA)
+    assert table.id_column == "id"
+    assert [(r.identifier, r.label) for r in table.rows] == [
+        ("00123", 1.0), ("00124", 0.0), ('a "b"', 1.0), ("00125", 0.0),
+    ]  # fmt: skip
+    (said,) = table.findings
+    assert said.code == "cell-unwrapped"
+    assert said.message.startswith("labels.csv: 5 cells")
+    cases = [_case(1, case_id="00123"), _case(2, case_id="00124")]
+    assert [case.label for case in attach_labels(cases, table).cases] == [1.0, 0.0]
+
+
+def test_only_a_text_in_quotes_is_taken_out_of_a_formula(tmp_path: Path) -> None:
+    text = "id,label\n=00123,1\n" + '\'="00124",0\n' + '"=""a""&""b""",1\n=""""00126"""",0\n'
+    table = read_labels(_table(tmp_path, text), DATA)
+    wanted = ["=00123", '="00124"', '="a"&"b"', '=""""00126""""']
+    assert [row.identifier for row in table.rows] == wanted
+    assert table.findings == ()
+
+
+def test_tables_that_are_ours_keep_what_stands_in_them(tmp_path: Path) -> None:
+    path = _table(tmp_path, 'key,use\n="00123",1\n')
+    table = read_foreign_table(path, kind="table of series")
+    assert table.rows[0].cells["key"] == '="00123"'
+    assert table.findings == ()

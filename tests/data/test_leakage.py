@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from medtool.core.errors import LeakageError, UnknownNameError
 from medtool.core.records import Case
-from medtool.data.leakage import leakage_gate
+from medtool.data.leakage import leakage_gate, patients_alike
+from medtool.dicom.series import Series
 
 CASES = [
     Case("a1", "A", "1", {}),
@@ -75,3 +79,102 @@ def test_an_unknown_name_is_refused() -> None:
 def test_cases_in_no_part_do_not_tear_a_patient() -> None:
     parts = {key: part for key, part in CLEAN.items() if key != "a2"}
     assert leakage_gate(CASES, parts, HASHES) == []
+
+
+# --- one study under two ids ---
+
+
+def series_of(case: Case, uid: str, study: str = "") -> Series:
+    return Series(
+        key=uid,
+        uid=uid,
+        patient_id=case.patient_id,
+        study_uid=study,
+        accession="",
+        study_date="",
+        modality="CT",
+        description="",
+        folder=Path(),
+        planes=(),
+        verdict="accepted",
+        findings=(),
+        geometry=None,
+    )
+
+
+def with_series(case: Case, uid: str, study: str = "") -> Case:
+    return replace(case, inputs={"ct": series_of(case, uid, study)})
+
+
+def test_one_study_under_two_patients_ends_the_run_whatever_its_pixels() -> None:
+    """From a fault: after a migration of the archive a study was in train, its lossy copy in
+    test, under an id without its zeros."""
+    cases = [
+        Case("0012345", "0012345", "1.2.3", {}),
+        Case("12345", "12345", "1.2.3", {}),
+        Case("7", "7", "1.2.4", {}),
+    ]
+    parts = {"0012345": "train", "12345": "test", "7": "selection"}
+    # Before anything is prepared, and after.
+    for hashes in ({}, {"0012345": ["1"], "12345": ["2"]}):
+        with pytest.raises(LeakageError, match="one study or series stands under two") as caught:
+            leakage_gate(cases, parts, hashes)
+        assert caught.value.exit_status == 4
+        assert caught.value.met == "0012345 and 12345: StudyInstanceUID 1.2.3"
+        assert "--allow-leak patient=12345" in caught.value.how
+        (allowed,) = leakage_gate(cases, parts, hashes, allow=["patient=12345"])
+        assert (allowed.code, allowed.severity) == ("leak-allowed", "warning")
+        assert "share StudyInstanceUID 1.2.3: allowed by name" in allowed.message
+    # With other folds the parts are others.
+    with pytest.raises(LeakageError):
+        leakage_gate(cases, parts | {"12345": "train"}, {})
+
+
+def test_an_allowed_patient_does_not_excuse_two_others_of_one_study() -> None:
+    cases = [Case(name, name, "1.2.3", {}) for name in "ABC"]
+    parts = dict.fromkeys("ABC", "train")
+    with pytest.raises(LeakageError) as caught:
+        leakage_gate(cases, parts, {}, allow=["A"])
+    assert caught.value.met == "B and C: StudyInstanceUID 1.2.3"
+    assert len(leakage_gate(cases, parts, {}, allow=["A", "B"])) == 2
+
+
+def test_one_series_under_two_patients_ends_the_run() -> None:
+    cases = [with_series(CASES[0], "1.1"), with_series(CASES[2], "1.1")]
+    with pytest.raises(LeakageError) as caught:
+        leakage_gate(cases, CLEAN, {})
+    assert caught.value.met == "A and B: SeriesInstanceUID 1.1"
+    # Of a case without a study's UID its series may know it; the series need no word then.
+    cases = [replace(case, study_uid="") for case in CASES]
+    cases = [with_series(cases[0], "1.1", "1"), with_series(cases[2], "1.1", "1")]
+    with pytest.raises(LeakageError) as caught:
+        leakage_gate(cases, CLEAN, {})
+    assert caught.value.met == "A and B: StudyInstanceUID 1"
+
+
+def test_uids_that_are_empty_or_of_one_patient_are_no_leak() -> None:
+    files = [replace(case, study_uid="", inputs={"ct": Path("a.nii.gz")}) for case in CASES]
+    assert leakage_gate(files, CLEAN, HASHES) == []
+    nameless = [with_series(replace(case, study_uid=""), "") for case in CASES]
+    assert leakage_gate(nameless, CLEAN, HASHES) == []
+    same = [with_series(replace(case, study_uid="1"), "1.1") for case in CASES[:2]]
+    assert leakage_gate([*same, *CASES[2:]], CLEAN, HASHES) == []
+
+
+def test_ids_that_a_spreadsheet_makes_one_are_warned_of_across_parts() -> None:
+    cases = [
+        Case("a", "0012345", "1", {}),
+        Case("b", "12345", "2", {}),
+        Case("c", "007", "3", {}),
+        Case("d", "7", "4", {}),
+        Case("e", "other", "5", {}),
+    ]
+    parts = {"a": "train", "b": "test", "c": "train", "d": "train", "e": "test"}
+    assert leakage_gate(cases, parts, {}) == []
+    (said,) = patients_alike(cases, parts)
+    assert (said.code, said.severity) == ("patients-alike", "warning")
+    assert "0012345 (train) and 12345 (test)" in said.message
+    assert "007" not in said.message
+    assert patients_alike(cases[2:], parts) == []
+    # One patient in two parts is refused elsewhere, and no two ids.
+    assert patients_alike(CASES, TORN) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from held_open import held_open
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +86,26 @@ def test_a_table_that_is_open_elsewhere_gets_a_second_name(tmp_path, monkeypatch
     assert written.name == "t-2.csv"
     assert written.read_text() == "new"
     assert target.read_text() == "old"
+
+
+def test_a_second_name_is_taken_again_and_the_first_is_tried_each_time(
+    tmp_path, monkeypatch
+) -> None:
+    held = held_open(monkeypatch)
+    target = tmp_path / "t.csv"
+    target.write_text("old")
+    (tmp_path / "t-2.csv").write_text("somebody else's")
+    held.add(target)
+    second = write_table(target, "1")
+    assert second.name == "t-3.csv"
+    assert write_table(target, "2", second=second) == second
+    assert second.read_text() == "2"
+    held.add(second)
+    assert write_table(target, "3", second=second).name == "t-4.csv"
+    held.remove(target)
+    assert write_table(target, "4", second=second) == target
+    assert (target.read_text(), second.read_text()) == ("4", "2")
+    assert (tmp_path / "t-2.csv").read_text() == "somebody else's"
 
 
 def test_journal_drops_half_a_line_and_goes_on(tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from dicom_builder import build_series, ramp
 from medtool_segment import Segment
 
 from medtool.config import resolve
+from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
 from medtool.core.names import case_file_stem
 from medtool.core.records import Case, Cohort, RefusedStudy, Source
 from medtool.data.cache import case_stem
 from medtool.data.nifti_writer import write_nifti
-from medtool.data.told_apart import find_cases, told_apart
+from medtool.data.told_apart import find_cases, refused_archives, told_apart
 
 GRID = Grid((6, 5, 4), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0))
 
@@ -157,3 +159,32 @@ def test_scans_that_look_alike_from_outside_are_not_one_in_the_cache(tmp_path: P
         os.utime(file, (1e9, 1e9))
         stems.append(case_stem(case("ct", ct=file)))
     assert stems[0] != stems[1]
+
+
+def broken(*archives: Path) -> list[tuple[Path, CaseRefused]]:
+    refusal = CaseRefused("archive-broken", "The archive cannot be unpacked.")
+    return [(archive, refusal) for archive in archives]
+
+
+def test_an_archive_that_cannot_be_unpacked_takes_no_name_of_a_study(tmp_path: Path) -> None:
+    cohort = Cohort((Case("P001", "P001", "1", {}),), {}, (), ())
+    (row,) = refused_archives(broken(tmp_path / "P001.zip"), cohort)
+    assert (row.case_id, row.patient_id, row.study_uid) == ("P001.zip", "", "")
+    assert row.code == "archive-broken"
+    assert row.message == f"{tmp_path / 'P001.zip'}: The archive cannot be unpacked."
+    # Whatever the others are called, the name is its own.
+    other = replace(cohort, refused=(RefusedStudy("p001.ZIP", "", "", "no-volume", ""),))
+    (row,) = refused_archives(broken(tmp_path / "P001.zip"), other)
+    assert row.case_id.startswith("P001.zip_")
+
+
+def test_archives_of_one_name_are_told_apart_in_any_order(tmp_path: Path) -> None:
+    archives = [tmp_path / place / "P001.zip" for place in ("a", "b")]
+    cohort = Cohort((), {})
+    rows = refused_archives(broken(*archives, tmp_path / "P002.zip"), cohort)
+    first, second, third = (row.case_id for row in rows)
+    assert first != second
+    assert {first[:9], second[:9]} == {"P001.zip_"}
+    assert third == "P002.zip"
+    again = refused_archives(broken(*reversed(archives)), cohort)
+    assert [row.case_id for row in again] == [second, first]

@@ -11,6 +11,7 @@ from dicom_builder import build_series
 
 from medtool.core.records import Finding
 from medtool.dicom import scan
+from medtool.dicom.body_part import HEAD, named_parts
 from medtool.dicom.choose import choose, kernel_softness, score
 
 
@@ -131,3 +132,94 @@ def test_a_phase_that_nothing_but_its_place_chose_is_said(tmp_path: Path) -> Non
     alone, _ = choose(stacks[:1])
     for one in (apart, alone):
         assert one is not None and "phase-by-order" not in {f.code for f in one.findings}
+
+
+def _stack(folder: Path, name: str, slices: int, **tags: Any) -> None:
+    """A series of one study: ``slices`` of 8 pixels, 240 mm wide unless said."""
+    spacing_mm = tags.pop("spacing_mm", 30.0)
+    build_series(
+        folder,
+        (slices, 8, 8),
+        study_uid="1.2.3",
+        series_uid=name,
+        step_mm=5.0,
+        spacing_mm=(spacing_mm, spacing_mm),
+        tags={"ConvolutionKernel": "STANDARD", "SeriesDescription": "", **tags},
+        name=(name + "-{:03d}.dcm").format,
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"BodyPartExamined": "CHEST"},
+        {"SeriesDescription": "Thorax-Abdomen 5.0 B30f", "BodyPartExamined": "HEAD"},
+        {"SeriesDescription": "C-Spine 5mm", "spacing_mm": 22.0},
+        # Nothing says what it is, but no head is half a metre wide.
+        {"spacing_mm": 62.5},
+    ],
+)
+def test_of_a_head_and_a_body_in_one_study_the_head_is_taken(
+    tmp_path: Path, body: dict[str, Any]
+) -> None:
+    """From a fault: the chest's many slices won, and the study was refused as without a brain."""
+    _stack(tmp_path, "1.2.3.1", 30)
+    _stack(tmp_path, "1.2.3.2", 120, **body)
+    stacks = scan([tmp_path]).series
+    best, others = choose(stacks, body_part=HEAD)
+    assert best is not None and best.uid == "1.2.3.1"
+    assert any(reason.endswith(("-50.0", "-25.0")) for reason in others[0].score_reasons)
+    # Whoever looks at no part in particular takes more slices.
+    anything, _ = choose(stacks)
+    assert anything is not None and anything.uid == "1.2.3.2"
+
+
+@pytest.mark.parametrize(
+    ("description", "examined", "parts"),
+    [
+        ("Schädel nativ 5mm", "", {"head"}),
+        ("crâne sans injection", "CHEST", {"head"}),
+        ("HEAD_NECK CTA", "", {"head", "neck"}),
+        ("T SPINE SAG", "", {"spine"}),
+        ("5mm STANDARD", "ABDOMEN", {"abdomen"}),
+        ("5mm STANDARD", "", set()),
+        # Words inside of others are none.
+        ("harmonized chestnut", "", set()),
+    ],
+)
+def test_parts_are_named_by_words(description: str, examined: str, parts: set[str]) -> None:
+    assert named_parts(description, examined) == parts
+
+
+def test_a_series_that_goes_on_in_another_stack_is_said(tmp_path: Path) -> None:
+    """From a fault: a head in two blocks that touch was answered by one of them, without a word.
+
+    Base in 2.5 mm and vertex in 5 mm share one position: they are told apart, and one is read.
+    """
+    where: dict[str, Any] = {"study_uid": "1.2.3", "series_uid": "1.2.3.1"}
+    build_series(tmp_path, (24, 6, 5), step_mm=2.5, name="base-{:02d}".format, **where)
+    top = (-10.0, -20.0, 30.0 + 23 * 2.5)
+    vertex = {"step_mm": 5.0, "origin_mm": top, "name": "vertex-{:02d}".format}
+    build_series(tmp_path, (18, 6, 5), **vertex, **where)
+    best, others = choose(scan([tmp_path]).series)
+    assert best is not None and len(others) == 1
+    (said,) = [f for f in best.findings if f.code == "series-goes-on"]
+    assert said.severity == "warning"
+    # 23 steps of 2.5 mm are read, 17 of 5 mm are not.
+    assert "reaches 85 mm further" in said.message and "(58 mm long)" in said.message
+
+
+def test_a_recalculation_that_begins_a_little_elsewhere_is_no_loss(tmp_path: Path) -> None:
+    where: dict[str, Any] = {"study_uid": "1.2.3", "series_uid": "1.2.3.1"}
+    for kernel, start_mm in (("STANDARD", 30.0), ("BONE", 20.0)):
+        build_series(
+            tmp_path,
+            (30, 6, 5),
+            origin_mm=(-10.0, -20.0, start_mm),
+            tags={"ConvolutionKernel": kernel},
+            name=(kernel + "-{:02d}").format,
+            **where,
+        )
+    best, others = choose(scan([tmp_path]).series)
+    assert best is not None and len(others) == 1
+    assert "series-goes-on" not in {finding.code for finding in best.findings}

@@ -19,16 +19,19 @@ from dicom_builder import (
     write_dataset,
 )
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     PositronEmissionTomographyImageStorage,
+    RLELossless,
     SecondaryCaptureImageStorage,
 )
 
 from medtool.core.errors import InputError
-from medtool.dicom import scan
+from medtool.dicom import duplicates, image, multiframe, scan
 from medtool.dicom.series import Intake, Series
 
 
@@ -59,6 +62,12 @@ def build(folder: Path, **changes: Any) -> BuiltSeries:
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
         ({"SeriesDescription": "Topogram 0.6 T20s"}, "localizer"),
         ({"SeriesDescription": "SURVIEW"}, "localizer"),
+        ({"SeriesDescription": "LOCALIZER", "ImageType": ["ORIGINAL", "PRIMARY"]}, "localizer"),
+        (
+            {"SeriesDescription": "Localiser", "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"]},
+            "localizer",
+        ),
+        ({"SeriesDescription": "SCOUT LOCALIZER"}, "localizer"),
         ({"SOPClassUID": SecondaryCaptureImageStorage}, "secondary-capture"),
         ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL"]}, "secondary-image"),
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "screen-save"),
@@ -111,6 +120,13 @@ def test_scout_inside_the_series_does_not_spoil_it(tmp_path: Path) -> None:
     by_verdict = {series.verdict: series for series in scan([tmp_path]).series}
     assert by_verdict["accepted"].files == 12
     assert {"localizer", "too-few-slices"} <= codes(by_verdict["refused"])
+
+
+@pytest.mark.parametrize("word", ["SRS LOCALIZER 1MM", "Localiser 1.0"])
+def test_a_ct_with_a_stereotactic_frame_is_no_projection(tmp_path: Path, word: str) -> None:
+    """From a fault: radiosurgery is planned on an axial CT that is called a localizer."""
+    build(tmp_path, tags={"SeriesDescription": word})
+    assert only(scan([tmp_path])).verdict == "accepted"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +234,79 @@ def test_enhanced_without_functional_groups_is_refused(tmp_path: Path) -> None:
     assert series.verdict == "refused"
     assert "no-position" in codes(series)
     assert series.facts["sop_class"] == EnhancedCTImageStorage
+
+
+@pytest.mark.parametrize("count", [100_000_000, 2**31 - 1, -5])
+@pytest.mark.parametrize("enhanced", [False, True])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEG2000Lossless])
+def test_a_number_of_frames_that_cannot_be_is_refused_unmade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, enhanced: bool, syntax: str
+) -> None:
+    """From faults: each claimed frame had its record; of a negative number nothing was said."""
+    made = []
+    monkeypatch.setattr(image, "_image", lambda *a, whole=image._image: made.append(1) or whole(*a))
+    monkeypatch.setattr(image, "range", lambda n: range(min(n, 99)), raising=False)
+    monkeypatch.setattr(multiframe, "range", lambda n: range(min(n, 99)), raising=False)
+    if enhanced:
+        build_enhanced(tmp_path / "one", tags={"NumberOfFrames": count}, transfer_syntax=syntax)
+    else:
+        build_series(tmp_path, (1, 6, 5), tags={"NumberOfFrames": count}, transfer_syntax=syntax)
+    intake = scan([tmp_path])
+    series = only(intake)
+    assert (series.verdict, len(made)) == ("refused", 1)
+    wanted = "too-large" if count > 0 else "invalid-pixel-format"
+    (said,) = (f.message for f in series.findings if f.code == wanted)
+    assert f"says that it has {count} frames" in said
+    assert series.files == 1
+
+
+def test_pixels_of_a_place_are_read_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a fault: each frame was compared with each before it, for a number that was too high
+    for hours."""
+    read = []
+    monkeypatch.setattr(
+        duplicates,
+        "real_values",
+        lambda i, whole=duplicates.real_values: read.append(i) or whole(i),
+    )
+    stored = np.arange(50, dtype=np.int16)[:, None, None] * np.ones((64, 64), np.int16)
+    data = {"NumberOfFrames": 50}
+    build_series(tmp_path / "one", stored[None, 0], tags=data, transfer_syntax=JPEG2000Lossless)
+    build_series(
+        tmp_path / "copies", np.concatenate([stored[:3]] * 2), positions_mm=[(0, 0, 0)] * 6
+    )
+    one = only(scan([tmp_path / "one"]))
+    # They cannot be told apart in the file, and what cannot be read is no copy.
+    assert (len(read), len(one.planes)) == (50, 50)
+    assert "duplicate-dropped" not in codes(one)
+    copies = scan([tmp_path / "copies"]).series
+    assert len(read) == 50 + 6
+    # Told apart by their numbers, each without its copy.
+    assert [len(series.planes) for series in copies] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("claimed", ["0", "1", ""])
+def test_no_number_of_frames_is_one_frame(tmp_path: Path, claimed: str) -> None:
+    build(tmp_path, tags={"NumberOfFrames": claimed})
+    assert only(scan([tmp_path])).verdict == "accepted"
+
+
+@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless])
+def test_frames_that_compress_to_almost_nothing_are_believed(tmp_path: Path, syntax: str) -> None:
+    blank = np.zeros((200, 64, 64), np.int16)
+    build_enhanced(tmp_path / "one", blank, transfer_syntax=syntax)
+    series = only(scan([tmp_path]))
+    assert (series.verdict, len(series.planes)) == ("accepted", 200)
+
+
+def test_a_multi_frame_file_that_was_cut_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "one"
+    build_enhanced(path, (60, 32, 32))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 45 * 32 * 32 * 2])
+    assert codes(only(scan([tmp_path]))) == {"truncated-pixels"}
 
 
 # --- 19, 21: broken files ---

@@ -102,6 +102,12 @@ def test_how_much_is_found() -> None:
     two = np.stack([np.zeros((2, 2)), np.array([[1, -1], [-1, -1]])])[None]
     assert found_in(two) == 0.25
     assert found_in(np.array([[-2.0, 3.0]])) == 3.0
+    # Regions say each by itself that they are there. From a fault: the first one, which holds the
+    # others, was taken for background, and what was kept was what has nothing in it.
+    everywhere_less = np.stack([np.full((2, 2), -9.0), np.full((2, 2), -5.0)])[None]
+    assert found_in(everywhere_less, has_background=False) == 0.0
+    assert found_in(two, has_background=False) == 0.25
+    assert found_in(two[:, ::-1], has_background=False) == 0.25
 
 
 def case(name: str, label: float | None) -> Case:

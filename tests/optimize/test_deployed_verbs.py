@@ -14,15 +14,13 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from optimised import optimised, with_eight_bits, write_heart
+from optimised import made_elsewhere, optimised, with_eight_bits, write_heart
 
-from medtool.core.checkpoint import RawTensor, read_header, tensor_of, write_checkpoint
 from medtool.core.deployed import (
     DOCUMENT_FILE,
     MODEL_CARD,
     OPTIMIZE_FILE,
     find_deployed,
-    write_deployed,
 )
 from medtool.core.errors import (
     CheckpointError,
@@ -219,21 +217,6 @@ def test_doctor_says_what_would_be_fastest_here(
 
 def copied(place: Path, folder: Path) -> Path:
     return Path(shutil.copytree(place / "optimised", folder / "copy"))
-
-
-def made_elsewhere(folder: Path, output: str) -> None:
-    """Store another answer, as if the file had been made on a machine that computes so."""
-    head = read_header(folder / DOCUMENT_FILE)
-    assert output in head.tensors
-    tensors = []
-    for name in head.tensors:
-        tensor = tensor_of(head, name)
-        if name == output:
-            values = np.frombuffer(tensor.data, np.float32) + np.float32(1)
-            tensor = RawTensor(name, tensor.dtype, tensor.shape, values.tobytes())
-        tensors.append(tensor)
-    write_checkpoint(folder / DOCUMENT_FILE, head.document, tensors)
-    write_deployed(folder, json.loads((folder / OPTIMIZE_FILE).read_text(encoding="utf-8")))
 
 
 def test_doctor_says_when_no_engine_keeps_the_promise(place: Path, tmp_path: Path) -> None:

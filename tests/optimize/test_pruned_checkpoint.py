@@ -73,6 +73,11 @@ def test_a_pruned_network_learns_on_with_the_verb_train(folder: Path) -> None:
     run.checkpoints_folder.mkdir()
     last = run.checkpoints_folder / LAST_NAME
     write_pruned(model, pruned, last)
+    # From a fault: the scores of the whole network went on as its own.
+    assert "scores" in header.document["metrics"]
+    assert read_header(last).document["metrics"] == {
+        "primary": header.document["metrics"]["primary"]
+    }
     found = train(TrainOptions(task=TinyTask, resume=run.path, run=RunOptions(device="cpu")))
     document = read_header(found.checkpoint).document
     assert document[PRUNED] == {"trunk": {"in": 256, "out": 4}, "head": {"in": 4, "out": 1}}

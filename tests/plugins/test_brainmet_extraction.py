@@ -116,3 +116,16 @@ def test_soft_tissue_without_a_skull_is_no_brain() -> None:
 def test_it_never_raises(volume, spacing) -> None:
     found = extract_brain(volume, spacing, SECTION)
     assert found.mask.shape == volume.shape
+
+
+def test_half_a_head_is_said() -> None:
+    """From a fault: of a head in two stacks one was answered, and nothing told of the other."""
+    whole, _ = ball_head(70.0)
+    assert not any(
+        f.code == "partial-head" for f in extract_brain(whole, SPACING_MM, SECTION).findings
+    )
+    upper = whole[16:]
+    (said,) = extract_brain(upper, SPACING_MM, SECTION).findings
+    assert (said.code, said.severity) == ("partial-head", "warning")
+    # 83 mm of head above the middle, in slices of 6 mm.
+    assert "84 mm of a head" in said.message

@@ -1,9 +1,12 @@
 """Facts alone as predictors: no gain where there is none to have."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from medtool.score.confounders import confounder_aurocs, confounders_text
+from medtool.score.confounders import PRIOR_CASES, confounder_aurocs, confounders_text
+from medtool.score.delong import DeLong
 
 
 def _auroc(values, labels, patients=None):
@@ -64,6 +67,82 @@ def test_studies_of_one_patient_do_not_vouch_for_each_other():
     patients = [f"P{n // 2}" for n in range(20)]
     labels = [n // 2 % 2 for n in range(20)]
     assert _auroc([f"scanner {p}" for p in patients], labels, patients)["auroc"] == 0.5
+
+
+def _rates_without(values, labels, patients, left_out):
+    """Each category's rate, and whether the rates differ, counted anew without two patients."""
+    kept = [n for n, patient in enumerate(patients) if patient not in left_out]
+    whole = np.asarray([labels[n] for n in kept], dtype=float)
+    prior = (whole.sum() + 0.5) / (whole.size + 1.0)
+    found = {k: [labels[n] for n in kept if values[n] == k] for k in sorted(set(values))}
+    rates = {
+        k: (sum(one) + PRIOR_CASES * prior) / (len(one) + PRIOR_CASES) for k, one in found.items()
+    }
+    there = [one for one in found.values() if one]
+    rate = whole.mean() if kept else 0.0
+    excess = sum(sum(one) ** 2 / len(one) for one in there) - whole.sum() * rate
+    return rates, excess > (len(there) - 1) * rate * (1 - rate) + 1e-12
+
+
+def _by_hand(values, labels, patients):
+    """The AUROC and its interval from the matrix of all pairs, each counted by itself."""
+    positive = [n for n, label in enumerate(labels) if label == 1]
+    negative = [n for n, label in enumerate(labels) if label == 0]
+    wins = np.full((len(positive), len(negative)), np.nan)
+    for row, i in enumerate(positive):
+        for column, j in enumerate(negative):
+            if patients[i] == patients[j]:
+                continue
+            rates, differ = _rates_without(values, labels, patients, {patients[i], patients[j]})
+            difference = rates[values[i]] - rates[values[j]]
+            tied = abs(difference) < 1e-12 or not differ
+            wins[row, column] = 0.5 if tied else float(difference > 0)
+    variance = 0.0
+    for placements, cases in ((np.nanmean(wins, 1), positive), (np.nanmean(wins, 0), negative)):
+        _, cluster = np.unique([patients[n] for n in cases], return_inverse=True)
+        k = cluster.max() + 1
+        sums = np.bincount(cluster, placements - placements.mean())
+        variance += (sums**2).sum() / placements.size**2 * k / (k - 1)
+    auc = float(np.nanmean(wins))
+    low, high = DeLong(np.asarray([auc]), np.asarray([[variance]])).logit(0, 0.95)
+    return auc, low, high
+
+
+@pytest.mark.parametrize("pairs_at_once", [7, 500_000])
+@pytest.mark.parametrize(
+    ("cases", "patients", "scanners"), [(24, 24, 3), (40, 12, 4), (40, 25, 40), (30, 30, 15)]
+)
+def test_the_numbers_are_those_of_the_matrix_of_all_pairs(
+    cases, patients, scanners, pairs_at_once, monkeypatch
+):
+    monkeypatch.setattr("medtool.score.confounders.CHUNK_PAIRS", pairs_at_once)
+    for seed in range(5):
+        draw = np.random.default_rng(seed)
+        numbers = draw.permutation(np.arange(cases) % patients)
+        ids = [f"P{n}" for n in numbers]
+        labels = draw.integers(0, 2, cases)
+        # The label shows in the scanner of every other sample.
+        values = [f"k{n}" for n in (draw.integers(0, scanners, cases) + seed % 2 * labels)]
+        row = _auroc(values, labels, ids)
+        found = row["auroc"], row["low"], row["high"]
+        assert found == pytest.approx(_by_hand(values, labels, ids), abs=1e-12)
+
+
+@pytest.mark.parametrize("scanners", [3, 4000])
+def test_memory_grows_with_the_cases_not_with_the_pairs(scanners, monkeypatch):
+    monkeypatch.setattr("medtool.score.confounders.CHUNK_PAIRS", 50_000)
+    n = 4000
+    draw = np.random.default_rng(0)
+    values = [f"k{v}" for v in draw.integers(0, scanners, n)]
+    tracemalloc.start()
+    try:
+        row = _auroc(values, [0, 1] * (n // 2))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.4 < row["auroc"] < 0.6
+    # One matrix of all pairs is 32 MB, one of patients by scanners up to 128 MB.
+    assert peak_bytes < 16e6
 
 
 def test_a_number_counts_in_its_better_direction_and_says_so():

@@ -8,7 +8,13 @@ import pytest
 
 from medtool.core.records import Score, Scores
 from medtool.score.compare import compare_models
-from medtool.score.falls import Fall, ScoredModel, falls_of, judged_metrics
+from medtool.score.falls import (
+    Fall,
+    ScoredModel,
+    falls_of,
+    judged_metrics,
+    unjudged_metrics,
+)
 from medtool.score.segmentation_columns import APART, BY_CASE
 
 ALLOWED = {"dice": 0.005, "auroc": 0.005, "macro_f1": 0.01, "harrell_c": 0.01}
@@ -159,3 +165,12 @@ def test_which_metrics_judge(primary: str, wanted: tuple[str, ...]) -> None:
     scores = Scores(with_metrics(dice=0.9, macro_f1=0.8, harrell_c=0.7, auroc=nan))
     assert judged_metrics(primary, scores) == wanted
     assert isnan(scores.metrics["auroc"].value)
+    assert unjudged_metrics(primary, scores) == ()
+
+
+def test_a_half_that_is_undefined_is_named() -> None:
+    """From a fault: without pairs of patients only Dice judged, and nothing said so."""
+    scores = Scores(with_metrics(dice=0.9, harrell_c=nan))
+    assert judged_metrics("dice_and_c_index", scores) == ("dice",)
+    assert unjudged_metrics("dice_and_c_index", scores) == ("harrell_c",)
+    assert unjudged_metrics("dice", scores) == ()

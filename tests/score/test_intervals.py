@@ -1,5 +1,7 @@
 """The bootstrap by patient: what is drawn, what is redrawn, and what it must not believe."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,6 +69,42 @@ def test_copies_of_a_patients_case_do_not_narrow_the_interval():
         return high - low
 
     assert width(5) == pytest.approx(width(1))
+
+
+@pytest.mark.parametrize("elements", [1, 40, 4_000_000])
+def test_the_jackknife_leaves_out_one_patient_after_the_other(elements, monkeypatch):
+    monkeypatch.setattr("medtool.score.intervals.CHUNK_ELEMENTS", elements)
+    generator = np.random.default_rng(2)
+    patients = [f"P{n}" for n in generator.integers(0, 15, 40)]
+    sample = binary_sample(generator.integers(0, 2, 40), generator.random(40), patients)
+
+    def metrics(weights):
+        levels = levels_weighted(sample, weights)
+        return {"auroc": auroc_levels(levels), "cases": weights.sum(axis=1)}
+
+    found = bootstrap(sample, metrics, draws=5, seed=0).jackknife
+    wanted = metrics((1.0 - np.eye(len(sample.patients)))[:, sample.patient])
+    for name, values in wanted.items():
+        assert (found[name] == values).all()
+
+
+def test_the_memory_of_the_jackknife_grows_with_the_patients_not_with_their_square(monkeypatch):
+    monkeypatch.setattr("medtool.score.intervals.CHUNK_ELEMENTS", 100_000)
+    n = 4000
+    sample = binary_sample([0, 1] * (n // 2), np.random.default_rng(0).random(n))
+
+    def area(weights):
+        return {"auroc": auroc_levels(levels_weighted(sample, weights))}
+
+    tracemalloc.start()
+    try:
+        found = bootstrap(sample, area, draws=10)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.jackknife["auroc"].shape == (n,)
+    # One matrix of patients by patients is 128 MB.
+    assert peak_bytes < 32e6
 
 
 def test_the_same_seed_gives_the_same_interval():

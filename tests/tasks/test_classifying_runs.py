@@ -2,6 +2,8 @@
 
 import csv
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -12,6 +14,7 @@ from scipy import ndimage
 from tiny_classified import SMALL, class_of, draw_tiny, write_tiny_classified
 
 from medtool.config import resolve
+from medtool.config.sections import DataSection
 from medtool.core.checkpoint import read_header, write_checkpoint
 from medtool.core.ensemble import write_ensemble
 from medtool.core.errors import LabelsError, UsageError
@@ -169,6 +172,64 @@ def test_an_evaluation_of_the_run_finds_the_classes_again(trained):
     _, result = trained
     found = evaluate(EvaluateOptions(subjects=(result.run,))).evaluated[0].scores
     assert found.metrics["macro_f1"].value == result.scores["test"]["metrics"]["macro_f1"]["value"]
+
+
+def test_an_evaluation_reads_the_column_of_classes_that_is_named(trained, tmp_path):
+    """From a fault: of masks --label-column was heard and changed nothing."""
+    folder, result = trained
+    rows = [row.split(",") for row in (folder / "data/labels.csv").read_text().splitlines()[1:]]
+    other = {"cystic": "solid", "solid": "cystic"}
+    lines = [f"{case},{other[kind]},{kind}" for case, kind in rows]
+    (tmp_path / "table.csv").write_text("\n".join(["case,class,kind", *lines]) + "\n")
+    options = EvaluateOptions(
+        subjects=(result.run,),
+        labels=tmp_path / "table.csv",
+        columns=DataSection(label_column="kind"),
+    )
+    found = evaluate(options).evaluated[0].scores
+    assert found.metrics["macro_f1"].value == result.scores["test"]["metrics"]["macro_f1"]["value"]
+    with pytest.raises(LabelsError, match="no column 'sort'") as refusal:
+        evaluate(replace(options, columns=DataSection(label_column="sort")))
+    assert refusal.value.how == "--label-column NAME."
+
+
+def test_the_table_of_a_run_is_not_that_of_other_data(trained, tmp_path):
+    """From a fault: cases elsewhere that are called alike took their classes from there."""
+    folder, result = trained
+    shutil.copytree(result.run, tmp_path / "run")
+    shutil.copytree(folder / "data", tmp_path / "other")
+    (tmp_path / "other" / "labels.csv").rename(tmp_path / "table.csv")
+    preset = tmp_path / "run" / "preset.toml"
+    words = preset.read_text(encoding="utf-8")
+    assert words.count("\n[data]\n") == 1
+    named = f"\n[data]\nlabels = '{tmp_path / 'table.csv'}'\n"
+    preset.write_text(words.replace("\n[data]\n", named), encoding="utf-8")
+    options = EvaluateOptions(
+        (),
+        checkpoints=(tmp_path / "run",),
+        data=tmp_path / "other",
+        seen="report",
+        allow_demo=True,
+        run=RunOptions(workers=0, device="cpu"),
+    )
+    found = evaluate(options).evaluated[0].scores
+    assert "dice.lesion" in found.metrics
+    assert "macro_f1" not in found.metrics
+
+
+def test_references_of_masks_are_those_of_medtool_toml(trained, tmp_path, monkeypatch):
+    folder, result = trained
+    lonely = tmp_path / "lonely.safetensors"
+    lonely.write_bytes(result.checkpoint.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    options = EvaluateOptions((result.run / "predictions" / "test",), checkpoints=(lonely,))
+    with pytest.raises(UsageError, match="where the references lie"):
+        evaluate(options)
+    (tmp_path / "medtool.toml").write_text(f"[data]\nfolder = '{folder / 'data'}'\n")
+    found = evaluate(options).evaluated[0].scores
+    for name in ("dice.lesion", "macro_f1"):
+        stated = result.scores["test"]["metrics"][name]["value"]
+        assert found.metrics[name].value == pytest.approx(stated), name
 
 
 def test_two_runs_are_compared_in_their_classes_as_well(trained, tmp_path):

@@ -146,6 +146,28 @@ def test_what_was_stopped_within_an_epoch_is_no_state_of_the_epoch_before(tmp_pa
     assert files(tmp_path) == ["best.safetensors", "last.safetensors"]
 
 
+def test_a_table_that_another_program_held_open_is_set_right_by_the_files(tmp_path: Path) -> None:
+    run(tmp_path, 2, keep=9)
+    table = RunFolder(tmp_path).checkpoints_file
+    old = table.read_bytes()
+    whole = run(tmp_path, 6, keep=9).rows
+    table.write_bytes(old)
+    folder = tmp_path / "checkpoints"
+    (folder / "of_a_person.safetensors").write_bytes(b"whatever")
+    (folder / "epoch_0004.safetensors").write_bytes(b"damaged")
+    again, _ = keeper(tmp_path, keep=2)
+    again.resume(6)
+    found = [(row["file"], row["kind"], row["epoch"], row["sha256"]) for row in again.rows]
+    # The oldest milestone goes, which the old table would have kept for ever.
+    assert found == [
+        (row["file"], row["kind"], row["epoch"], row["sha256"])
+        for row in whole
+        if row["file"] != "epoch_0001.safetensors"
+    ]
+    assert not (folder / "epoch_0001.safetensors").exists()
+    assert [row["file"] for row in RunFolder(tmp_path).read_checkpoints()] == [f[0] for f in found]
+
+
 def test_what_a_kill_left_half_written_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     kept = run(tmp_path, 1)
     for name in (".writing-x1y2z3", ".linking-best.safetensors"):

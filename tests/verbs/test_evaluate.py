@@ -359,12 +359,13 @@ class TestRefusals:
             evaluate(options)
         evaluate(replace(options, force=True))
 
-    def test_a_checkpoint_without_data(self, tmp_path):
+    def test_a_checkpoint_beside_predictions_without_data(self, tmp_path):
         model = _checkpoint(tmp_path / "model.safetensors", ["P99"])
+        folder = _predictions(tmp_path / "a", MODEL_A)
         with pytest.raises(UsageError, match="alone"):
-            evaluate(EvaluateOptions(subjects=(model,)))
+            evaluate(EvaluateOptions(subjects=(folder, model)))
         with pytest.raises(UsageError, match="without data"):
-            evaluate(EvaluateOptions(subjects=(), checkpoints=(model,)))
+            evaluate(EvaluateOptions(subjects=(folder,), checkpoints=(model, model)))
 
     def test_a_word_that_is_no_choice(self):
         with pytest.raises(UsageError, match="--seen") as refusal:

@@ -119,6 +119,20 @@ def test_the_page_says_it_all(made: OptimizeResult) -> None:
     assert "decoder.seg_layers" in page
 
 
+def test_inspection_tells_its_own_numbers_from_those_of_the_original(
+    made: OptimizeResult, medtool: Callable[..., Any]
+) -> None:
+    """From a fault: the original's scores stood there as if they were those of the files."""
+    told = medtool("inspect-checkpoint", made.folder).out
+    accuracy = made.document["accuracy"]
+    assert f"Accuracy beside the original ({accuracy['part']}, {accuracy['cases']} cases)" in told
+    for name, found in accuracy["files"].items():
+        (fall,) = found["metrics"]
+        assert f"{fall['before']:.4f} before, {fall['after']:.4f} after" in told
+        assert f"  {name:20} dice" in told
+    assert "Metrics of the original (primary: dice)" in told
+
+
 def test_only_the_table_of_cases_names_patients(
     made: OptimizeResult, place: Path, tmp_path: Path
 ) -> None:

@@ -6,14 +6,18 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pytest
+from listening import Listening
 from tiny_task import TinyTask, write_tiny_cohort
 
 from medtool.core.checkpoint import read_header
-from medtool.core.errors import InputError, UsageError
-from medtool.core.progress import Silent
+from medtool.core.errors import GateError, InputError, UsageError
+from medtool.core.progress import Reporter, Silent
+from medtool.data import case_file
 from medtool.data.patient_hashes import hash_patients
-from medtool.data.run_folder import RunFolder
+from medtool.data.run_folder import RunFolder, read_rows
+from medtool.verbs import optimize_leaks
 from medtool.verbs.optimize_data import CALIBRATION, TRAINING, OptimizeData, optimize_data
 from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, train
@@ -50,6 +54,7 @@ def found(
     data: Path | None = None,
     labels: Path | None = None,
     calibration: Path | None = None,
+    reporter: Reporter | None = None,
 ) -> OptimizeData:
     """Of ``run``, else of a model that knows these ``patients``."""
     document = {"patients": hash_patients(patients)} if patients else {}
@@ -65,7 +70,7 @@ def found(
         needs=needs,
         cache=place / "cache",
         workers=0,
-        reporter=Silent(),
+        reporter=reporter or Silent(),
     )
 
 
@@ -145,3 +150,109 @@ def test_scans_that_calibrate_are_not_learned_from(place: Path, tmp_path: Path) 
 
 def test_where_nothing_learns_again_nobody_is_kept_for_it(place: Path) -> None:
     assert found(place, run=run_of(place)).training == ()
+
+
+# --- other data by the same names, the same scans by other names ----------------------------------
+def scan_of(cohort: Path, case: str) -> Path:
+    return cohort / "scans" / case.partition("_")[0] / f"{case}.npy"
+
+
+@pytest.mark.parametrize("part", ["train", "selection"])
+def test_scans_of_another_hospital_may_have_names_of_ours(
+    place: Path, tmp_path: Path, part: str
+) -> None:
+    """From a fault: one case an id was prepared, and the other's file of the cache missed."""
+    rows = read_rows(run_of(place).cases_file)
+    name = next(row["case"] for row in rows if row["part"] == part)
+    write_tiny_cohort(tmp_path / "theirs", 5, patients=PATIENTS)
+    file = tmp_path / "others" / "case" / f"{name}.npy"
+    file.parent.mkdir(parents=True)
+    scan_of(tmp_path / "theirs", name).rename(file)
+    both = (CALIBRATION, TRAINING)
+    plain = found(place, run=run_of(place), needs=both)
+    named = found(place, run=run_of(place), needs=both, calibration=tmp_path / "others")
+    assert [case.case_id for case in named.calibration] == [name]
+    assert named.cache.load(named.calibration[0]).case_id == name
+    assert named.cache.path(named.calibration[0]).is_file()
+    assert (named.training, named.choosing) == (plain.training, plain.choosing)
+
+
+def test_what_cannot_be_prepared_does_not_calibrate_by_a_name_that_can(
+    place: Path, tmp_path: Path
+) -> None:
+    rows = read_rows(run_of(place).cases_file)
+    name = next(row["case"] for row in rows if row["part"] == "selection")
+    file = tmp_path / "others" / "case" / f"{name}.npy"
+    file.parent.mkdir(parents=True)
+    np.save(file, np.zeros((3, 5, 5), np.float32))
+    with pytest.raises(InputError, match="nothing to calibrate on"):
+        found(place, run=run_of(place), calibration=tmp_path / "others")
+
+
+@pytest.mark.parametrize("needs", [(CALIBRATION,), (TRAINING,), ()])
+def test_a_known_patient_does_not_judge_under_another_name(
+    place: Path, tmp_path: Path, needs: Collection[str]
+) -> None:
+    """From a fault: outside a run pixels were compared for --calibration alone."""
+    data = Path(shutil.copytree(place / "data", tmp_path / "data"))
+    table = tmp_path / "labels.csv"
+    shutil.copy(place / "outcomes.csv", table)
+    known = [f"P{number:03d}" for number in range(PATIENTS // 2)]
+    plain = found(place, patients=known, needs=needs, data=data, labels=table)
+    assert plain.judging and plain.choosing
+    for case in (plain.calibration[0], plain.choosing[0]):
+        again = Path(shutil.copytree(data, tmp_path / case.case_id))
+        (again / "scans" / "ANON7").mkdir()
+        shutil.copy(scan_of(data, case.case_id), again / "scans" / "ANON7" / "ANON7_0.npy")
+        more = tmp_path / f"{case.case_id}.csv"
+        more.write_text(table.read_text(encoding="utf-8") + "ANON7_0,1\n", encoding="utf-8")
+        with pytest.raises(GateError, match="would also judge") as refused:
+            found(place, patients=known, needs=needs, data=again, labels=more)
+        assert f"identical pixels: {case.case_id} is ANON7_0" in refused.value.met
+        assert "--calibration" not in refused.value.how
+        # Where both are known to be one patient there is no leak.
+        assert found(
+            place, patients=[*known, "ANON7"], needs=needs, data=again, labels=more
+        ).judging
+
+
+def test_a_leak_that_was_allowed_at_the_training_is_said(tmp_path: Path) -> None:
+    write_tiny_cohort(tmp_path / "data", patients=PATIENTS)
+    table = tmp_path / "data" / "labels.csv"
+    table.write_text(table.read_text(encoding="utf-8") + "ANON7_0,0\n", encoding="utf-8")
+    (tmp_path / "data" / "scans" / "ANON7").mkdir()
+    split = tmp_path / "split.csv"
+    parts = ["train", "selection", "test", "train"]
+    rows = [f"P{number:03d},{parts[number // 2 % 4]}" for number in range(PATIENTS)]
+    split.write_text("\n".join(["patient,part", *rows, "ANON7,test"]) + "\n", encoding="utf-8")
+    shutil.copy(
+        scan_of(tmp_path / "data", "P000_0"), tmp_path / "data" / "scans" / "ANON7" / "ANON7_0.npy"
+    )
+    train(
+        TrainOptions(
+            TinyTask,
+            data=tmp_path / "data",
+            assignments=(QUICK[0], f"data.split_file={split}", QUICK[2]),
+            allow_leak=("ANON7",),
+            folder=tmp_path,
+            run=RunOptions(run="a", workers=0, device="cpu", cache=tmp_path / "cache"),
+        )
+    )
+    said = Listening()
+    assert found(tmp_path, run=run_of(tmp_path), reporter=said).judging
+    (line,) = [line for line in said.lines if "identical pixels" in line]
+    assert "P000_0 is ANON7_0" in line and "--allow-leak" in line
+
+
+def test_pixels_are_compared_without_reading_anything_twice(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def noted(path: Path, **named: object) -> object:
+        read.append(path)
+        return case_file.read_case_file(path, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(optimize_leaks, "read_prepared", noted)
+    data = found(place, run=run_of(place), needs=(CALIBRATION, TRAINING))
+    assert sorted(read) == sorted({data.cache.path(case) for case in data.cases})

@@ -1,4 +1,7 @@
-"""``optimize`` stopped by real signals: nothing half-written stays, what was there does."""
+"""``optimize`` stopped by real signals: nothing half-written stays, what was there does.
+
+After a kill nothing can be cleared away at once: the next start does.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ from pathlib import Path
 
 import pytest
 from faulty_place import wait_for_an_empty_group, wait_until
+from listening import Listening
 from trained_heart import train_heart
 
+from medtool.core.errors import UsageError
 from medtool.core.files import file_sha256
-from medtool.verbs.optimize import _finish, optimize
+from medtool.verbs.optimize import optimize
 from medtool.verbs.optimize_options import OptimizeOptions
+from medtool.verbs.optimize_output import sweep_rooms
 from medtool.verbs.options import RunOptions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
@@ -41,10 +47,8 @@ def sums(folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("how", ["sigterm", "ctrl-c"])
-def test_interrupted_it_leaves_what_was_there_and_nothing_else(place: Path, how: str) -> None:
-    made = place / "made"
-    before = sums(made / "small")
+def started(place: Path) -> subprocess.Popen[str]:
+    """The command while it works on the network that it has exported."""
     words = ["optimize", "runs/heart/a", "-o", "made/small", "--force", "--tolerance", "0.9"]
     words += ["--cache", "cache", "--device", "cpu", "--workers", "0", "--quiet"]
     process = subprocess.Popen(
@@ -56,7 +60,15 @@ def test_interrupted_it_leaves_what_was_there_and_nothing_else(place: Path, how:
         start_new_session=True,
     )
     # It calibrates, judges and measures after that.
-    wait_until(lambda: list(made.glob(".writing-*/model.onnx")), process)
+    wait_until(lambda: list((place / "made").glob(".writing-*/new/model.onnx")), process)
+    return process
+
+
+@pytest.mark.parametrize("how", ["sigterm", "ctrl-c"])
+def test_interrupted_it_leaves_what_was_there_and_nothing_else(place: Path, how: str) -> None:
+    made = place / "made"
+    before = sums(made / "small")
+    process = started(place)
     if how == "sigterm":
         process.send_signal(signal.SIGTERM)
     else:
@@ -72,10 +84,21 @@ def test_interrupted_it_leaves_what_was_there_and_nothing_else(place: Path, how:
     wait_for_an_empty_group(process.pid)
 
 
-def test_a_model_comes_back_where_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
-    (tmp_path / "small").mkdir()
-    (tmp_path / "small" / "model.onnx").write_bytes(b"old")
-    with pytest.raises(FileNotFoundError):
-        _finish(tmp_path / "gone", tmp_path / "small")
-    assert [path.name for path in tmp_path.iterdir()] == ["small"]
-    assert (tmp_path / "small" / "model.onnx").read_bytes() == b"old"
+def test_what_a_killed_one_left_goes_at_the_next_start_beside_it(place: Path) -> None:
+    """From a fault: a folder with the names of patients stayed for good."""
+    made = place / "made"
+    before = sums(made / "small")
+    process = started(place)
+    (room,) = made.glob(".writing-*")
+    said = Listening()
+    sweep_rooms(made / "other", said)
+    assert (room / "new" / "model.onnx").is_file() and said.lines == []
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=120)
+    wait_for_an_empty_group(process.pid)
+    assert (room / "new" / "model.onnx").is_file()
+    with pytest.raises(UsageError):
+        # However that ends.
+        optimize(OptimizeOptions(place / "runs/heart/a", made / "other", assignments=("x=1",)))
+    assert [path.name for path in made.iterdir()] == ["small"]
+    assert sums(made / "small") == before

@@ -10,7 +10,7 @@ import pytest
 from faulty_task import FaultyTask
 from listening import Listening
 from safetensors.numpy import load_file
-from tiny_task import TinyTask, write_tiny_cohort
+from tiny_task import TinySettings, TinyTask, write_tiny_cohort
 
 from medtool.core.checkpoint import find_checkpoint, read_header, verify_tensors
 from medtool.core.errors import (
@@ -20,12 +20,13 @@ from medtool.core.errors import (
     OutputExistsError,
     UsageError,
 )
-from medtool.core.records import Cohort, Source
+from medtool.core.records import Case, Cohort, Prepared, Source
 from medtool.data.patient_hashes import seen_patients
 from medtool.data.predictions import LEADING_COLUMNS, read_predictions
 from medtool.data.run_folder import RunFolder
 from medtool.verbs.options import RunOptions
 from medtool.verbs.train import TrainOptions, TrainResult, train
+from medtool.verbs.train_data import gather
 
 QUICK = ("train.epochs=2", "metrics.bootstrap_draws=100")
 
@@ -228,6 +229,46 @@ def test_identical_pixels_under_two_patients_end_the_run(folder: Path) -> None:
     assert not run_of(folder).checkpoints_folder.exists()
     patient = first.parent.name
     train(options("second", allow_leak=(f"patient={patient}",)))
+
+
+class OneStudyTwice(TinyTask):
+    """The tiny task, whose third and fourth study are one by its UID."""
+
+    def find(self, source: Source) -> Cohort:
+        """As the tiny task does."""
+        cohort = super().find(source)
+        first, second = cohort.cases[2:4]
+        twin = dataclasses.replace(second, study_uid=first.study_uid)
+        return dataclasses.replace(cohort, cases=(*cohort.cases[:3], twin, *cohort.cases[4:]))
+
+    def prepare(self, case: Case) -> Prepared:
+        """Nothing is prepared before the gate."""
+        raise AssertionError(case.case_id)
+
+
+def test_one_study_under_two_patients_ends_the_run_before_preparing(folder: Path) -> None:
+    asked = dataclasses.replace(options(), task=OneStudyTwice)
+    with pytest.raises(LeakageError, match="one study or series") as caught:
+        train(asked)
+    assert caught.value.met.startswith("P001 and P002: StudyInstanceUID 2.25.")
+    assert not run_of(folder).checkpoints_folder.exists()
+
+
+def test_patients_that_may_be_one_are_warned_of(folder: Path) -> None:
+    for number in range(1, 24):
+        (folder / "scans" / f"P{number:03d}").rename(folder / "scans" / f"{number:05d}")
+    cohort = write_tiny_cohort(folder / "more", seed=1, patients=24)
+    rows = (folder / "labels.csv").read_text("utf-8")
+    for file in sorted((cohort / "scans").rglob("*.npy"))[2:]:
+        number = int(file.parent.name[1:])
+        place = folder / "scans" / str(number)
+        place.mkdir()
+        file.rename(place / f"Q{number:03d}_0.npy")
+        rows += f"Q{number:03d}_0,{number % 2}\n"
+    (folder / "labels.csv").write_text(rows, "utf-8")
+    said = Listening()
+    gather(TinyTask(TinySettings()), dataclasses.replace(options(), data=folder), None, said)
+    assert sum("Perhaps one patient is in two parts" in line for line in said.lines) == 1
 
 
 def test_a_leak_that_was_allowed_makes_the_test_part_optimistic(folder: Path) -> None:

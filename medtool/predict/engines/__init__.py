@@ -13,10 +13,10 @@ from medtool.data.machine import usable_cores
 from medtool.predict.engines.contract import LITERT, ONNX_RUNTIME, OPENVINO, Engine
 from medtool.predict.engines.presence import require_engine
 
-__all__ = ["Engine", "engines_for", "open_engine"]
+__all__ = ["Engine", "engines_for", "open_engine", "require_device"]
 
 # Devices that every engine has.
-AUTO_DEVICE, PROCESSOR = "auto", "cpu"
+AUTO_DEVICE, PROCESSOR = EVERYWHERE = ("auto", "cpu")
 # Which engines read a file, by its ending; the first is taken where nobody chose.
 READERS: Mapping[str, tuple[str, ...]] = {
     ".onnx": (ONNX_RUNTIME, OPENVINO),
@@ -59,13 +59,7 @@ def open_engine(
             met=f"--engine {engine}",
             wanted=" or ".join(readers) or f"a file that ends in {', '.join(READERS)}",
         )
-    if name != ONNX_RUNTIME and device not in (AUTO_DEVICE, PROCESSOR):
-        raise MachineError(
-            f"The engine '{name}' computes on the processor here.",
-            met=f"--device {device}",
-            wanted=f"--device {PROCESSOR}, or the engine {ONNX_RUNTIME} built for a GPU",
-            how="leave --device out.",
-        )
+    require_device(file, name, device, arithmetic=arithmetic)
     count = threads or usable_cores()
     if name == ONNX_RUNTIME:
         from medtool.predict.engines.onnx_runtime import OnnxRuntimeEngine
@@ -78,3 +72,24 @@ def open_engine(
     from medtool.predict.engines.openvino_runtime import OpenVinoEngine
 
     return OpenVinoEngine(file, threads=count, precision=precision)
+
+
+def require_device(file: Path, engine: str, device: str, *, arithmetic: str = "") -> None:
+    """Raises MachineError where ``engine``, which is installed, was not built for ``device``.
+
+    No file is opened: what comes before long work can ask. Whether a GPU is ready ``open_engine``
+    says.
+    """
+    if device in EVERYWHERE:
+        return
+    if engine != ONNX_RUNTIME:
+        raise MachineError(
+            f"The engine '{engine}' computes on the processor here.",
+            where=str(file),
+            met=f"--device {device}",
+            wanted=f"--device {PROCESSOR}, or the engine {ONNX_RUNTIME} built for a GPU",
+            how="leave --device out.",
+        )
+    from medtool.predict.engines.onnx_runtime import require_built_for
+
+    require_built_for(device, arithmetic=arithmetic, where=str(file))

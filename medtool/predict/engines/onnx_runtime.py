@@ -34,14 +34,17 @@ TENSORRT = "TensorrtExecutionProvider"
 GPU = (TENSORRT, CUDA)
 # CUDA would compute float32 with fewer bits, so that answers would depend on the machine.
 FULL_FLOAT32 = {"use_tf32": 0}
+GPU_BUILD = "pip install onnxruntime-gpu in place of onnxruntime, or "
 
 
-def providers_for(device: str, available: Sequence[str], *, arithmetic: str = "") -> list[str]:
+def providers_for(
+    device: str, available: Sequence[str], *, arithmetic: str = "", where: str = ""
+) -> list[str]:
     """What is to compute on ``device`` (auto, cpu, cuda), the processor behind all else.
 
-    TensorRT is left out for files in eight bits: it takes activations only whose zero is 0, which
-    these are not. Raises MachineError where ONNX Runtime was not built for the device that was
-    asked for.
+    ``where`` is the file, for the refusal. TensorRT is left out for files in eight bits: it takes
+    activations only whose zero is 0, which these are not. Raises MachineError where ONNX Runtime
+    was not built for the device that was asked for.
     """
     possible = (CUDA,) if arithmetic == INT8 else GPU
     of_gpu = [name for name in possible if name in available]
@@ -49,11 +52,19 @@ def providers_for(device: str, available: Sequence[str], *, arithmetic: str = ""
     if asked not in ("auto", "cpu") and not (asked == "cuda" and of_gpu):
         raise MachineError(
             "This ONNX Runtime was not built for this device.",
+            where=where,
             met=f"--device {device}; {', '.join(available)}",
-            wanted=" or ".join(possible),
-            how="pip install onnxruntime-gpu in place of onnxruntime, or use --device cpu.",
+            wanted=" or ".join(possible) if asked == "cuda" else "--device auto, cpu or cuda",
+            how=f"{GPU_BUILD if asked == 'cuda' else ''}use --device cpu.",
         )
     return [*of_gpu, CPU] if asked in ("auto", "cuda") else [CPU]
+
+
+def require_built_for(device: str, *, arithmetic: str = "", where: str = "") -> None:
+    """Raises MachineError as ``providers_for``, for the ONNX Runtime that is installed."""
+    import onnxruntime
+
+    providers_for(device, onnxruntime.get_available_providers(), arithmetic=arithmetic, where=where)
 
 
 def with_options(providers: Sequence[str], device: str) -> list[str | tuple[str, dict[str, int]]]:
@@ -79,7 +90,7 @@ class OnnxRuntimeEngine:
         import onnxruntime
 
         available = onnxruntime.get_available_providers()
-        names = providers_for(device, available, arithmetic=arithmetic)
+        names = providers_for(device, available, arithmetic=arithmetic, where=str(file))
         providers = with_options(names, device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -100,6 +111,7 @@ class OnnxRuntimeEngine:
         if self.device == "cpu" and device not in ("auto", "cpu"):
             raise MachineError(
                 "ONNX Runtime cannot compute on this device.",
+                where=str(file),
                 met=f"--device {device}; it took {', '.join(self._session.get_providers())}",
                 wanted=" or ".join(GPU),
                 how="see that the driver and the libraries of CUDA fit onnxruntime-gpu, or use "
