@@ -104,7 +104,7 @@ def pruned_model(
 
 def _require_exportable(model: Model, settings: PruneSection, scratch: Path) -> None:
     """Raises UsageError or CheckpointError for a network that cannot be pruned, or not be exported
-    then: a copy that loses all of it at once says so in seconds, after learning it would be hours.
+    then: a copy that loses the whole share at once says so in seconds, the pruned one after hours.
     """
     trial, inputs = copy.deepcopy(model.network).cpu(), probe_inputs(model.task.deployment())
     prune_channels(trial, list(inputs.values()), share=settings.share, round_to=settings.round_to)
