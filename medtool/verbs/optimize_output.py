@@ -80,8 +80,6 @@ def _require_apart(options: OptimizeOptions) -> None:
             raise _not_apart(options.output, f"it is {word}")
         if source.is_relative_to(place):
             raise _not_apart(options.output, f"{word} lies in it: {path}")
-        if source.is_dir() and place.is_relative_to(source):
-            raise _not_apart(options.output, f"it lies in {word}: {path}")
     if place.exists() and Path.cwd().is_relative_to(place):
         # Renaming it would fail, or take the shell's own folder away.
         raise _not_apart(options.output, "the command runs in it")
@@ -92,7 +90,7 @@ def _not_apart(output: Path, met: str) -> UsageError:
         "This folder is no place for the optimised model.",
         where=str(output),
         met=met,
-        wanted="a folder apart from CHECKPOINT, --data and --calibration",
+        wanted="a folder that holds nothing of CHECKPOINT, --data and --calibration",
         how="name another folder with -o.",
     )
 

@@ -88,7 +88,7 @@ def write_ct(
 
 def write_study(folder: Path, patient: str = "patient-1", *, seed: int = 0, **pet: Any) -> None:
     """A DICOM study of both; ``seed`` makes other images."""
-    uid = f"1.2.3.{sum(patient.encode())}"
+    uid = f"1.2.3.{int.from_bytes(patient.encode(), 'big')}"
     changes = {"PatientID": patient, **pet.pop("changes", {})}
     write_pet(folder / "pet", changes, suv=suv_values(seed), study_uid=uid, **pet)
     write_ct(folder / "ct", {"PatientID": patient}, study_uid=uid, seed=seed)

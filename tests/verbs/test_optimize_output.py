@@ -124,10 +124,8 @@ def test_the_checkpoint_is_not_written_over(place: Path, quick: None, *, force: 
 
 
 @pytest.mark.parametrize("option", ["data", "calibration"])
-@pytest.mark.parametrize("output", ["small", "small/scans", "small/scans/out"])
-def test_data_are_not_written_over_nor_into(
-    place: Path, quick: None, option: str, output: str
-) -> None:
+@pytest.mark.parametrize("output", ["small", "small/scans"])
+def test_data_are_not_written_over(place: Path, quick: None, option: str, output: str) -> None:
     (place / "small" / "scans").mkdir()
     (place / "link").symlink_to(place / "small" / "scans")
     for folder in (place / "small" / "scans", place / "link"):
@@ -143,11 +141,17 @@ def test_data_are_not_written_over_nor_into(
         assert refused.value.where == str(place / output)
 
 
-def test_a_run_is_not_written_into(place: Path, quick: None) -> None:
+def test_a_run_is_not_written_over(place: Path, quick: None) -> None:
     (place / "run").mkdir()
-    for output in (place / "run", place / "run" / "small", place):
+    for output in (place / "run", place):
         with pytest.raises(UsageError, match="no place"):
             optimize(OptimizeOptions(place / "run", output, force=True))
+
+
+def test_a_folder_within_the_data_will_do(place: Path, quick: None) -> None:
+    """``--data . -o small`` is what one types in the folder of a study."""
+    optimize(OptimizeOptions(place / "model.safetensors", place / "fast", data=place))
+    assert (place / "fast" / "model.onnx").read_text("utf-8") == "new"
 
 
 def test_the_folder_that_the_command_runs_in_is_not_replaced(place: Path, quick: None) -> None:
