@@ -37,6 +37,8 @@ COHORT_CODES: Mapping[str, str] = {
     "overruled-not-found": "the table of series overrules a series that is not among the data",
     "leak-allowed": "a patient in two parts, or a study, a series or pixels under two patients, "
     "that a person allowed",
+    "uid-of-nobody": "a UID of a study or series that more than three patients have: it tells "
+    "nothing apart, and pixels alone are compared",
     "patients-alike": "patient ids that differ in leading zeros, '.0' or letter case alone and "
     "stand in different parts: perhaps one patient",
 }

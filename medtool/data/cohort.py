@@ -157,13 +157,17 @@ def _top(case: Case) -> str:
     return parts[0] if parts else ""
 
 
-def shared_patients(cases: Sequence[Case]) -> dict[str, str]:
-    """Each patient id that implausibly many studies share, and why it is no patient's own."""
+def shared_patients(cases: Sequence[Case], *, by_share: bool = True) -> dict[str, str]:
+    """Each patient id that implausibly many studies share, and why it is no patient's own.
+
+    ``by_share``: also one that most of the studies have. Who is asked about one patient alone has
+    nobody else's.
+    """
     studies: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         studies[case.patient_id].append(case)
     found = {
-        patient: _why_implausible(patient, same, len(cases))
+        patient: _why_implausible(patient, same, len(cases) if by_share else None)
         for patient, same in sorted(studies.items())
     }
     return {patient: why for patient, why in found.items() if why}
@@ -181,7 +185,7 @@ def suspicious_patients(cases: Sequence[Case]) -> list[Finding]:
     ]
 
 
-def _why_implausible(patient: str, same: Sequence[Case], total: int) -> str:
+def _why_implausible(patient: str, same: Sequence[Case], total: int | None) -> str:
     if len(same) < 2:
         return ""
     plain = "".join(character for character in patient.lower() if character.isalnum())
@@ -189,6 +193,8 @@ def _why_implausible(patient: str, same: Sequence[Case], total: int) -> str:
         return f"no patient's own id, and {len(same)} studies share it"
     if len(same) > MOST_STUDIES_OF_ONE_PATIENT:
         return f"{len(same)} studies share it, more than one patient has"
+    if total is None:
+        return ""
     folders = {_top(case) for case in same} - {""}
     mostly = len(same) >= STUDIES_THAT_MAKE_A_SHARE and len(same) > LARGEST_SHARE * total
     if mostly and len(folders) == len(same):

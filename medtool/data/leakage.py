@@ -17,6 +17,8 @@ SHOWN = 8
 ALLOW_PREFIX = "patient="
 # DICOM's names of the two kinds of UID that cases have, the one of the larger thing first.
 STUDY, SERIES = "StudyInstanceUID", "SeriesInstanceUID"
+# One that more patients have was written by whoever anonymised them, and says nothing.
+MOST_PATIENTS_OF_A_UID = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def leakage_gate(
     ``slice_hashes``: case id -> hashes of its slices' pixels (constant slices left out). Identical
     pixels, or one study or series by its UID, under two patients refuse whatever their parts: one
     of the two ids is wrong, and with other folds the parts are others. By the UID a study is found
-    whose pixels were compressed with losses in one of its copies. ``allow``: ids of patients, with
+    whose pixels were compressed with losses in one of its copies; one that more than three patients
+    have is no study's own, which is a warning. ``allow``: ids of patients, with
     or without ``patient=``. Raises LeakageError; UnknownNameError when an allowed patient is not
     there.
     """
@@ -78,7 +81,8 @@ def leakage_gate(
     )
     if bad.what():
         raise _leak(bad)
-    findings = [
+    findings = _uids_of_nobody(cases)
+    findings += [
         Finding(
             "leak-allowed", f"patient {p} is in {_parts_text(where)}: allowed by name", "warning"
         )
@@ -153,18 +157,39 @@ def _patients_with_equal_uids(cases: Sequence[Case]) -> dict[tuple[str, str], li
     """Pair of patients -> UIDs of studies in both; of series where no study is. "" is none."""
     shared: dict[tuple[str, str], list[str]] = {}
     for kind in (STUDY, SERIES):
-        holders: dict[str, set[str]] = defaultdict(set)
-        for case in cases:
-            for uid in _uids(case, kind) - {""}:
-                holders[uid].add(case.patient_id)
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for uid, patients in sorted(holders.items()):
+        for uid, patients in sorted(_holders(cases, kind).items()):
+            if len(patients) > MOST_PATIENTS_OF_A_UID:
+                continue
             first, *others = sorted(patients)
             # A star, as of pixels.
             for other in others:
                 pairs[first, other].append(f"{kind} {uid}")
         shared = pairs | shared
     return dict(sorted(shared.items()))
+
+
+def _uids_of_nobody(cases: Sequence[Case]) -> list[Finding]:
+    """A warning of UIDs that tell no studies apart."""
+    shared = [
+        f"{kind} {uid} of {len(patients)} patients"
+        for kind in (STUDY, SERIES)
+        for uid, patients in sorted(_holders(cases, kind).items())
+        if len(patients) > MOST_PATIENTS_OF_A_UID
+    ]
+    if not shared:
+        return []
+    text = "UIDs that are no study's own: whether one study stands under two patients is known by "
+    return [Finding("uid-of-nobody", f"{text}pixels alone there: {_shown(shared)}", "warning")]
+
+
+def _holders(cases: Sequence[Case], kind: str) -> dict[str, set[str]]:
+    """UID -> the patients that have it; "" is none."""
+    holders: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        for uid in _uids(case, kind) - {""}:
+            holders[uid].add(case.patient_id)
+    return holders
 
 
 def _uids(case: Case, kind: str) -> set[str]:

@@ -55,7 +55,7 @@ def read_manifest(
     A row without an image in a column of ``lacking`` (in lower case) is refused with the code
     that stands there, else the manifest is. Raises LabelsError with every fault of the file.
     """
-    table = read_foreign_table(path, kind="manifest")
+    table = read_foreign_table(path, kind="manifest", unwrap=True)
     columns = {column.casefold(): column for column in table.columns}
     images = [name for name in columns if _is_image(name)]
     if not images:

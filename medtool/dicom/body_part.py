@@ -15,7 +15,8 @@ from medtool.dicom.series import Series
 
 _PARTS: dict[str, str] = {
     "head": "HEAD BRAIN SKULL CRANIUM CRANIAL CEREBRAL CEREBRUM NEURO CCT KOPF SCHAEDEL SCHADEL "
-    "HIRN KRANIUM CRANE CERVEAU CEREBRALE CEREBRO CRANEO CABEZA ENCEFALO TESTA CRANIO HOOFD "
+    "HIRN GEHIRN HIRNSCHAEDEL HIRNSCHADEL NEUROKRANIUM NEUROCRANIUM INTRACRANIAL NCCT ENCEPHALON "
+    "ENCEPHALE KRANIUM CRANE CERVEAU CEREBRALE CEREBRO CRANEO CABEZA ENCEFALO TESTA CRANIO HOOFD "
     "HERSENEN SCHEDEL HEADNECK",
     "neck": "NECK HALS COU CUELLO COLLO CAROTID CAROTIS LARYNX",
     "spine": "SPINE CSPINE TSPINE LSPINE CTSPINE TLSPINE LSSPINE HWS BWS LWS RACHIS COLUMNA "
@@ -46,19 +47,12 @@ class BodyPart:
             raise ValueError(f"no body part '{self.name}'; there are: {', '.join(_PARTS)}")
 
 
-HEAD = BodyPart("head", (160.0, 330.0))
+# Heads are shown 200 to 250 mm wide, with a stereotactic frame up to 400.
+HEAD = BodyPart("head", (160.0, 400.0))
 
 
-def named_parts(description: str, body_part_examined: str) -> frozenset[str]:
-    """The parts that SeriesDescription names, else those of BodyPartExamined; often none."""
-    for text in (description, body_part_examined):
-        parts = _parts_in(text)
-        if parts:
-            return parts
-    return frozenset()
-
-
-def _parts_in(text: str) -> frozenset[str]:
+def parts_in(text: str) -> frozenset[str]:
+    """The parts that SeriesDescription or BodyPartExamined names; often none."""
     plain = unicodedata.normalize("NFKD", text.upper())
     plain = "".join(char for char in plain if not unicodedata.combining(char))
     words = _WORD.findall(_SPINE.sub(r"\1SPINE", plain.replace("_", " ")))

@@ -3,8 +3,8 @@
 Points, at most 100: how the image was made (30 original, 15 derived), kernel (30 soft, 15 not
 known, 0 sharp), thickness (20 for 1-5 mm, 10 for 0.4-1 and 5-8 mm), slices (20 n / (n + 40), so
 that more always count more); less 5 for a repaired tilt and 10 for uneven spacing. Where a task
-looks at one part of the body: less 50 for a stack whose header names other parts only, less 25 for
-one that names none and is too wide or too narrow for it. Ties go to
+looks at one part of the body: less 50 for a stack whose description names other parts only, less 25
+where only BodyPartExamined does, or where images are too wide or too narrow for it. Ties go to
 more slices, then to the lower series number, then to the key, which is said where it decides
 between stacks of one series.
 """
@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from medtool.core.records import Finding
-from medtool.dicom.body_part import BodyPart, field_of_view_mm, named_parts
+from medtool.dicom.body_part import BodyPart, field_of_view_mm, parts_in
 from medtool.dicom.series import Series
 from medtool.dicom.stack import along
 
@@ -30,9 +30,10 @@ GOOD_THICKNESS_MM, FAIR_THICKNESS_MM = (1.0, 5.0), (0.4, 8.0)
 SLICE_POINTS, HALF_SLICES = 20.0, 40.0
 TILT_COST, UNEVEN_COST = 5.0, 10.0
 # More than kernel and slices together: a chest in thin, soft slices is no head.
-OTHER_PART_COST, OTHER_FIELD_COST = 50.0, 25.0
+OTHER_PART_COST, PERHAPS_OTHER_COST = 50.0, 25.0
 # Recalculated with other slices a stretch begins and ends some millimetres elsewhere.
 LEAST_REST_MM = 15.0
+LEAST_COSINE = 0.8
 
 # Kernels by vendor: the number of Siemens' letters-and-number names is the sharpness.
 _SIEMENS = re.compile(r"^(?:B|H|J|I|T|U|BR|BV|BF|HR|HF|HC|HV|QR|SA|UB|UR|C)\s?(\d{2})[A-Z]*\d?$")
@@ -157,17 +158,20 @@ def _said_of_ties(best: Series, others: Sequence[Series]) -> tuple[Finding, ...]
 
 def _of_another_part(series: Series, wanted: BodyPart) -> tuple[float, tuple[str, ...]]:
     """What it costs a stack that it may show another part of the body, and why."""
-    parts = named_parts(series.description, str(series.facts.get("body_part") or ""))
-    if wanted.name in parts:
-        return 0.0, ()
-    if parts:
-        return OTHER_PART_COST, (f"of the {' and '.join(sorted(parts))}: -{OTHER_PART_COST:.1f}",)
+    described = parts_in(series.description)
+    # That of the protocol, in many archives one for the whole session.
+    examined = parts_in(str(series.facts.get("body_part") or ""))
+    parts = described or examined
+    if parts and wanted.name not in parts:
+        cost = OTHER_PART_COST if described else PERHAPS_OTHER_COST
+        return cost, (f"of the {' and '.join(sorted(parts))}: -{cost:.1f}",)
+    # Also of one that names the head: a whole body may begin there.
     width_mm, (low_mm, high_mm) = field_of_view_mm(series), wanted.field_mm
     if width_mm is None or low_mm <= width_mm <= high_mm:
         return 0.0, ()
-    return OTHER_FIELD_COST, (
+    return PERHAPS_OTHER_COST, (
         f"images {width_mm:.0f} mm wide, of a {wanted.name} {low_mm:.0f} to {high_mm:.0f}: "
-        f"-{OTHER_FIELD_COST:.1f}",
+        f"-{PERHAPS_OTHER_COST:.1f}",
     )
 
 
@@ -182,6 +186,9 @@ def _said_of_the_rest(best: Series, others: Sequence[Series]) -> tuple[Finding, 
         if _series_of(other) != _series_of(best) or not other.planes:
             continue
         if other.facts.get("frame_of_reference") != best.facts.get("frame_of_reference"):
+            continue
+        # A reformat in another plane shows the same stretch; a tilted gantry is no other plane.
+        if other.geometry is None or abs(along(other.geometry.normal, normal)) < LEAST_COSINE:
             continue
         ends = [along(plane.position_mm, normal) for plane in other.planes]
         beyond_mm = max(beyond_mm, low_mm - min(ends), max(ends) - high_mm)

@@ -104,7 +104,7 @@ def read_list(path: Path, source: Source, data: PrognosisDataSection) -> Listed:
 
 # --- manifest -----------------------------------------------------------------------------
 def _read_manifest(path: Path, source: Source, data: PrognosisDataSection) -> Listed:
-    table = read_foreign_table(path, kind="manifest")
+    table = read_foreign_table(path, kind="manifest", unwrap=True)
     lacking = {
         name.casefold(): LACKING[channel] for name in table.columns if (channel := _channel(name))
     }

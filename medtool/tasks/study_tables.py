@@ -70,7 +70,7 @@ def read_manifest(path: Path, classes: Mapping[str, float]) -> list[ManifestRow]
 
     Raises LabelsError with every fault of the file.
     """
-    table = read_foreign_table(path, kind="manifest")
+    table = read_foreign_table(path, kind="manifest", unwrap=True)
     columns = [name.lower() for name in table.columns]
     missing = [name for name in REQUIRED_COLUMNS if name not in columns]
     if missing:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from medtool.config import resolve
 from medtool.config.sections import DataSection
 from medtool.core.checkpoint import find_checkpoint, read_header
-from medtool.core.errors import LabelsError, UnknownNameError, UsageError
+from medtool.core.errors import LabelsError, PresetError, UnknownNameError, UsageError
 from medtool.core.progress import Reporter
 from medtool.core.records import Finding
 from medtool.core.registry import load_task
@@ -71,7 +71,13 @@ def labels_by_default(
     The table that medtool.toml names is that of its own folder: elsewhere ids of other patients
     may look alike. Raises LabelsError where several lie beside the scans.
     """
-    places = project_places(task_name)
+    try:
+        places = project_places(task_name)
+    except PresetError:
+        # Faults of what is not used end nothing.
+        if data is None:
+            raise
+        places = Places()
     folder = places.folder if data is None else data
     if places.labels is not None and folder.resolve() == places.folder.resolve():
         return places.labels

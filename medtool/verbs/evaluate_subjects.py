@@ -475,7 +475,7 @@ def _shared(subject: Subject) -> dict[str, str]:
     """Ids that are no patient's own, and why: as the answers say, and by all its cases."""
     cases = (*subject.cases, *(row.case for row in subject.selection))
     once = {case.case_id: case for case in cases}
-    found = {**shared_patients([*once.values()]), **subject.shared}
+    found = {**shared_patients([*once.values()], by_share=False), **subject.shared}
     # Studies without any id were never pooled, and have nothing to be named by.
     return {patient: why for patient, why in found.items() if patient}
 

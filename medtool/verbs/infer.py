@@ -150,7 +150,7 @@ def _infer(options: InferOptions, found: str, scratch: Scratch, reporter: Report
     refused = (*refused_archives(broken, cohort), *cohort.refused)
     # Refused studies share an id as well; an archive is no study.
     studies = [Case(s.case_id, s.patient_id, s.study_uid, {}) for s in cohort.refused]
-    shared = shared_patients([*cohort.cases, *studies])
+    shared = shared_patients([*cohort.cases, *studies], by_share=False)
     if not cohort.cases and not refused:
         raise _nothing_found(options.sources, cohort)
     with _early_workers(header, cohort.cases, scratch.path, options) as pool:

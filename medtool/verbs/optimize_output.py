@@ -278,7 +278,8 @@ def sweep_rooms(output: Path, reporter: Reporter) -> None:
 def _sweep(folder: Path, reporter: Reporter) -> None:
     if folder.is_symlink() or not (folder / IN_USE).is_file():
         return  # another process is just making it
-    lock = try_lock(folder / IN_USE)
+    # Where there are no locks a room may be another node's, hours into its work.
+    lock = try_lock(folder / IN_USE, proved=True)
     if lock is None:
         return
     left: list[str] = []

@@ -161,6 +161,14 @@ def test_uids_that_are_empty_or_of_one_patient_are_no_leak() -> None:
     assert leakage_gate([*same, *CASES[2:]], CLEAN, HASHES) == []
 
 
+def test_a_uid_that_everybody_has_is_nobodys() -> None:
+    """A script that anonymises may write one for all: refused, nobody could go on."""
+    cases = [Case(name, name, "1.2.3", {}) for name in "ABCD"]
+    (said,) = leakage_gate(cases, dict.fromkeys("ABCD", "train"), {})
+    assert (said.code, said.severity) == ("uid-of-nobody", "warning")
+    assert "StudyInstanceUID 1.2.3 of 4 patients" in said.message
+
+
 def test_ids_that_a_spreadsheet_makes_one_are_warned_of_across_parts() -> None:
     cases = [
         Case("a", "0012345", "1", {}),

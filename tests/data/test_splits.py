@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from medtool.config.sections import DataSection, TrainSection
 from medtool.core.errors import LabelsError, UsageError
 from medtool.core.records import Case
-from medtool.data.cohort import keyed_patients, require_patients, suspicious_patients
+from medtool.data.cohort import (
+    keyed_patients,
+    require_patients,
+    shared_patients,
+    suspicious_patients,
+)
 from medtool.data.fold_files import fold_of_parts, nnunet_folds, read_folds, write_folds
 from medtool.data.run_folder import RunFolder
 from medtool.data.splits import make_split, split_scheme
@@ -420,3 +425,13 @@ def test_one_named_class_only_is_refused() -> None:
         make_split(_named({"solid": 20}), TrainSection(), DATA, fold=None)
     assert "all solid" in caught.value.met
     assert "leave the classes out" in caught.value.how
+
+
+def test_who_is_asked_about_one_patient_alone_has_nobody_elses() -> None:
+    """From a fault: five studies of one patient, named alone, were not pooled."""
+    cases = [Case(f"c{n}", "P1", f"1.{n}", {}, folder=f"f{n}") for n in range(6)]
+    assert set(shared_patients(cases)) == {"P1"}
+    assert shared_patients(cases, by_share=False) == {}
+    assert set(shared_patients([*cases, *cases, *cases, *cases], by_share=False)) == {"P1"}
+    strangers = [Case(f"c{n}", "ANON", f"1.{n}", {}, folder=f"f{n}") for n in range(2)]
+    assert set(shared_patients(strangers, by_share=False)) == {"ANON"}

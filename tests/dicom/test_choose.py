@@ -11,7 +11,7 @@ from dicom_builder import build_series
 
 from medtool.core.records import Finding
 from medtool.dicom import scan
-from medtool.dicom.body_part import HEAD, named_parts
+from medtool.dicom.body_part import HEAD, parts_in
 from medtool.dicom.choose import choose, kernel_softness, score
 
 
@@ -175,20 +175,39 @@ def test_of_a_head_and_a_body_in_one_study_the_head_is_taken(
 
 
 @pytest.mark.parametrize(
-    ("description", "examined", "parts"),
+    ("text", "parts"),
     [
-        ("Schädel nativ 5mm", "", {"head"}),
-        ("crâne sans injection", "CHEST", {"head"}),
-        ("HEAD_NECK CTA", "", {"head", "neck"}),
-        ("T SPINE SAG", "", {"spine"}),
-        ("5mm STANDARD", "ABDOMEN", {"abdomen"}),
-        ("5mm STANDARD", "", set()),
+        ("Schädel nativ 5mm", {"head"}),
+        ("crâne sans injection", {"head"}),
+        ("Neurocranium/HWS 5.0 H30s", {"head", "spine"}),
+        ("HEAD_NECK CTA", {"head", "neck"}),
+        ("T SPINE SAG", {"spine"}),
+        ("5mm STANDARD", set()),
         # Words inside of others are none.
-        ("harmonized chestnut", "", set()),
+        ("harmonized chestnut", set()),
     ],
 )
-def test_parts_are_named_by_words(description: str, examined: str, parts: set[str]) -> None:
-    assert named_parts(description, examined) == parts
+def test_parts_are_named_by_words(text: str, parts: set[str]) -> None:
+    assert parts_in(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("tags", "cost"),
+    [
+        ({"SeriesDescription": "Thorax", "BodyPartExamined": "HEAD"}, 50.0),
+        ({"SeriesDescription": "Schaedel", "BodyPartExamined": "CHEST"}, 0.0),
+        ({"BodyPartExamined": "CHEST"}, 25.0),
+        ({"SeriesDescription": "Skull to thigh", "spacing_mm": 62.5}, 25.0),
+        # A stereotactic frame is wider than a head.
+        ({"SeriesDescription": "SRS 1MM", "spacing_mm": 45.0}, 0.0),
+    ],
+)
+def test_what_another_part_costs(tmp_path: Path, tags: dict[str, Any], cost: float) -> None:
+    _stack(tmp_path, "1.2.3.1", 30, **tags)
+    stacks = scan([tmp_path]).series
+    (plain, _), (looking, _) = choose(stacks), choose(stacks, body_part=HEAD)
+    assert plain is not None and looking is not None
+    assert plain.score - looking.score == pytest.approx(cost)
 
 
 def test_a_series_that_goes_on_in_another_stack_is_said(tmp_path: Path) -> None:

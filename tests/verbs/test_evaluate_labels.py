@@ -18,7 +18,7 @@ from tiny_task import TinyData, TinySettings, TinyTask, write_tiny_cohort
 
 from medtool.config.sections import DataSection
 from medtool.core.checkpoint import write_checkpoint
-from medtool.core.errors import LabelsError, LeakageError, UsageError
+from medtool.core.errors import LabelsError, LeakageError, PresetError, UsageError
 from medtool.data.patient_hashes import hash_patients
 from medtool.data.run_folder import read_rows
 from medtool.nets.state import raw_tensor
@@ -249,6 +249,16 @@ class TestDataThatAreNotNamed:
         )
         with pytest.raises(UsageError, match="no labels"):
             evaluate(options)
+
+    def test_faults_of_a_project_that_is_not_asked_end_nothing(self, tiny):
+        (tiny / "medtool.toml").write_text("[data]\nno_such_key = 1\n")
+        (tiny / "truth.csv").rename(tiny / "data" / "labels.csv")
+        options = EvaluateOptions(
+            (), checkpoints=(Path("model.safetensors"),), data=Path("data"), run=RUN, seen="report"
+        )
+        assert len(labelled_as(evaluate(options))) == 8
+        with pytest.raises(PresetError, match="no_such_key"):
+            evaluate(replace(options, data=None, subjects=(Path("model.safetensors"),)))
 
     def test_answers_are_compared_with_the_labels_there(self, tmp_path, monkeypatch):
         answers = predictions(tmp_path / "a", {"label_column": "mets"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -231,6 +232,19 @@ def test_one_that_somebody_works_in_stays(dead: Path, tmp_path: Path) -> None:
     (dead / ".in-use").unlink()
     sweep_rooms(tmp_path / "small", Silent())
     assert (dead / "new" / "cases.csv").is_file()
+
+
+def test_where_there_are_no_locks_nothing_is_swept(
+    dead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a fault: the room of another node at work was taken for one of a dead process."""
+
+    def without(*words: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without)
+    sweep_rooms(tmp_path / "out", Silent())
+    assert dead.is_dir()
 
 
 def test_other_folders_that_are_being_written_are_nobodys_to_sweep(tmp_path: Path) -> None:
