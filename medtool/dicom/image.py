@@ -91,8 +91,7 @@ def _count_problems(header: Header, count: int) -> tuple[Finding, ...]:
     name = header.path.name
     if count < 1:
         return (_refusal("invalid-pixel-format", f"{name} says that it has {count} frames"),)
-    most = _most_frames(header, count)
-    if count <= most:
+    if count == 1 or count <= (most := _most_frames(header, count)):
         return ()
     text = f"{name} says that it has {count} frames, and {header.size} bytes hold {most} at most"
     return (_refusal("too-large", text),)
@@ -192,6 +191,7 @@ def _image(
         padding_low=low,
         padding_high=high,
         has_modality_lut=tags.MODALITY_LUT_SEQUENCE in header.raw,
+        pixel_start=header.pixel_offset,
     )
     problems += _pixel_problems(header, pixels) + _rescale_problems(plane, kind.modality, frame)
     return Image(header, plane, kind, frame, position, problems)

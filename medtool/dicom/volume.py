@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from medtool.core.clock import READING, spent_on
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
 from medtool.core.records import Finding
+from medtool.core.threads import run_in_threads
 from medtool.dicom.decode import check_pixel_format
 from medtool.dicom.fingerprint import plane_hash
 from medtool.dicom.pixels import AIR_HU, PlaneReader, check_rescale, measure
@@ -122,10 +122,10 @@ def _read(
     if geometry.is_resampled:
         planes = np.empty(source.size[::-1], dtype=np.float32)
     job = _Job(series, lattice, planes, hashing=hashes)
-    with ThreadPoolExecutor(threads or usable_cores()) as pool:
-        _finish([pool.submit(job.fill, index) for index in range(len(series.planes))])
-        if geometry.is_resampled:
-            _resample(pool, geometry, job, array)
+    threads = threads or usable_cores()
+    run_in_threads(job.fill, len(series.planes), threads)
+    if geometry.is_resampled:
+        _resample(threads, geometry, job, array)
     findings = dict.fromkeys(finding for found in job.findings for finding in found)
     if series.modality == "CT":
         findings |= dict.fromkeys(_plausible(series, array))
@@ -218,32 +218,14 @@ class _Job:
         return reader
 
 
-def _resample(
-    pool: ThreadPoolExecutor, geometry: StackGeometry, job: _Job, array: NDArray[np.float32]
-) -> None:
+def _resample(threads: int, geometry: StackGeometry, job: _Job, array: NDArray[np.float32]) -> None:
     parts = blends(geometry.positions_mm, geometry.target_positions_mm)
 
     def fill(index: int) -> None:
         masks = {plane: job.invalid_mask(plane) for plane in parts[index].planes}
         blended_slice(job.planes, masks, parts[index], array[index])
 
-    _finish([pool.submit(fill, index) for index in range(len(parts))])
-
-
-def _finish(futures: Sequence[Future[None]]) -> None:
-    """Wait for all, raising what the first failing one raised.
-
-    One wait: asking each for its result would wake this thread, and halt another, once a plane.
-    """
-    try:
-        wait(futures, return_when=FIRST_EXCEPTION)
-    finally:
-        for future in futures:
-            future.cancel()
-    # They began in order: whatever comes before one that failed was begun, and none is left out.
-    for future in futures:
-        if not future.cancelled():
-            future.result()
+    run_in_threads(fill, len(parts), threads)
 
 
 def _checked(series: Series) -> StackGeometry:

@@ -32,6 +32,8 @@ from pydicom.uid import (
 from medtool.core.errors import CaseRefused
 from medtool.dicom.decode import decode_frame
 from medtool.dicom.frames import open_frames
+from medtool.dicom.header import Header
+from medtool.dicom.header_reader import read_header
 from medtool.dicom.pixels import PlaneReader, stored_values
 from medtool.dicom.plain import plain_frame
 
@@ -109,6 +111,33 @@ def test_extended_offset_table(tmp_path: Path) -> None:
     data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths = offsets, lengths
     data.save_as(path)
     np.testing.assert_array_equal(frames_of(path), stored)
+
+
+def test_one_frame_where_the_header_reader_saw_it(tmp_path: Path) -> None:
+    """The hint gives what a search gives; a wrong one, or a table of lengths, leads to a search."""
+    stored = noise((1, 16, 16))
+    value, offsets, lengths = encapsulate_extended(
+        [bytes(imagecodecs.jpegls_encode(stored[0].view(np.uint16)))]
+    )
+    path = tmp_path / "a.dcm"
+    write_encapsulated(path, stored[0], value, JPEGLSLossless)
+    pixels = series_by_hand.pixel_format(series_by_hand.read_header(path))
+    start = path.read_bytes().index(value)
+    whole = open_frames(path, pixels)
+    for hint in (start, start - 2, start + 2, 1, 10**9, -1):
+        assert open_frames(path, pixels, hint).spans == whole.spans
+    header = read_header(path)
+    assert isinstance(header, Header)
+    assert header.pixel_offset == start
+
+    # A length in the table cuts off what pads the fragment.
+    data = pydicom.dcmread(path)
+    data.ExtendedOffsetTable = offsets
+    data.ExtendedOffsetTableLengths = struct.pack("<Q", struct.unpack("<Q", lengths)[0] - 1)
+    data.save_as(path)
+    start = path.read_bytes().index(value)
+    assert open_frames(path, pixels, start).spans == open_frames(path, pixels).spans
+    assert len(open_frames(path, pixels, start).frame(0)) == len(whole.frame(0)) - 1
 
 
 def test_frames_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
@@ -394,7 +423,7 @@ def test_pydicom_or_simpleitk_read_the_same_of_every_real_file(real_data: Path) 
     """The fast and the own path beside pydicom, where it has a decoder, else beside SimpleITK."""
     import SimpleITK
 
-    by_pydicom = by_sitk = 0
+    by_pydicom = by_sitk = by_hint = 0
     lossy = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55)}
     for path in sorted(real_data.rglob("*")):
         if not path.is_file() or path.suffix in {".json", ".md", ".gz", ".csv", ".txt", ".LICENSE"}:
@@ -406,6 +435,10 @@ def test_pydicom_or_simpleitk_read_the_same_of_every_real_file(real_data: Path) 
             continue
         pixels = series_by_hand.pixel_format(header)
         table = open_frames(path, pixels)
+        seen = read_header(path)
+        if isinstance(seen, Header) and seen.pixel_offset > 0 and pixels.frames_in_file == 1:
+            assert open_frames(path, pixels, seen.pixel_offset).spans == table.spans
+            by_hint += pixels.transfer_syntax not in build.NATIVE
         ours = np.stack(
             [decode_frame(table.frame(k), pixels)[0] for k in range(pixels.frames_in_file)]
         )
@@ -426,3 +459,4 @@ def test_pydicom_or_simpleitk_read_the_same_of_every_real_file(real_data: Path) 
         assert np.abs(ours - theirs.reshape(ours.shape).astype(float)).max() <= tolerance, path
     assert by_pydicom > 100
     assert by_sitk > 30
+    assert by_hint > 20
