@@ -120,6 +120,7 @@ def ways(task: Task, network: Any, folder: Path, before: str = "") -> list[Way]:
     from medtool.optimize.openvino_file import write_openvino
     from medtool.optimize.processor import has_vnni
     from medtool.optimize.quantise_onnx import quantise, ready_graph
+    from medtool.optimize.upsampling import copy_for_onnx_runtime
     from medtool.predict.engines import open_engine
 
     folder.mkdir()
@@ -129,9 +130,10 @@ def ways(task: Task, network: Any, folder: Path, before: str = "") -> list[Way]:
     images = [example_inputs(spec, 1) for _ in range(CALIBRATION_IMAGES)]
     ranges = ranges_of(observe(graph, images), "minmax", 99.99)
     eight = folder / "model.int8.onnx"
-    last = [layer.node for layer in graph.layers if layer.last]
-    quantise(graph, ranges, eight, floats=last, reduce_range=not has_vnni())
+    floats = [layer.node for layer in graph.layers if layer.stays_in_float]
+    quantise(graph, ranges, eight, floats=floats, reduce_range=not has_vnni())
     weights = write_openvino(eight, folder / "model.int8.xml")
+    copy_for_onnx_runtime(eight, eight)
     return [
         Way(f"{before}ONNX Runtime float32", open_engine(exported.file, threads=THREADS),
             exported.size_bytes),

@@ -32,7 +32,8 @@ class OptimizeSection(Section):
     choice_cases: Annotated[int, Field(ge=1)] = 24
     """Cases of the selection part, at most, on which ways and layers are compared."""
     float_layers: list[str] = []
-    """Layers that stay in float whatever they cost; the last ones always do."""
+    """Layers that stay in float whatever they cost; the last ones always do, and of networks of
+    volumes those that see one channel alone."""
     most_float_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the layers that may be left in float to keep the metric."""
     reduce_range: Literal["auto", "always", "never"] = "auto"

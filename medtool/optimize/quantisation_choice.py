@@ -203,7 +203,10 @@ def choose_quantisation(quantiser: Quantiser, reporter: Reporter) -> Quantised:
     gives numbers), GateError (no way keeps the metric).
     """
     settings, layers = quantiser.settings, quantiser.graph.layers
-    always = {*_named(layers, settings.float_layers), *(one for one in layers if one.last)}
+    always = {
+        *_named(layers, settings.float_layers),
+        *(one for one in layers if one.stays_in_float),
+    }
     best = _best_method(quantiser, always, reporter)
     if not best.falls:
         reporter.warn(UNDECIDED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ BETWEEN = ("Add", "Concat", "MaxPool", "GlobalAveragePool", "Relu", "LeakyRelu",
 # What has no more axes is a row of numbers; of its layers those with less than this share of all
 # weights stay in float.
 ROW_AXES, SMALL_SHARE = 2, 0.01
+# Of a volume, and of what convolves it: images, channels, z, y, x.
+VOLUME_AXES = 5
 # Files whose weights would not fit a message of protobuf keep them beside them.
 LARGEST_WHOLE_BYTES = 2_000_000_000
 
@@ -41,7 +43,9 @@ class Layer:
     """One layer with weights: its node, and the name that people know it by.
 
     ``last`` are heads: layers whose values are the answer, but for an activation, and small ones
-    on the way from rows of a patient to it.
+    on the way from rows of a patient to it. ``narrow`` are convolutions of volumes with a single
+    channel: kernels for eight bits take channels by fours, and need several times as long as in
+    float.
     """
 
     node: str
@@ -49,6 +53,12 @@ class Layer:
     kind: str
     parameters: int
     last: bool = False
+    narrow: bool = False
+
+    @property
+    def stays_in_float(self) -> bool:
+        """Whether eight bits are not tried."""
+        return self.last or self.narrow
 
 
 @dataclass(frozen=True)
@@ -221,7 +231,8 @@ def _of_other_types(model: onnx.ModelProto) -> set[str]:
 
 def _layers(model: onnx.ModelProto) -> Iterator[Layer]:
     """Layers with weights in the order of the graph."""
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     small = sum(sizes.values()) * SMALL_SHARE
     heads = _heads(model.graph) | {
         node.name
@@ -236,8 +247,15 @@ def _layers(model: onnx.ModelProto) -> Iterator[Layer]:
             continue
         # The export names a node by its layer and its operator.
         name = node.name.rpartition("/")[0] or node.name
-        last = node.name in heads
-        yield Layer(node.name, name, node.op_type, sum(sizes[one] for one in weights), last)
+        parameters, last = sum(sizes[one] for one in weights), node.name in heads
+        yield Layer(node.name, name, node.op_type, parameters, last, _is_narrow(node, shapes))
+
+
+def _is_narrow(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether it is a convolution (out, in, z, y, x) of one channel, and of one group."""
+    shape = shapes.get(node.input[1], ())
+    groups = [one.i for one in node.attribute if one.name == "group"] or [1]
+    return node.op_type == "Conv" and len(shape) == VOLUME_AXES and groups == [1] == [shape[1]]
 
 
 def _row_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

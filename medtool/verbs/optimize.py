@@ -181,11 +181,12 @@ def _in_eight_bits(making: Making, calibration: Calibration, options: OptimizeOp
     formats = making.settings.formats
     floats: tuple[str, ...] = ()
     if "int8" in formats or "openvino" in formats:
-        floats = making.quantise(calibration).floats
+        chosen = making.quantise(calibration)
+        floats = chosen.floats
+        if "openvino" in formats:
+            making.openvino(chosen.trial.file)
     elif "litert" in formats:
         floats = making.sensitive(calibration).floats
-    if "openvino" in formats:
-        making.openvino()
     if "litert" in formats:
         making.litert(calibration, floats, options.litert_python)
 

@@ -51,6 +51,7 @@ from medtool.optimize.quantisation_choice import (
     choose_quantisation,
 )
 from medtool.optimize.quantise_onnx import ready_graph
+from medtool.optimize.upsampling import copy_for_onnx_runtime
 from medtool.predict.answers import Answers, answers_of
 from medtool.predict.deployed_model import engine_model
 from medtool.predict.deployed_probe import EXACT
@@ -206,7 +207,7 @@ class Making:
         """Choose how, on the selection part, and write the file."""
         self._quantiser = self._quantiser_of(calibration, self.settings)
         self._quantised = chosen = choose_quantisation(self._quantiser, self.reporter)
-        self._copied(chosen.trial.file, self.stage / INT8_FILE)
+        copy_for_onnx_runtime(chosen.trial.file, self.stage / INT8_FILE)
         floats = ", ".join(chosen.floats) or "none"
         self.reporter.say(f"INT8 by {chosen.trial.method}; layers left in float: {floats}.")
         self.document["quantisation"] = {**chosen.as_dict(), "calibration": calibration.as_dict()}
@@ -260,15 +261,8 @@ class Making:
         asked = self.settings.reduce_range
         return asked == "always" or (asked == "auto" and not has_vnni())
 
-    def _copied(self, source: Path, target: Path) -> None:
-        import onnx
-
-        model = onnx.load(source)
-        large = source.with_name(source.name + ".data").exists()
-        onnx.save(model, target, save_as_external_data=large, location=target.name + ".data")
-
-    def openvino(self) -> None:
-        """The eight-bit file for OpenVINO, where that is installed.
+    def openvino(self, source: Path) -> None:
+        """The file for OpenVINO of the chosen trial ``source``, where OpenVINO is installed.
 
         Raises CheckpointError where OpenVINO cannot compute it, if it was asked for by name.
         """
@@ -276,7 +270,7 @@ class Making:
             self.reporter.say("OpenVINO is not installed: no file for it.")
             return
         try:
-            write_openvino(self.stage / INT8_FILE, self.stage / OPENVINO_FILE)
+            write_openvino(source, self.stage / OPENVINO_FILE)
         except CheckpointError as error:
             if OPENVINO in self.named:
                 raise

@@ -54,7 +54,7 @@ def test_uncertainty_survives_eight_bits(tmp_path: Path, engine: str) -> None:
     # The graph computes with sizes, which are no floats: they are left alone.
     graph = ready_graph(tmp_path / "model.onnx", tmp_path)
     seen = observe(graph, inputs)
-    heads = [layer.node for layer in graph.layers if layer.last]
+    heads = [layer.node for layer in graph.layers if layer.stays_in_float]
     quantise(graph, ranges_of(seen, "minmax", 99.99), tmp_path / "int8.onnx", floats=heads)
     case, prepared = studies.cases[2], studies.prepared["case2"]
     wanted = look_at(settings, model, prepared, case)

@@ -50,6 +50,40 @@ def test_layers_are_named_as_in_the_network_and_the_last_is_known(graph: FloatGr
     ]
 
 
+@pytest.mark.parametrize(
+    ("axes", "channels", "groups", "narrow"),
+    [(3, 1, 1, True), (2, 1, 1, False), (3, 2, 1, False), (3, 4, 4, False)],
+    ids=["volume", "image", "two channels", "channel by channel"],
+)
+def test_one_channel_of_a_volume_stays_in_float(
+    tmp_path: Path, axes: int, channels: int, groups: int, narrow: bool
+) -> None:
+    size = [6] * axes
+    tensors = [
+        numpy_helper.from_array(drawn(1, 4, channels // groups, *[3] * axes), "first.weight"),
+        numpy_helper.from_array(drawn(2, 4, 4, *[1] * axes), "second.weight"),
+        numpy_helper.from_array(drawn(3, 1, 4, *[1] * axes), "head.weight"),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "first.weight"], ["a"], name="first/Conv", group=groups),
+        helper.make_node("Conv", ["a", "second.weight"], ["b"], name="second/Conv"),
+        helper.make_node("Conv", ["b", "head.weight"], ["logits"], name="head/Conv"),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", count, *shape])
+        for name, count, shape in (("image", channels, size), ("logits", 1, [4] * axes))
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "small", values[:1], values[1:], tensors),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    layers = ready_graph(tmp_path / "model.onnx", tmp_path).layers
+    stays = [layer.name for layer in layers if layer.stays_in_float]
+    assert stays == (["first", "head"] if narrow else ["head"])
+
+
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_eight_bits_say_nearly_the_same(graph: FloatGraph, engine: str) -> None:
     # As optimize does: without VNNI sums of eight-bit products may saturate.

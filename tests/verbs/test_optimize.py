@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import SimpleITK as sitk
 from listening import Listening
@@ -68,6 +69,18 @@ def test_the_folder_holds_what_its_json_names(made: OptimizeResult) -> None:
     for name, entry in document["files"].items():
         beside = sum((made.folder / one).stat().st_size for one in (name, *entry["external"]))
         assert entry["bytes"] == beside
+
+
+def test_each_engine_gets_the_layers_that_it_computes_in_eight_bits(made: OptimizeResult) -> None:
+    """ONNX Runtime has no transposed convolution in eight bits, OpenVINO has."""
+    kinds = {
+        name: {node.op_type for node in onnx.load(made.folder / name).graph.node}
+        for name in ("model.onnx", "model.int8.onnx")
+    }
+    assert "ConvTranspose" in kinds["model.onnx"]
+    assert "ConvTranspose" not in kinds["model.int8.onnx"]
+    own = (made.folder / "model.int8.xml").read_text(encoding="utf-8")
+    assert "ConvolutionBackpropData" in own
 
 
 def test_no_byte_of_it_says_where_the_data_or_the_program_lay(
