@@ -21,6 +21,8 @@ from medtool.dicom.header_pydicom import read_with_pydicom
 # 8 KB at once); more is read for those that do not.
 FIRST_BYTES = 8192
 MORE_BYTES = 65536
+# Some hundred are met in a cohort; private elements of odd lengths could go on for ever.
+MOST_FAMILIAR = 4096
 # Sequences inside sequences deeper than this are left to pydicom.
 DEEPEST_NESTING = 8
 
@@ -28,6 +30,8 @@ DEEPEST_NESTING = 8
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _explicit = struct.Struct("<HH2sH").unpack_from
+# By the 8 bytes of an element with a short length: its tag, its length, and whether it is kept.
+_familiar: dict[bytes, tuple[int, int, bool]] = {}
 _implicit = struct.Struct("<HHI").unpack_from
 _long = struct.Struct("<I").unpack_from
 _ENHANCED = tags.ENHANCED_CLASSES
@@ -122,9 +126,20 @@ def _walk(header: Header, start: bytes, position: int, *, explicit: bool) -> Hea
     raw, end, last = header.raw, len(start), 0
     # This loop is most of the time of a scan: no lookups that can be made once.
     short, wanted, presence, pixels = _SHORT, tags.WANTED, tags.PRESENCE_ONLY, tags.PIXEL_ELEMENTS
-    unpack_explicit, unpack_implicit = _explicit, _implicit
+    unpack_explicit, unpack_implicit, familiar = _explicit, _implicit, _familiar
     while position + 12 <= end:
         if explicit:
+            known = familiar.get(start[position : position + 8])
+            if known is not None:
+                tag, length, kept = known
+                value = position + 8
+                position = value + length
+                if tag <= last or (kept and position > end):
+                    return None
+                last = tag
+                if kept:
+                    raw[tag] = start[value:position]
+                continue
             group, element, representation, length = unpack_explicit(start, position)
             value = position + 8
             if representation not in short:
@@ -139,6 +154,8 @@ def _walk(header: Header, start: bytes, position: int, *, explicit: bool) -> Hea
         if tag <= last or (length & 1 and length != UNDEFINED_LENGTH):
             return None
         last = tag
+        if explicit and representation in short and tag not in presence:
+            _remember(start[value - 8 : value], tag, length)
         position = value + length
         if tag not in wanted:
             if length == UNDEFINED_LENGTH:
@@ -160,6 +177,12 @@ def _walk(header: Header, start: bytes, position: int, *, explicit: bool) -> Hea
         return None
     header.walked_bytes = min(position, header.size)
     return _checked(header)
+
+
+def _remember(element: bytes, tag: int, length: int) -> None:
+    """Note what the 8 bytes before a value say: files of a series mostly repeat them."""
+    if len(_familiar) < MOST_FAMILIAR and tag not in tags.PIXEL_ELEMENTS:
+        _familiar[element] = (tag, length, tag in tags.WANTED)
 
 
 def _finish(header: Header, start: bytes, value: int, length: int) -> Header | None:
