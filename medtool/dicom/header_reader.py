@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from medtool.core.records import Skipped
@@ -30,8 +31,8 @@ DEEPEST_NESTING = 8
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _explicit = struct.Struct("<HH2sH").unpack_from
-# By the 8 bytes of an element with a short length: its tag, its length, and whether it is kept.
-_familiar: dict[bytes, tuple[int, int, bool]] = {}
+# By the 8 bytes before a value, of implicit and of explicit syntaxes: tag, length, whether wanted.
+_familiar: tuple[dict[bytes, tuple[int, int, bool]], ...] = ({}, {})
 _implicit = struct.Struct("<HHI").unpack_from
 _long = struct.Struct("<I").unpack_from
 _ENHANCED = tags.ENHANCED_CLASSES
@@ -126,20 +127,12 @@ def _walk(header: Header, start: bytes, position: int, *, explicit: bool) -> Hea
     raw, end, last = header.raw, len(start), 0
     # This loop is most of the time of a scan: no lookups that can be made once.
     short, wanted, presence, pixels = _SHORT, tags.WANTED, tags.PRESENCE_ONLY, tags.PIXEL_ELEMENTS
-    unpack_explicit, unpack_implicit, familiar = _explicit, _implicit, _familiar
-    while position + 12 <= end:
+    unpack_explicit, unpack_implicit, familiar = _explicit, _implicit, _familiar[explicit]
+    while True:
+        position, last = _past_familiar(familiar, raw, start, position, last)
+        if position + 12 > end:
+            break
         if explicit:
-            known = familiar.get(start[position : position + 8])
-            if known is not None:
-                tag, length, kept = known
-                value = position + 8
-                position = value + length
-                if tag <= last or (kept and position > end):
-                    return None
-                last = tag
-                if kept:
-                    raw[tag] = start[value:position]
-                continue
             group, element, representation, length = unpack_explicit(start, position)
             value = position + 8
             if representation not in short:
@@ -153,22 +146,18 @@ def _walk(header: Header, start: bytes, position: int, *, explicit: bool) -> Hea
         tag = group << 16 | element
         if tag <= last or (length & 1 and length != UNDEFINED_LENGTH):
             return None
-        last = tag
-        if explicit and representation in short and tag not in presence:
-            _remember(start[value - 8 : value], tag, length)
-        position = value + length
-        if tag not in wanted:
-            if length == UNDEFINED_LENGTH:
-                position = _after_sequence(start, value, representation, explicit=explicit)
-        elif tag in pixels:
+        if tag in pixels:
             return _finish(header, start, value, length)
-        elif tag in presence:
+        last = tag
+        _remember(familiar, start[position:value], tag, length)
+        position = value + length
+        if length == UNDEFINED_LENGTH and (tag not in wanted or tag in presence):
+            position = _after_sequence(start, value, representation, explicit=explicit)
+        if tag in presence:
             raw[tag] = b""
-            if length == UNDEFINED_LENGTH:
-                position = _after_sequence(start, value, representation, explicit=explicit)
-        elif position > end:
-            return None
-        else:
+        elif tag in wanted:
+            if position > end:
+                return None
             raw[tag] = start[value:position]
     if last <= tags.MODALITY_LUT_SEQUENCE and position != header.size:
         return None
@@ -179,10 +168,39 @@ def _walk(header: Header, start: bytes, position: int, *, explicit: bool) -> Hea
     return _checked(header)
 
 
-def _remember(element: bytes, tag: int, length: int) -> None:
-    """Note what the 8 bytes before a value say: files of a series mostly repeat them."""
-    if len(_familiar) < MOST_FAMILIAR and tag not in tags.PIXEL_ELEMENTS:
-        _familiar[element] = (tag, length, tag in tags.WANTED)
+def _past_familiar(
+    familiar: Mapping[bytes, tuple[int, int, bool]],
+    raw: dict[int, bytes],
+    start: bytes,
+    position: int,
+    last: int,
+) -> tuple[int, int]:
+    """Keep the wanted ones of the familiar elements from ``position`` on, behind the tag ``last``;
+    where they end, and the last tag.
+    """
+    end = len(start)
+    while position + 12 <= end:
+        known = familiar.get(start[position : position + 8])
+        if known is None:
+            break
+        tag, length, wanted = known
+        value = position + 8
+        position = value + length
+        if tag <= last or (wanted and position > end):
+            raise _Unknown
+        last = tag
+        if wanted:
+            raw[tag] = start[value:position]
+    return position, last
+
+
+def _remember(
+    familiar: dict[bytes, tuple[int, int, bool]], element: bytes, tag: int, length: int
+) -> None:
+    """Note what the bytes before a value say, if they are 8: files of a series repeat them."""
+    plain = len(element) == 8 and length != UNDEFINED_LENGTH and tag not in tags.PRESENCE_ONLY
+    if plain and len(familiar) < MOST_FAMILIAR:
+        familiar[element] = (tag, length, tag in tags.WANTED)
 
 
 def _finish(header: Header, start: bytes, value: int, length: int) -> Header | None:

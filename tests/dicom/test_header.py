@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from medtool.core.records import Skipped
-from medtool.dicom import tags
+from medtool.dicom import header_reader, tags
 from medtool.dicom.header import Header
 from medtool.dicom.header_pydicom import read_with_pydicom
 from medtool.dicom.header_reader import FIRST_BYTES, parse, read_header
@@ -223,6 +223,24 @@ def test_every_single_byte_of_a_plain_header(plain_files: list[bytes]) -> None:
                 header = parse(Path("mutated"), len(mutated), mutated[:FIRST_BYTES])
                 if header is not None:
                     assert_same_bytes(header, with_pydicom(mutated))
+
+
+def test_what_is_familiar_is_read_alike(
+    plain_files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header says the same whatever was read before it, and not everything is remembered."""
+    familiar: tuple[dict[bytes, tuple[int, int, bool]], ...] = ({}, {})
+    monkeypatch.setattr(header_reader, "_familiar", familiar)
+    path = Path("a.dcm")
+    fresh = [parse(path, len(raw), raw) for raw in plain_files]
+    assert all(familiar)
+    assert [parse(path, len(raw), raw) for raw in plain_files] == fresh
+    for kept in familiar:
+        kept.clear()
+    monkeypatch.setattr(header_reader, "MOST_FAMILIAR", 3)
+    assert [parse(path, len(raw), raw) for raw in plain_files] == fresh
+    assert max(map(len, familiar)) == 3
+    assert None not in fresh
 
 
 def test_long_headers_take_a_second_look(tmp_path: Path) -> None:
