@@ -57,11 +57,11 @@ TITLES = {
         "Decoding takes nearly all of the time of compressed series, and both peers call compiled "
         "decoders as we do. Planes decode in parallel, which gives at most a factor of two on two "
         "cores; what goes beyond comes from a faster decoder. JPEG 2000 has the same one on all "
-        "sides (OpenJPEG), and both peers let it work with two threads inside an image. Nine tenths "
-        "of our time are OpenJPEG's own, on both cores at once: what is left to win on two cores is "
-        "what the peers' threads lose by waiting, and that differs from run to run (1.2 to 1.5 "
-        "times). HTJ2K is decoded by OpenJPH, about twice as fast on one core as the OpenJPEG of "
-        "pydicom's plugin, so that beside pydicom two cores give between four and six. "
+        "sides (OpenJPEG), and both peers let it work with two threads inside an image. Nine "
+        "tenths of our time are OpenJPEG's own, on both cores at once: what is left to win on two "
+        "cores is what the peers' threads lose by waiting, and that differs from run to run (1.2 "
+        "to 1.5 times). HTJ2K is decoded by OpenJPH, about twice as fast on one core as the "
+        "OpenJPEG of pydicom's plugin, so that beside pydicom two cores give between four and six. "
         "Uncompressed, half of our time is the system's, for reading files and for clearing the "
         "volume's fresh memory, and a third is Python's, for headers.",
     ),
