@@ -93,7 +93,9 @@ def _accuracy_lines(inspection: Inspection) -> Iterator[str]:
 def _metric_lines(document: Mapping[str, Any], *, of_original: bool) -> Iterator[str]:
     metrics = document.get("metrics") or {}
     threshold = document.get("threshold")
-    rule = document.get("threshold_rule", "of its epoch, not of a whole run")
+    # A run that ended writes by which rule it chose, unless its task chooses none.
+    unruled = "none was chosen" if metrics.get("scores") else "of its epoch, not of a whole run"
+    rule = document.get("threshold_rule", unruled)
     yield ""
     # A pruned network has none of its own but those beside the original.
     measured = metrics.get("scores") or metrics.get("selection")

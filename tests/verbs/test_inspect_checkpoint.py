@@ -190,6 +190,21 @@ def test_before_a_run_is_over_the_epochs_numbers_are_called_optimistic(
     assert "Weights began with random numbers" in lines
 
 
+def test_a_threshold_says_where_it_comes_from(tmp_path: Path, medtool: Callable) -> None:
+    path = tmp_path / "c.safetensors"
+
+    def line(**changes: Any) -> str:
+        whole = {key: value for key, value in document(**changes).items() if value is not None}
+        write_checkpoint(path, whole, tensors())
+        out = medtool("inspect-checkpoint", path).out
+        return next(one for one in out.splitlines() if "threshold" in one)
+
+    # The epoch's own, of a run that is not over; and of a task that chooses none.
+    early = {"primary": "auroc", "selection": {"auroc": 0.5}}
+    assert line(threshold_rule=None, metrics=early).endswith("(of its epoch, not of a whole run)")
+    assert line(threshold_rule=None).endswith("threshold 0.3125 (none was chosen)")
+
+
 def test_a_demo_model_carries_its_warning(tmp_path: Path, medtool: Callable) -> None:
     path = write(tmp_path / "c.safetensors", synthetic=True)
     found = medtool("inspect-checkpoint", path).out
