@@ -197,7 +197,7 @@ def test_a_threshold_says_where_it_comes_from(tmp_path: Path, medtool: Callable)
         whole = {key: value for key, value in document(**changes).items() if value is not None}
         write_checkpoint(path, whole, tensors())
         out = medtool("inspect-checkpoint", path).out
-        return next(one for one in out.splitlines() if "threshold" in one)
+        return next(one for one in out.splitlines() if one.startswith("  threshold"))
 
     # The epoch's own, of a run that is not over; and of a task that chooses none.
     early = {"primary": "auroc", "selection": {"auroc": 0.5}}
