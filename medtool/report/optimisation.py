@@ -300,7 +300,7 @@ def _latency_html(document: Document) -> Markup:
     threads = f"{rows[0]['threads']} threads; " if rows else ""
     text = (
         f"{machine.get('processor', 'This processor')}, {threads}vector instructions: {told}. "
-        "Medians of calls of the network alone. Memory is that of a process of its own that "
+        "Medians of calls of the network alone. Memory is the peak of a process of its own that "
         "answers one call, with its libraries."
     )
     columns = {
@@ -310,9 +310,9 @@ def _latency_html(document: Document) -> Markup:
         "runs": "Calls",
         "median_ms": "Median, ms",
         "quartiles": "Quartiles, ms",
-        "per_second": "Images a second",
+        "per_second": "Images/s",
         "times": "Times faster",
-        "memory_mb": "Peak memory, MB",
+        "memory_mb": "Memory, MB",
     }
     html = paragraph_html(text) + table_html(rows, columns, digits=2)
     missing = list(_not_measured(document, measured))
