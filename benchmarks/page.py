@@ -166,8 +166,8 @@ TITLES = {
         "random, which changes no time; what is lost in accuracy is judged by "
         "`medtool optimize` on each model. All ways take turns; the median of each counts. "
         "“PyTorch as infer” has its weights laid out as `infer` does. What INT8 gains hangs on the "
-        "processor: with AMX OpenVINO's was 1.4 to 2.5 times as fast again, of pruned networks up "
-        "to 1.4 times.",
+        "processor: with AMX OpenVINO's was 1.3 to 2.7 times as fast again, of pruned networks "
+        "up to 1.3 times.",
     ),
     "optimised_accuracy": Text(
         "Optimised models: what is lost",

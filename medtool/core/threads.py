@@ -35,8 +35,13 @@ def run_in_threads(work: Callable[[int], None], count: int, threads: int) -> Non
         finally:
             # Where the waiting itself was interrupted, threads end with what they are at.
             shares.close()
-    if shares.error is not None:
-        raise shares.error
+    error, shares.error = shares.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            # It knows this frame, and by it all that was worked on: nobody is to keep them for it.
+            del error
 
 
 class _Shares:

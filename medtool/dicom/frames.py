@@ -44,9 +44,8 @@ _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 _EXTENDED_OFFSETS = 0x7FE00001
 _EXTENDED_LENGTHS = 0x7FE00002
-# How encapsulated pixel data begin, and the extended lengths of one frame that may precede them.
+# How encapsulated pixel data begin (PS3.5, A.4).
 _ENCAPSULATED = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"
-_LENGTHS_OF_ONE = b"\xe0\x7f\x02\x00OV\0\0\x08\0\0\0"
 _ITEM = 0xFFFEE000
 _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
@@ -98,19 +97,26 @@ def frame_bytes(pixels: PixelFormat) -> int:
     return size
 
 
-def open_frames(path: Path, pixels: PixelFormat, pixel_start: int = -1) -> FrameTable:
+def open_frames(path: Path, pixels: PixelFormat, fragments_start: int = -1) -> FrameTable:
     """The frames of a file; raises CaseRefused with ``truncated-pixels`` and other codes.
 
     The table keeps the file (mapped, where it is large or has several frames) until it is released.
-    ``pixel_start`` is where the pixel data's value should begin: one compressed frame that is there
-    indeed is not searched for.
+    ``fragments_start`` is where encapsulated pixel data were seen to begin, without a table of
+    frames before them: one frame that is there indeed is not searched for.
     """
     frame_bytes(pixels)
     data = _contents(path, pixels)
-    if pixels.frames_in_file == 1 and _are_encapsulated_at(data, pixel_start):
-        seen = PixelElement(pixel_start, None, b"OB")
-        return FrameTable(data, encapsulated_spans(path, data, seen, pixels))
     syntax = pixels.transfer_syntax or IMPLICIT_LITTLE
+    head = fragments_start - len(_ENCAPSULATED)
+    if (
+        pixels.frames_in_file == 1
+        and syntax not in NATIVE
+        and head > 0
+        # The file may have become another since its header was read.
+        and data[head:fragments_start] == _ENCAPSULATED
+    ):
+        seen = PixelElement(fragments_start, None, b"OB")
+        return FrameTable(data, encapsulated_spans(path, data, seen, pixels))
     try:
         start = dataset_start(data)
         if syntax == DEFLATED:
@@ -130,16 +136,6 @@ def open_frames(path: Path, pixels: PixelFormat, pixel_start: int = -1) -> Frame
     if syntax == EXPLICIT_BIG and pixels.bits_allocated == 8 and element.vr == b"OW":
         data, element = _bytes_in_order(data, element)
     return FrameTable(data, native_spans(path, len(data), element, pixels))
-
-
-def _are_encapsulated_at(data: bytes | mmap.mmap, position: int) -> bool:
-    """Whether encapsulated pixel data begin there, without a table of lengths before them."""
-    head = position - len(_ENCAPSULATED)
-    return (
-        head > 0
-        and data[head:position] == _ENCAPSULATED
-        and _LENGTHS_OF_ONE not in data[max(0, head - len(_LENGTHS_OF_ONE) - 8) : head]
-    )
 
 
 def dataset_start(data: bytes | mmap.mmap) -> int:

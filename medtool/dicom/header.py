@@ -38,8 +38,10 @@ class Header:
     reader: str = "fast"
     decoded: dict[int, str] = field(default_factory=dict)
     dataset: Dataset | None = None
-    # Seen in the first bytes: where the first fragment of encapsulated pixel data would end.
+    # Seen in the first bytes: where the first fragment of encapsulated pixel data would end,
     first_fragment_end: int = -1
+    # and by the fast reader alone: where their value begins, no table of frames standing before it.
+    fragments_start: int = -1
 
     def __contains__(self, tag: int) -> bool:
         return tag in self.raw

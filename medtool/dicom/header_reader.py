@@ -147,7 +147,7 @@ def _walk(header: Header, start: bytes, position: int, *, explicit: bool) -> Hea
         if tag <= last or (length & 1 and length != UNDEFINED_LENGTH):
             return None
         if tag in pixels:
-            return _finish(header, start, value, length)
+            return _finish(header, start, value, length, last)
         last = tag
         _remember(familiar, start[position:value], tag, length)
         position = value + length
@@ -203,8 +203,10 @@ def _remember(
         familiar[element] = (tag, length, tag in tags.WANTED)
 
 
-def _finish(header: Header, start: bytes, value: int, length: int) -> Header | None:
-    """Note where the pixels are; for encapsulated ones look at the first fragment."""
+def _finish(header: Header, start: bytes, value: int, length: int, last: int) -> Header | None:
+    """Note where the pixels are; for encapsulated ones look at the first fragment. ``last`` is the
+    tag before them.
+    """
     header.walked_bytes = header.pixel_offset = value
     header.raw[tags.PIXEL_DATA] = b""
     if length != UNDEFINED_LENGTH:
@@ -214,6 +216,8 @@ def _finish(header: Header, start: bytes, value: int, length: int) -> Header | N
         fragment = value + 8 + table
         if (group, element) != (0xFFFE, _ITEM):
             return None
+        if last < tags.EXTENDED_OFFSET_TABLE:
+            header.fragments_start = value
         if len(start) >= fragment + 8:
             group, element, length = _implicit(start, fragment)
             if (group, element) == (0xFFFE, _ITEM):

@@ -191,7 +191,7 @@ def _image(
         padding_low=low,
         padding_high=high,
         has_modality_lut=tags.MODALITY_LUT_SEQUENCE in header.raw,
-        pixel_start=header.pixel_offset,
+        fragments_start=header.fragments_start,
     )
     problems += _pixel_problems(header, pixels) + _rescale_problems(plane, kind.modality, frame)
     return Image(header, plane, kind, frame, position, problems)

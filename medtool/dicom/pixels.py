@@ -77,7 +77,7 @@ class PlaneReader:
 
     def _bytes(self, plane: Plane) -> bytes:
         if self.table is None or self.path != plane.path:
-            self.table = open_frames(plane.path, plane.pixels, plane.pixel_start)
+            self.table = open_frames(plane.path, plane.pixels, plane.fragments_start)
             self.path = plane.path
         if not 0 <= plane.frame < len(self.table.spans):
             raise CaseRefused(

@@ -35,9 +35,9 @@ class Plane:
 
     ``position_mm`` is the centre of the first pixel in LPS; ``along_normal_mm`` its projection on
     the stack's normal. ``padding_low``/``padding_high`` bound, inclusively and in stored units,
-    the values that mean "no measurement" (both None: there are none). ``pixel_start`` is where the
-    header reader saw the value of the pixel data begin in the file (-1: it did not), worth a look
-    before the file is searched for them.
+    the values that mean "no measurement" (both None: there are none). ``fragments_start`` is where
+    the header reader saw the value of encapsulated pixel data begin, without a table of frames
+    before it (-1: it did not): the file need not be searched for them.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Plane:
     padding_low: int | None = None
     padding_high: int | None = None
     has_modality_lut: bool = False
-    pixel_start: int = -1
+    fragments_start: int = -1
 
 
 @dataclass(frozen=True)

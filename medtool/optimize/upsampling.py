@@ -9,7 +9,7 @@ as ONNX Runtime's convolutions in eight bits want it: its own transpositions can
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 def copy_for_onnx_runtime(source: Path, target: Path) -> int:
     """Write the eight-bit file ``source`` as ``target``, as ONNX Runtime computes it fastest.
 
-    Gives the number of transposed convolutions that became plain ones. Of models that keep tensors
-    beside them (``.data``), which are too large to be looked through, the layers stay as they are.
+    Gives the number of transposed convolutions that became plain ones. They stay as they are in
+    models that keep tensors beside them (``.data``), which are too large to be looked through, and
+    in those with graphs inside their nodes, whose names are not looked through.
     """
     import onnx
 
     model = onnx.load(source)
     large = source.with_name(source.name + ".data").exists()
-    count = 0 if large else spread_upsampling(model)
+    nested = any(one.HasField("g") for node in model.graph.node for one in node.attribute)
+    count = 0 if large or nested else spread_upsampling(model)
     onnx.save(model, target, save_as_external_data=large, location=target.name + ".data")
     return count
 
@@ -134,34 +136,41 @@ class _Graph:
             return turned.reshape(-1, len(weights), *[1] * len(layer.block))
 
         def repeated(values: NDArray[Any]) -> NDArray[Any]:
-            return np.tile(values, places) if values.ndim else values
+            return np.tile(values, places)
 
         nodes: list[onnx.NodeProto] = []
-        inputs = [node.input[0], self._with(layer.weights, (places_first, repeated), nodes)]
+        inputs = [node.input[0], self._with(layer.weights, places_first, places, nodes)]
         if layer.bias is not None:
-            inputs.append(self._with(layer.bias, (repeated, repeated), nodes))
+            inputs.append(self._with(layer.bias, repeated, places, nodes))
         flat = f"{node.output[0]}.places"
         ones = [1] * len(layer.block)
         nodes.append(helper.make_node("Conv", inputs, [flat], name=node.name, kernel_shape=ones))
         return [*nodes, *self._spread(layer, flat)]
 
     def _with(
-        self, maker: onnx.NodeProto, changes: Sequence[Any], nodes: list[onnx.NodeProto]
+        self,
+        maker: onnx.NodeProto,
+        change: Callable[[NDArray[Any]], NDArray[Any]],
+        places: int,
+        nodes: list[onnx.NodeProto],
     ) -> str:
-        """The name of what ``maker`` makes when its stored integers, and its scales and zeros, are
-        changed; a new maker goes to ``nodes``. Channels come first.
+        """The name of what ``maker`` makes when its stored integers are changed by ``change`` and
+        scales and zeros belong to ``places`` times as many channels, which come first; a new maker
+        goes to ``nodes``.
         """
         from onnx import helper, numpy_helper
 
         output = f"{maker.output[0]}.places"
         if output in self.changed:
             return output
-        names: list[str] = []
-        for name, change in zip(maker.input, (*changes, changes[1]), strict=False):
-            values = np.ascontiguousarray(change(numpy_helper.to_array(self.stored[name])))
-            # A zero may belong to several tensors: each gets its own.
-            names.append(f"{output}.{len(names)}")
-            self.model.graph.initializer.append(numpy_helper.from_array(values, names[-1]))
+        stored, scale, *zeros = (numpy_helper.to_array(self.stored[one]) for one in maker.input)
+        # A single zero may stand for the scales of many channels.
+        channels = [scale, *(np.resize(zero, scale.shape) for zero in zeros)]
+        found = [change(stored), *(np.tile(one, places) if one.ndim else one for one in channels)]
+        names = [f"{output}.{number}" for number in range(len(found))]
+        for name, values in zip(names, found, strict=True):
+            whole = np.asarray(values, order="C")
+            self.model.graph.initializer.append(numpy_helper.from_array(whole, name))
         own = f"{maker.name}/places"
         nodes.append(helper.make_node("DequantizeLinear", names, [output], name=own, axis=0))
         self.changed.add(output)
@@ -208,7 +217,8 @@ class _Graph:
         asked = {value.name for value in graph.output}
         asked |= {name for node in graph.node for name in node.input}
         nodes = [node for node in graph.node if asked & set(node.output)]
-        used = {name for node in nodes for name in node.input}
+        used = {value.name for value in graph.output}
+        used |= {name for node in nodes for name in node.input}
         tensors = [tensor for tensor in graph.initializer if tensor.name in used]
         values = [v for v in graph.value_info if v.name in used]
         for field, kept in (("node", nodes), ("initializer", tensors), ("value_info", values)):

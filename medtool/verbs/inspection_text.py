@@ -93,8 +93,9 @@ def _accuracy_lines(inspection: Inspection) -> Iterator[str]:
 def _metric_lines(document: Mapping[str, Any], *, of_original: bool) -> Iterator[str]:
     metrics = document.get("metrics") or {}
     threshold = document.get("threshold")
-    # A run that ended writes by which rule it chose, unless its task chooses none.
-    unruled = "none was chosen" if metrics.get("scores") else "of its epoch, not of a whole run"
+    # Tasks that choose one choose it anew after every epoch, and by their rule in the end.
+    chosen = "threshold" in (metrics.get("selection") or {})
+    unruled = "of its epoch, not of a whole run" if chosen else "none was chosen"
     rule = document.get("threshold_rule", unruled)
     yield ""
     # A pruned network has none of its own but those beside the original.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -86,3 +89,24 @@ def test_an_interrupted_wait_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(KeyboardInterrupt):
         run_in_threads(work, 100, 2)
     assert len(begun) == 2
+
+
+def test_a_failure_keeps_nothing_of_what_was_worked_on() -> None:
+    class Large:
+        """Stands for a volume."""
+
+    def failing() -> weakref.ref[Large]:
+        large = Large()
+
+        def work(_index: int) -> None:
+            raise ValueError(str(large))
+
+        with contextlib.suppress(ValueError):
+            run_in_threads(work, 10, 2)
+        return weakref.ref(large)
+
+    gc.disable()
+    try:
+        assert failing()() is None
+    finally:
+        gc.enable()

@@ -30,6 +30,7 @@ from pydicom.uid import (
 )
 
 from medtool.core.errors import CaseRefused
+from medtool.dicom import frames, scan
 from medtool.dicom.decode import decode_frame
 from medtool.dicom.frames import open_frames
 from medtool.dicom.header import Header
@@ -113,31 +114,81 @@ def test_extended_offset_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames_of(path), stored)
 
 
-def test_one_frame_where_the_header_reader_saw_it(tmp_path: Path) -> None:
-    """The hint gives what a search gives; a wrong one, or a table of lengths, leads to a search."""
-    stored = noise((1, 16, 16))
-    value, offsets, lengths = encapsulate_extended(
-        [bytes(imagecodecs.jpegls_encode(stored[0].view(np.uint16)))]
-    )
-    path = tmp_path / "a.dcm"
-    write_encapsulated(path, stored[0], value, JPEGLSLossless)
-    pixels = series_by_hand.pixel_format(series_by_hand.read_header(path))
-    start = path.read_bytes().index(value)
-    whole = open_frames(path, pixels)
-    for hint in (start, start - 2, start + 2, 1, 10**9, -1):
-        assert open_frames(path, pixels, hint).spans == whole.spans
+def start_seen(path: Path) -> int:
+    """Where the header reader saw fragments begin."""
     header = read_header(path)
     assert isinstance(header, Header)
-    assert header.pixel_offset == start
+    return header.fragments_start
 
-    # A length in the table cuts off what pads the fragment.
+
+def test_one_frame_where_the_header_reader_saw_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = noise((16, 16))
+    path = tmp_path / "a.dcm"
+    value = encapsulate([bytes(imagecodecs.jpegls_encode(stored.view(np.uint16)))])
+    write_encapsulated(path, stored, value, JPEGLSLossless)
+    pixels = series_by_hand.pixel_format(series_by_hand.read_header(path))
+    whole = open_frames(path, pixels)
+    start = start_seen(path)
+    assert start == path.read_bytes().index(value)
+    # A file that is another one by now is searched.
+    for wrong in (start - 2, start + 2, 1, 10**9, -1):
+        assert open_frames(path, pixels, wrong).spans == whole.spans
+    (series,) = scan([path]).series
+    assert series.planes[0].fragments_start == start
+
+    def searched(*_: object, **__: object) -> None:
+        raise AssertionError("the file was searched")
+
+    monkeypatch.setattr(frames, "find_pixel_data", searched)
+    assert open_frames(path, pixels, start).spans == whole.spans
+    found, _ = PlaneReader(bytearray()).stored(series.planes[0])
+    np.testing.assert_array_equal(found, stored)
+    with pytest.raises(AssertionError, match="searched"):
+        open_frames(path, pixels, start - 2)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"ExtendedOffsetTable": 0, "ExtendedOffsetTableLengths": -1},
+        {"ExtendedOffsetTable": 0},
+        {"ExtendedOffsetTable": 6},
+    ],
+    ids=["both", "offsets alone", "an offset to nowhere"],
+)
+def test_a_table_of_frames_is_looked_at_before_the_fragments(
+    tmp_path: Path, tables: dict[str, int]
+) -> None:
+    """What is wrong with one is found, and a length in it cuts off what pads the fragment."""
+    stored = noise((16, 16))
+    path = tmp_path / "a.dcm"
+    encoded = bytes(imagecodecs.jpegls_encode(stored.view(np.uint16)))
+    encoded += b"\0" * (len(encoded) % 2)
+    write_encapsulated(path, stored, encapsulate([encoded], has_bot=False), JPEGLSLossless)
+    assert start_seen(path) > 0
     data = pydicom.dcmread(path)
-    data.ExtendedOffsetTable = offsets
-    data.ExtendedOffsetTableLengths = struct.pack("<Q", struct.unpack("<Q", lengths)[0] - 1)
+    for name, number in tables.items():
+        setattr(data, name, struct.pack("<Q", number if number >= 0 else len(encoded) + number))
     data.save_as(path)
-    start = path.read_bytes().index(value)
-    assert open_frames(path, pixels, start).spans == open_frames(path, pixels).spans
-    assert len(open_frames(path, pixels, start).frame(0)) == len(whole.frame(0)) - 1
+    assert start_seen(path) == -1
+
+
+def test_fragments_are_looked_for_in_what_pydicom_had_to_read(tmp_path: Path) -> None:
+    stored = noise((16, 16))
+    path = tmp_path / "a.dcm"
+    value = encapsulate([bytes(imagecodecs.jpegls_encode(stored.view(np.uint16)))])
+    write_encapsulated(path, stored, value, JPEGLSLossless)
+    raw = path.read_bytes()
+    # An element out of order: behind it the file may hold other pixel data.
+    first = raw.index(b"\x08\x00\x60\x00CS")
+    header = raw[first : first + 10]
+    at = raw.index(b"\x28\x00\x02\x00US")
+    path.write_bytes(raw[:at] + header + raw[at:])
+    read = read_header(path)
+    assert isinstance(read, Header)
+    assert (read.reader, read.fragments_start) == ("pydicom", -1)
 
 
 def test_frames_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
@@ -436,9 +487,9 @@ def test_pydicom_or_simpleitk_read_the_same_of_every_real_file(real_data: Path) 
         pixels = series_by_hand.pixel_format(header)
         table = open_frames(path, pixels)
         seen = read_header(path)
-        if isinstance(seen, Header) and seen.pixel_offset > 0 and pixels.frames_in_file == 1:
-            assert open_frames(path, pixels, seen.pixel_offset).spans == table.spans
-            by_hint += pixels.transfer_syntax not in build.NATIVE
+        if isinstance(seen, Header) and seen.fragments_start > 0:
+            assert open_frames(path, pixels, seen.fragments_start).spans == table.spans
+            by_hint += 1
         ours = np.stack(
             [decode_frame(table.frame(k), pixels)[0] for k in range(pixels.frames_in_file)]
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -29,21 +30,22 @@ def write_upsampling(
     *,
     bias: bool = False,
     calls: int = 1,
+    made: int = NARROW,
     **attributes: Any,
 ) -> Path:
     """A convolution, then ``calls`` times the same transposed one beside each other, then a head.
 
     The input is "image" (n, 1, size), the output "logits".
     """
-    axes, made_channels = len(kernel), NARROW * attributes.get("group", 1)
+    axes, made_channels = len(kernel), made * attributes.get("group", 1)
     tensors = [
         numpy_helper.from_array(drawn(1, WIDE, 2, *[1] * axes), "before.weight"),
-        numpy_helper.from_array(drawn(2, WIDE, NARROW, *kernel), "up.weight"),
+        numpy_helper.from_array(drawn(2, WIDE, made, *kernel), "up.weight"),
         numpy_helper.from_array(drawn(3, 2, made_channels, *[1] * axes), "head.weight"),
     ]
     names = ["up.weight"]
     if bias:
-        tensors.append(numpy_helper.from_array(drawn(4, NARROW), "up.bias"))
+        tensors.append(numpy_helper.from_array(drawn(4, made), "up.bias"))
         names.append("up.bias")
     attributes = {"kernel_shape": list(kernel), "strides": list(kernel), **attributes}
     nodes = [
@@ -51,10 +53,10 @@ def write_upsampling(
         helper.make_node("Relu", ["maps"], ["on0"], name="before/Relu"),
     ]
     for call in range(calls):
-        made = f"wide{call}"
+        maps = f"wide{call}"
         nodes += [
             helper.make_node(
-                "ConvTranspose", [f"on{call}", *names], [made], name=f"up.{call}/Up", **attributes
+                "ConvTranspose", [f"on{call}", *names], [maps], name=f"up.{call}/Up", **attributes
             ),
         ]
         if call + 1 < calls:
@@ -63,7 +65,7 @@ def write_upsampling(
                 numpy_helper.from_array(drawn(9, WIDE, NARROW, *[1] * axes), f"back{call}")
             )
             nodes += [
-                helper.make_node("Conv", [made, f"back{call}"], [f"b{call}"], name=f"back.{call}"),
+                helper.make_node("Conv", [maps, f"back{call}"], [f"b{call}"], name=f"back.{call}"),
                 helper.make_node("Relu", [f"b{call}"], [f"on{call + 1}"], name=f"relu.{call}"),
             ]
     nodes += [
@@ -135,6 +137,21 @@ def test_the_same_answers_by_convolutions_alone(
         assert np.mean(np.abs(found - was) > 1e-4) < 0.02
         # A few values lie beyond what calibration saw.
         assert np.quantile(np.abs(found - exact), 0.95) < 0.02 * np.ptp(exact)
+
+
+@pytest.mark.parametrize("made", [1, NARROW])
+def test_the_file_is_valid_word_for_word(tmp_path: Path, made: int) -> None:
+    """A layer of one channel has a single zero for all; nothing is to be fused before it runs."""
+    source = write_upsampling(tmp_path / "model.onnx", (6, 6), (2, 2), bias=True, made=made)
+    before, after = in_eight_bits(source, (6, 6)), tmp_path / "after.onnx"
+    assert copy_for_onnx_runtime(before, after) == 1
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    one = images((6, 6), 50)
+    was, found = (
+        onnxruntime.InferenceSession(file, options).run(None, one)[0] for file in (before, after)
+    )
+    np.testing.assert_allclose(found, was, atol=0.02 * np.ptp(was))
 
 
 def test_a_layer_that_is_asked_twice(tmp_path: Path) -> None:

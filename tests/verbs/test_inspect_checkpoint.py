@@ -200,9 +200,12 @@ def test_a_threshold_says_where_it_comes_from(tmp_path: Path, medtool: Callable)
         return next(one for one in out.splitlines() if one.startswith("  threshold"))
 
     # The epoch's own, of a run that is not over; and of a task that chooses none.
-    early = {"primary": "auroc", "selection": {"auroc": 0.5}}
+    early = {"primary": "auroc", "selection": {"auroc": 0.5, "threshold": 0.3125}}
     assert line(threshold_rule=None, metrics=early).endswith("(of its epoch, not of a whole run)")
     assert line(threshold_rule=None).endswith("threshold 0.3125 (none was chosen)")
+    # As pruned checkpoints are.
+    alone = line(threshold_rule=None, metrics={"primary": "dice"})
+    assert alone.endswith("threshold 0.3125 (none was chosen)")
 
 
 def test_a_demo_model_carries_its_warning(tmp_path: Path, medtool: Callable) -> None:
