@@ -62,7 +62,8 @@ def answers_by_onednn(maps: Tensor) -> bool:
     traced or cast on the way.
     """
     # Before the size is asked for: what traces a network would take it for fixed.
-    if is_exporting() or torch.compiler.is_compiling() or torch.is_grad_enabled():
+    # First of all whether torch compiles: asking for anything else would end its graph here.
+    if torch.compiler.is_compiling() or is_exporting() or torch.is_grad_enabled():
         return False
     there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not there or torch.is_autocast_enabled("cpu"):

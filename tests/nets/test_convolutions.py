@@ -12,6 +12,7 @@ from torch import nn
 from medtool.core.plan import NetworkPlan
 from medtool.nets import convolutions
 from medtool.nets.convolutions import (
+    CONVOLUTIONS,
     NNUNET_STYLE,
     Convolution3d,
     ConvolutionStack,
@@ -115,3 +116,12 @@ def test_no_small_window_is_left_to_the_slow_routine(kind: Literal["plain", "res
     names = {event.key for event in profile.key_averages()}
     assert "aten::mkldnn_convolution" in names
     assert "aten::slow_conv3d_forward" not in names
+
+
+def test_a_compiled_network_is_not_cut_at_its_convolutions() -> None:
+    """torch.compile ends its graph at what it cannot follow, and compiles each part anew."""
+    layers = nn.Sequential(*(CONVOLUTIONS[3](1 + k, 2 + k, 3, padding=1) for k in range(3)))
+    torch._dynamo.reset()
+    with torch.no_grad():
+        told = torch._dynamo.explain(layers)(torch.zeros(1, 1, 8, 8, 8))
+    assert (told.graph_count, told.graph_break_count) == (1, 0)
