@@ -173,6 +173,14 @@ def test_a_table_of_frames_is_looked_at_before_the_fragments(
         setattr(data, name, struct.pack("<Q", number if number >= 0 else len(encoded) + number))
     data.save_as(path)
     assert start_seen(path) == -1
+    pixels = series_by_hand.pixel_format(series_by_hand.read_header(path))
+    if tables["ExtendedOffsetTable"]:
+        with pytest.raises(CaseRefused) as caught:
+            open_frames(path, pixels, start_seen(path))
+        assert caught.value.code == "damaged-pixels"
+        return
+    cut = len(tables) - 1
+    assert len(open_frames(path, pixels, start_seen(path)).frame(0)) == len(encoded) - cut
 
 
 def test_fragments_are_looked_for_in_what_pydicom_had_to_read(tmp_path: Path) -> None:
