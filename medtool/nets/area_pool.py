@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from medtool.nets.exporting import is_exporting
+from medtool.nets.exporting import takes_plain_way
 
 _ADAPTIVE: Mapping[int, Any] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 _BY_KERNEL: Mapping[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -22,7 +22,7 @@ def averaged_onto(values: Tensor, size: Sequence[int]) -> Tensor:
     """
     finer = values.shape[2:]
     pool = _ADAPTIVE[len(finer)]
-    if is_exporting() and not any(own % other for own, other in zip(finer, size, strict=True)):
+    if takes_plain_way() and not any(own % other for own, other in zip(finer, size, strict=True)):
         kernel = tuple(int(own // other) for own, other in zip(finer, size, strict=True))
         averaged: Tensor = _BY_KERNEL[len(finer)](values, kernel)
         return averaged

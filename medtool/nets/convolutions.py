@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
-from medtool.nets.exporting import is_exporting
+from medtool.nets.exporting import takes_plain_way
 
 # Slope of the leaky rectifier for negative values, and what instance norm adds to a variance:
 # nnU-Net's own values.
@@ -62,8 +62,8 @@ def answers_by_onednn(maps: Tensor) -> bool:
     traced or cast on the way.
     """
     # Before the size is asked for: what traces a network would take it for fixed.
-    # First of all whether torch compiles: asking for anything else would end its graph here.
-    if torch.compiler.is_compiling() or is_exporting() or torch.is_grad_enabled():
+    # A compiled network keeps torch's routine too: this one's operator has no form for its graphs.
+    if takes_plain_way() or torch.is_grad_enabled():
         return False
     there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not there or torch.is_autocast_enabled("cpu"):
@@ -98,7 +98,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (n, features, ...) to maps of the same shape."""
-        if is_exporting() or torch.is_grad_enabled() or len(maps) > 1:
+        if takes_plain_way() or torch.is_grad_enabled() or len(maps) > 1:
             return self._plain(maps)
         rows = maps[0].movedim(0, -1)
         if not rows.is_contiguous():

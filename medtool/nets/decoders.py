@@ -17,7 +17,7 @@ from medtool.nets.convolutions import (
 )
 from medtool.nets.dropout import KeyedMapDropout
 from medtool.nets.encoders import Encoder
-from medtool.nets.exporting import is_exporting
+from medtool.nets.exporting import takes_plain_way
 
 
 class Decoder(nn.Module):
@@ -75,7 +75,7 @@ class Decoder(nn.Module):
         enlarge: Any = self.transpconvs[level]
         stage: Any = self.stages[level]
         risen: Tensor
-        if torch.is_grad_enabled() or is_exporting():
+        if takes_plain_way() or torch.is_grad_enabled():
             risen = stage(cat((enlarge(maps), skip), 1))
         else:
             risen = stage.of_both(enlarge(maps), skip)

@@ -1,7 +1,8 @@
-"""Whether a network is being exported: then it takes the plain way through its layers.
+"""Whether a network is being exported or compiled: then it takes the plain way through its layers.
 
 Some layers have a faster way for what is answered here (a lone image, no gradients), which says the
-same in operations that a graph for other engines should not have.
+same in operations that a graph for other engines should not have, and by questions at which a graph
+of ``torch.compile`` would end.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+import torch
 
 _EXPORTING: ContextVar[bool] = ContextVar("exporting", default=False)
 
@@ -23,6 +26,7 @@ def exporting() -> Iterator[None]:
         _EXPORTING.reset(token)
 
 
-def is_exporting() -> bool:
-    """Whether the plain way is to be taken."""
-    return _EXPORTING.get()
+def takes_plain_way() -> bool:
+    """Whether the plain way is to be taken: to be asked before anything else."""
+    # The compiler knows the first by heart; at the variable its graph would end.
+    return torch.compiler.is_compiling() or _EXPORTING.get()

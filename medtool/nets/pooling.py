@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from medtool.core.errors import UnknownNameError
 from medtool.core.names import nearest_name
-from medtool.nets.exporting import is_exporting
+from medtool.nets.exporting import takes_plain_way
 
 # ceil(r K) must not become one more because r K is not exact in binary (0.1 * 30).
 _ROUNDING_SLACK = 1e-9
@@ -74,7 +74,7 @@ def top_k_pool(logits: Tensor, mask: Tensor, *, share: float) -> Tensor:
 
 def _falling_order(values: Tensor) -> Tensor:
     """Where the largest, the next, ... of each row (bags, K) stand; of equal ones the first."""
-    if is_exporting():
+    if takes_plain_way():
         # The operator of other engines keeps no order among equal values, which are one value here.
         return values.topk(values.shape[1], dim=1).indices
     return values.argsort(dim=1, descending=True, stable=True)

@@ -25,6 +25,7 @@ from medtool.core.checkpoint import CheckpointHeader
 from medtool.core.errors import UsageError
 from medtool.core.task import Task
 from medtool.optimize.export import export_onnx
+from medtool.optimize.measure import example_inputs
 from medtool.predict.engines import open_engine
 from medtool.predict.model import Model, load_model
 from medtool.tasks.prognosis_covariates import with_known_covariates
@@ -40,6 +41,16 @@ def untrained(task: Task) -> Model:
     learned_somewhat(network.state_dict())
     header = CheckpointHeader(Path("none"), {"threshold": 0.5}, {}, 0)
     return Model(task, network, torch.device("cpu"), None, header, Path("none"), "")
+
+
+def parts_when_compiled(model: Model) -> int:
+    """Graphs that ``torch.compile`` makes of what is exported: more than one where it is cut."""
+    module = model.task.exported(model.network).eval()
+    inputs = example_inputs(model.task.exported_deployment(), 1)
+    torch._dynamo.reset()
+    with torch.inference_mode():
+        told = torch._dynamo.explain(module)(*map(torch.from_numpy, inputs.values()))
+    return int(told.graph_count)
 
 
 def by_engine(model: Model, file: Path, engine: str) -> Model:
@@ -164,6 +175,15 @@ def petct_model(**sections: Any) -> Model:
         layer.weight.mul_(5)
         layer.bias.zero_()
     return model
+
+
+def test_networks_are_compiled_in_one_piece(tmp_path: Path) -> None:
+    """The compiler cuts where a layer asks what it cannot follow, and compiles every part anew."""
+    small = {"first_features": 4, "levels": 3, "dropout_level": 1, "head_features": [8]}
+    instance = {**small, "normalisation": "instance", "pooling": "both"}
+    assert parts_when_compiled(untrained(TinyBag(bag_settings(model={"pooling": "top-k"})))) == 1
+    assert parts_when_compiled(untrained(pancreas(tmp_path, "model.pooling=both"))) == 1
+    assert parts_when_compiled(petct_model(model=instance, infer={"passes": 4})) == 1
 
 
 def same_look(found: Looked, wanted: Looked) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,10 +120,15 @@ def why_not_compiled() -> str:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Those of torch's compiler, on parts of torch that it uses itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Those of torch's compiler, on parts of torch that it uses itself and on its own work."""
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _one_more(values: Tensor) -> Tensor:

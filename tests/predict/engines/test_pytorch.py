@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -94,6 +95,49 @@ def test_however_many_shapes_and_threads_all_of_them_are_compiled(
     finally:
         torch.set_num_threads(before)
     assert compiled == [1.0] * 10
+
+
+class CutInMany(nn.Module):
+    """More layers than PyTorch compiles of one piece of code, with the end of a graph in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Cut(k) for k in range(12))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        for layer in self.layers:
+            image = layer(image)
+        return image, image.amax((1, 2, 3))
+
+
+class _Cut(nn.Module):
+    def __init__(self, added: int) -> None:
+        super().__init__()
+        self.added = added
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return image + self.added
+
+
+def test_the_compiler_says_nothing_between_the_lines_of_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    told: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: told.append(record.getMessage()))
+    logger = logging.getLogger("torch._dynamo")
+    logger.addHandler(handler)
+    try:
+        engine = PyTorchEngine(CutInMany(), SPEC, compiled=True)
+        found = engine.run({"image": np.ones((1, 1, 8, 8), np.float32)})
+        assert told == []
+        logger.warning("said")
+        assert told == ["said"]
+    finally:
+        logger.removeHandler(handler)
+    assert float(found["largest"][0]) == 1 + sum(range(12))
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no compiler of C++ is here")
