@@ -53,9 +53,9 @@ class OptimizeSection(Section):
     """Rank correlation that the maps of uncertainty have to have with PyTorch's."""
     measure_runs: Annotated[int, Field(ge=0)] = 50
     """Calls of which latency is the median; 0 measures nothing."""
-    measure_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds that the calls of one measurement may take; where that is not enough fewer are
-    counted, at least 5, and it is said how many."""
+    measure_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that the calls of one measurement may take, by default as many as they do; where that
+    is not enough fewer are counted, at least 5, and it is said how many."""
     measure_batches: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1, 8]
     """Images of one call at which time and memory are measured."""
     prune: PruneSection = PruneSection()

@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from medtool.report.figures import SERIES, style
 
 PANEL_INCHES = (4.6, 3.8)
+# Names of ways beside each other under a panel.
+NAMES_IN_A_ROW = 2
 # Engine and arithmetic, file, and the model that it belongs to.
 Way: TypeAlias = tuple[str, str, str]
 
@@ -51,7 +53,12 @@ def bench_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             )
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if ways:
-            panels[0].legend(handles=[lines[way] for way in ways], fontsize=7)
+            figure.legend(
+                handles=[lines[way] for way in ways],
+                loc="outside lower center",
+                ncols=NAMES_IN_A_ROW * len(batches),
+                fontsize=7,
+            )
         return figure
 
 

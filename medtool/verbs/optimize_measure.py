@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def measured(
     """Rows of time and memory of PyTorch and of ``files`` in ``stage``, and on which machine.
 
     ``original`` is what PyTorch computes. Batches that are too large for a usual machine are left
-    out, and a measurement that takes too long has fewer calls: both are said.
+    out, and one for which the user leaves too little time has fewer calls: both are said.
     """
     spec = whole_network(original)[0].exported_deployment()
     batches, left_out = fitting_batches(spec, settings.measure_batches)
@@ -113,7 +114,7 @@ def timed_rows(
                 arrays,
                 batch=batch,
                 runs=settings.measure_runs,
-                most_s=settings.measure_seconds,
+                most_s=settings.measure_seconds or inf,
             )
         except Exception as error:  # noqa: BLE001 - engines have no common kind; it is told
             yield {**label, "batch": batch, "why_not": reason_of(error)}

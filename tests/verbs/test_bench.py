@@ -434,12 +434,12 @@ def test_each_file_has_a_line_of_its_own_and_no_point_where_it_failed() -> None:
         timed("c", 8, 1, 5.0, "model.onnx", "one"),
         timed("c", 8, 1, 6.0, "model.onnx", "two"),
     ]
-    first, second = bench_figure(rows).axes
+    figure = bench_figure(rows)
+    first, second = figure.axes
     assert [list(line.get_ydata()) for line in first.lines] == [[1.0], [2.0], [3.0]]
     assert [list(line.get_ydata()) for line in second.lines] == [[4.0], [5.0], [6.0]]
     # One legend for both panels: what only the second shows is in it, and in the same colour.
-    legend = first.get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "onnxruntime int8",
         "openvino int8, model.int8.onnx",
