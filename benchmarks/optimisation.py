@@ -116,11 +116,11 @@ def ways(task: Task, network: Any, folder: Path, before: str = "") -> list[Way]:
     """The network in float32 and INT8 in both engines."""
     from medtool.optimize.activations import observe, ranges_of
     from medtool.optimize.export import export_onnx
+    from medtool.optimize.for_onnx_runtime import copy_for_onnx_runtime
     from medtool.optimize.measure import example_inputs
     from medtool.optimize.openvino_file import write_openvino
     from medtool.optimize.processor import has_vnni
     from medtool.optimize.quantise_onnx import quantise, ready_graph
-    from medtool.optimize.upsampling import copy_for_onnx_runtime
     from medtool.predict.engines import open_engine
 
     folder.mkdir()

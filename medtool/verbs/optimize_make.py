@@ -39,6 +39,7 @@ from medtool.optimize.calibration import Calibration, Inputs, calibration_of, dr
 from medtool.optimize.case_table import CASES_FILE, case_rows
 from medtool.optimize.export import on_processor
 from medtool.optimize.folder import record_probe, whole_network, write_exported
+from medtool.optimize.for_onnx_runtime import copy_for_onnx_runtime
 from medtool.optimize.lighter import weights_in_float16, weights_in_int8
 from medtool.optimize.litert import require_convertible, write_litert
 from medtool.optimize.openvino_file import write_openvino
@@ -51,7 +52,6 @@ from medtool.optimize.quantisation_choice import (
     choose_quantisation,
 )
 from medtool.optimize.quantise_onnx import ready_graph
-from medtool.optimize.upsampling import copy_for_onnx_runtime
 from medtool.predict.answers import Answers, answers_of
 from medtool.predict.deployed_model import engine_model
 from medtool.predict.deployed_probe import EXACT

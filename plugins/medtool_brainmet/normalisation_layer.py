@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from medtool_brainmet.normalisation import LEAST_DEVIATION
@@ -22,9 +21,10 @@ class SliceNormalisation(nn.Module):
 
     def forward(self, slices: Tensor, mask: Tensor) -> Tensor:
         """The network's input."""
-        inside = mask > 0
+        # Ones and noughts to multiply by: ONNX Runtime chooses by a condition six times as slowly.
+        inside = (mask > 0).to(slices.dtype)
         if self.how == "radimagenet":
-            scaled = torch.where(inside, 2 * slices - 1, -torch.ones_like(slices))
+            scaled = 2 * slices * inside - 1
         else:
             scaled = _zscore(slices, inside)
         wide: Tensor = scaled[:, None].expand(-1, self.channels, -1, -1)
@@ -32,9 +32,9 @@ class SliceNormalisation(nn.Module):
 
 
 def _zscore(slices: Tensor, inside: Tensor) -> Tensor:
-    axes, nothing = (1, 2), torch.zeros_like(slices)
-    count = inside.to(slices.dtype).sum(axes, keepdim=True).clamp(min=1)
-    mean = torch.where(inside, slices, nothing).sum(axes, keepdim=True) / count
-    centred = torch.where(inside, slices - mean, nothing)
-    deviation = ((centred**2).sum(axes, keepdim=True) / count).sqrt()
+    axes = (1, 2)
+    count = inside.sum(axes, keepdim=True).clamp(min=1)
+    mean = (slices * inside).sum(axes, keepdim=True) / count
+    centred = (slices - mean) * inside
+    deviation = ((centred * centred).sum(axes, keepdim=True) / count).sqrt()
     return centred / deviation.clamp(min=LEAST_DEVIATION)

@@ -10,14 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from small_graphs import drawn
+from small_graphs import drawn, images, in_eight_bits
 
-from medtool.optimize.activations import observe, ranges_of
-from medtool.optimize.processor import has_vnni
-from medtool.optimize.quantise_onnx import quantise, ready_graph
-from medtool.optimize.upsampling import copy_for_onnx_runtime
+from medtool.optimize.for_onnx_runtime import copy_for_onnx_runtime
 from medtool.predict.engines import open_engine
 
 WIDE, NARROW = 6, 4
@@ -86,25 +82,6 @@ def write_upsampling(
     return path
 
 
-def in_eight_bits(source: Path, size: Sequence[int], floats: Sequence[str] = ()) -> Path:
-    """``source`` as ``optimize`` quantises it: its head stays in float."""
-    graph = ready_graph(source, source.parent)
-    seen = observe(graph, [images(size, k) for k in range(4)])
-    target = source.with_name("int8.onnx")
-    quantise(
-        graph,
-        ranges_of(seen, "minmax", 99.99),
-        target,
-        floats=["head/Conv", *floats],
-        reduce_range=not has_vnni(),
-    )
-    return target
-
-
-def images(size: Sequence[int], seed: int = 0, count: int = 1) -> dict[str, NDArray[np.float32]]:
-    return {"image": drawn(100 + seed, count, 2, *size)}
-
-
 def kinds(file: Path) -> list[str]:
     return [node.op_type for node in onnx.load(file).graph.node]
 
@@ -119,7 +96,7 @@ def test_the_same_answers_by_convolutions_alone(
     tmp_path: Path, size: tuple[int, ...], kernel: tuple[int, ...], bias: bool
 ) -> None:
     source = write_upsampling(tmp_path / "model.onnx", size, kernel, bias=bias)
-    before = in_eight_bits(source, size)
+    before = in_eight_bits(source, (2, *size))
     after = tmp_path / "after.onnx"
     assert copy_for_onnx_runtime(before, after) == 1
     onnx.checker.check_model(onnx.load(after))
@@ -128,7 +105,7 @@ def test_the_same_answers_by_convolutions_alone(
     assert abs(after.stat().st_size - before.stat().st_size) < 3000
 
     for seed, count in ((50, 1), (51, 3)):
-        one = images(size, seed, count)
+        one = images((2, *size), seed, count)
         was, found = (open_engine(file).run(one)["logits"] for file in (before, after))
         exact = open_engine(source).run(one)["logits"]
         assert found.shape == exact.shape
@@ -143,11 +120,11 @@ def test_the_same_answers_by_convolutions_alone(
 def test_the_file_is_valid_word_for_word(tmp_path: Path, made: int) -> None:
     """A layer of one channel has a single zero for all; nothing is to be fused before it runs."""
     source = write_upsampling(tmp_path / "model.onnx", (6, 6), (2, 2), bias=True, made=made)
-    before, after = in_eight_bits(source, (6, 6)), tmp_path / "after.onnx"
+    before, after = in_eight_bits(source, (2, 6, 6)), tmp_path / "after.onnx"
     assert copy_for_onnx_runtime(before, after) == 1
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    one = images((6, 6), 50)
+    one = images((2, 6, 6), 50)
     was, found = (
         onnxruntime.InferenceSession(file, options).run(None, one)[0] for file in (before, after)
     )
@@ -156,10 +133,12 @@ def test_the_file_is_valid_word_for_word(tmp_path: Path, made: int) -> None:
 
 def test_a_layer_that_is_asked_twice(tmp_path: Path) -> None:
     source = write_upsampling(tmp_path / "model.onnx", (4, 4), (2, 2), bias=True, calls=2)
-    before = in_eight_bits(source, (4, 4))
+    before = in_eight_bits(source, (2, 4, 4))
     after = tmp_path / "after.onnx"
     assert copy_for_onnx_runtime(before, after) == 2
-    was, found = (open_engine(file).run(images((4, 4), 50))["logits"] for file in (before, after))
+    was, found = (
+        open_engine(file).run(images((2, 4, 4), 50))["logits"] for file in (before, after)
+    )
     assert found.shape == (1, 2, 16, 16)
     assert np.abs(found - was).max() < 0.02 * np.ptp(was)
 
@@ -184,11 +163,11 @@ def test_other_layers_stay_as_they_are(
     attributes: dict[str, Any],
 ) -> None:
     source = write_upsampling(tmp_path / "model.onnx", size, kernel, **attributes)
-    before = in_eight_bits(source, (6, 6))
+    before = in_eight_bits(source, (2, 6, 6))
     after = tmp_path / "after.onnx"
     assert copy_for_onnx_runtime(before, after) == 0
     assert kinds(after) == kinds(before)
-    one = images((6, 6), 50)
+    one = images((2, 6, 6), 50)
     np.testing.assert_array_equal(
         open_engine(after).run(one)["logits"], open_engine(before).run(one)["logits"]
     )
@@ -196,6 +175,6 @@ def test_other_layers_stay_as_they_are(
 
 def test_a_layer_in_float_stays_in_float(tmp_path: Path) -> None:
     source = write_upsampling(tmp_path / "model.onnx", (6, 6), (2, 2))
-    before = in_eight_bits(source, (6, 6), floats=["up.0/Up"])
+    before = in_eight_bits(source, (2, 6, 6), floats=["up.0/Up"])
     assert copy_for_onnx_runtime(before, tmp_path / "after.onnx") == 0
     assert "ConvTranspose" in kinds(tmp_path / "after.onnx")

@@ -10,6 +10,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from medtool.optimize.activations import observe, ranges_of
+from medtool.optimize.processor import has_vnni
+from medtool.optimize.quantise_onnx import quantise, ready_graph
+
 Weights = Sequence[tuple[str, NDArray[np.float32]]]
 
 
@@ -99,3 +103,18 @@ def drowned_graph(path: Path) -> Path:
 def inputs(count: int, channels: int = 1) -> list[dict[str, NDArray[np.float32]]]:
     """Images to run a graph on."""
     return [{"image": drawn(100 + number, 1, channels, 8, 8)} for number in range(count)]
+
+
+def images(shape: Sequence[int], seed: int = 0, count: int = 1) -> dict[str, NDArray[np.float32]]:
+    """``count`` images of a ``shape`` that begins with their channels."""
+    return {"image": drawn(100 + seed, count, *shape)}
+
+
+def in_eight_bits(source: Path, shape: Sequence[int], floats: Sequence[str] = ()) -> Path:
+    """``source``, of images of ``shape``, as ``optimize`` quantises it: its head stays in float."""
+    graph = ready_graph(source, source.parent)
+    ranges = ranges_of(observe(graph, [images(shape, k) for k in range(4)]), "minmax", 99.99)
+    target = source.with_name("int8.onnx")
+    heads = [layer.node for layer in graph.layers if layer.name == "head"]
+    quantise(graph, ranges, target, floats=[*heads, *floats], reduce_range=not has_vnni())
+    return target

@@ -1,0 +1,55 @@
+"""Averages over whole maps of an eight-bit file, by the operator that has a form in eight bits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medtool.optimize.eight_bit_graph import EightBitGraph, attributes_of
+
+if TYPE_CHECKING:
+    import onnx
+
+# What leaves out the axes that were averaged, and moves nothing.
+FLATTENING = ("Reshape", "Flatten", "Squeeze")
+
+
+def pool_averages(model: onnx.ModelProto) -> int:
+    """Change ``model`` in place; gives how many averages became a GlobalAveragePool.
+
+    The export writes ReduceMean over all axes of an image, for which ONNX Runtime makes floats of
+    the maps, channels first. Left as they are: averages of values in float, and over other axes.
+    """
+    from onnx import helper
+
+    graph = EightBitGraph(model)
+
+    def pooled(node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+        if node.op_type != "ReduceMean" or not _takes_whole_maps(graph, node):
+            return None
+        names = (node.input[:1], node.output)
+        return [helper.make_node("GlobalAveragePool", *names, name=node.name)]
+
+    return graph.change(pooled)
+
+
+def _takes_whole_maps(graph: EightBitGraph, node: onnx.NodeProto) -> bool:
+    """Whether all axes behind the channels are averaged and stay, between values in eight bits."""
+    from onnx import numpy_helper
+
+    before = graph.makers.get(node.input[0])
+    users = graph.users.get(node.output[0], [])
+    if len(users) == 1 and users[0].op_type in FLATTENING:
+        # ONNX Runtime makes eight bits before it.
+        users = graph.users.get(users[0].output[0], [])
+    if before is None or before.op_type != "DequantizeLinear":
+        return False
+    if [user.op_type for user in users] != ["QuantizeLinear"]:
+        return False
+    found = attributes_of(node)
+    axes = list(found.get("axes", ()))
+    if len(node.input) > 1:
+        stored = graph.stored.get(node.input[1])
+        axes = [] if stored is None else numpy_helper.to_array(stored).tolist()
+    count = len(graph.shapes.get(node.input[0], ()))
+    wanted = list(range(2, count))
+    return bool(wanted) and sorted(a % count for a in axes) == wanted and found.get("keepdims", 1)
