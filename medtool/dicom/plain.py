@@ -7,8 +7,8 @@ goes through ``frames``. One read, no copy.
 
 from __future__ import annotations
 
-import os
 import struct
+from io import SEEK_END, FileIO
 from pathlib import Path
 
 from medtool.dicom.frames import EXPLICIT_LITTLE, IMPLICIT_LITTLE, frame_bytes
@@ -30,8 +30,8 @@ def plain_frame(path: Path, pixels: PixelFormat, buffer: bytearray) -> memoryvie
     if len(buffer) < wanted:
         buffer.extend(bytes(wanted - len(buffer)))
     view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        start = os.fstat(file.fileno()).st_size - wanted
+    with FileIO(path) as file:
+        start = file.seek(0, SEEK_END) - wanted
         if start < 0:
             return None
         file.seek(start)
