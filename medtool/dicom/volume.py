@@ -18,6 +18,7 @@ import numpy as np
 from medtool.core.clock import READING, spent_on
 from medtool.core.errors import CaseRefused
 from medtool.core.geometry import Grid
+from medtool.core.large_arrays import array_to_fill
 from medtool.core.records import Finding
 from medtool.core.threads import run_in_threads
 from medtool.dicom.decode import check_pixel_format
@@ -60,7 +61,7 @@ def read_volume(series: Series, *, threads: int | None = None, hashes: bool = Fa
     """
 
     def allocate(grid: Grid) -> NDArray[np.float32]:
-        return np.empty(grid.size[::-1], dtype=np.float32)
+        return array_to_fill(grid.size[::-1])
 
     with spent_on(READING):
         return _read(series, threads, allocate, hashes=hashes)
@@ -120,7 +121,7 @@ def _read(
     array = allocate(grid)
     planes = array
     if geometry.is_resampled:
-        planes = np.empty(source.size[::-1], dtype=np.float32)
+        planes = array_to_fill(source.size[::-1])
     job = _Job(series, lattice, planes, hashing=hashes)
     threads = threads or usable_cores()
     run_in_threads(job.fill, len(series.planes), threads)
