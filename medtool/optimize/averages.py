@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnx
 
 # What leaves out the axes that were averaged, and moves nothing.
-FLATTENING = ("Reshape", "Flatten", "Squeeze")
+FLATTENING = ("Reshape", "Squeeze")
 
 
 def pool_averages(model: onnx.ModelProto) -> int:
@@ -39,17 +39,15 @@ def _takes_whole_maps(graph: EightBitGraph, node: onnx.NodeProto) -> bool:
     before = graph.makers.get(node.input[0])
     users = graph.users.get(node.output[0], [])
     if len(users) == 1 and users[0].op_type in FLATTENING:
-        # ONNX Runtime makes eight bits before it.
+        # ONNX Runtime makes eight bits before these, not before Flatten.
         users = graph.users.get(users[0].output[0], [])
     if before is None or before.op_type != "DequantizeLinear":
         return False
     if [user.op_type for user in users] != ["QuantizeLinear"]:
         return False
-    found = attributes_of(node)
-    axes = list(found.get("axes", ()))
-    if len(node.input) > 1:
-        stored = graph.stored.get(node.input[1])
-        axes = [] if stored is None else numpy_helper.to_array(stored).tolist()
+    stored = graph.stored.get(node.input[1]) if len(node.input) > 1 else None
     count = len(graph.shapes.get(node.input[0], ()))
-    wanted = list(range(2, count))
-    return bool(wanted) and sorted(a % count for a in axes) == wanted and found.get("keepdims", 1)
+    if stored is None or count == 0 or not attributes_of(node).get("keepdims", 1):
+        return False
+    axes = sorted(axis % count for axis in numpy_helper.to_array(stored).tolist())
+    return axes == list(range(2, count))

@@ -58,7 +58,7 @@ class EightBitGraph:
     def weights_of(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         """What makes floats of the stored weights of a layer, and of its bias where it has one.
 
-        None where a value before or behind the layer is not in eight bits.
+        None where these are not stored in eight bits, or a value before or behind the layer is not.
         """
         makers = [self._eight_bits(name) for name in node.input[1:]]
         before = self.makers.get(node.input[0])
@@ -76,15 +76,22 @@ class EightBitGraph:
         return maker if all(one in self.stored for one in maker.input) else None
 
     def repeated(
-        self, maker: onnx.NodeProto, change: Change, times: int, nodes: list[onnx.NodeProto]
+        self,
+        maker: onnx.NodeProto,
+        change: Change,
+        times: int,
+        nodes: list[onnx.NodeProto],
+        *,
+        way: str,
     ) -> str:
         """The name of what ``maker`` makes when its stored integers are changed by ``change`` and
         scales and zeros belong to ``times`` as many channels, which come first; a new maker goes to
-        ``nodes``.
+        ``nodes``. Layers that share weights share what is made of them in the same ``way``, which
+        names everything that ``change`` depends on.
         """
         from onnx import helper, numpy_helper
 
-        output = f"{maker.output[0]}.repeated"
+        output = f"{maker.output[0]}.{way}"
         if output in self._changed:
             return output
         stored, scale, *zeros = (numpy_helper.to_array(self.stored[one]) for one in maker.input)
@@ -94,10 +101,17 @@ class EightBitGraph:
         names = [f"{output}.{number}" for number in range(len(found))]
         for name, values in zip(names, found, strict=True):
             self.store(name, np.asarray(values, order="C"))
-        own = f"{maker.name}/repeated"
+        own = f"{maker.name}/{way}"
         nodes.append(helper.make_node("DequantizeLinear", names, [output], name=own, axis=0))
         self._changed.add(output)
         return output
+
+    def are_symmetric(self, maker: onnx.NodeProto) -> bool:
+        """Whether a stored 0 is the number 0 in every channel of what ``maker`` makes."""
+        from onnx import numpy_helper
+
+        zeros = maker.input[2:]
+        return not any(numpy_helper.to_array(self.stored[name]).any() for name in zeros)
 
     def store(self, name: str, values: NDArray[Any]) -> None:
         """Keep ``values`` in the model."""

@@ -4,7 +4,7 @@ An image has one channel, or few. ONNX Runtime gathers what a kernel sees value 
 beside the other, and multiplies by fours: of one channel it gathers bytes and multiplies noughts.
 Neighbours along the last axis lie beside each other already, so they are taken for channels, and
 the layer answers for several places at once: outputs of neighbouring places lie beside each other
-too, as channels. Nothing is moved, and every number comes from the same sum.
+too, as channels. Of one channel nothing is moved, and every number comes from the same sum.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def fold_first_layers(model: onnx.ModelProto) -> int:
 class _Layer:
     """A convolution that can be folded: sizes are those of images without their channels.
 
-    A row is ``groups`` groups of neighbours, of which the folded kernel sees ``kernel``; the first
-    begins ``before`` groups before the row, the last ends ``behind`` groups behind it. In the first
-    group the kernel itself begins at its neighbour number ``offset``.
+    A row is divided into groups of ``group`` neighbours, of which the folded kernel sees
+    ``kernel``; the first one begins ``before`` groups before the row, the last one ends ``behind``
+    groups behind it. In the first group the kernel itself begins at neighbour number ``offset``.
     """
 
     node: onnx.NodeProto
@@ -83,6 +83,8 @@ def _layer(graph: EightBitGraph, node: onnx.NodeProto) -> _Layer | None:
     group = AT_ONCE * step
     if (
         channels > MOST_CHANNELS
+        # Weights for what the kernel does not see are stored as 0.
+        or not graph.are_symmetric(makers[0])
         or step == 1
         or width <= step
         or found.get("group", 1) != 1
@@ -99,8 +101,6 @@ def _layer(graph: EightBitGraph, node: onnx.NodeProto) -> _Layer | None:
     before = -(first // group)
     groups = last // group + 1 + before
     behind = output_size[-1] // AT_ONCE - 1 + groups - size[-1] // group - before
-    if behind < 0:
-        return None
     return _Layer(
         node=node,
         makers=makers,
@@ -152,8 +152,9 @@ def _folded(graph: EightBitGraph, layer: _Layer) -> list[onnx.NodeProto]:
     )
     image, flat = f"{inputs[0]}.floats", f"{node.output[0]}.places"
     nodes.append(helper.make_node("DequantizeLinear", inputs, [image], name=f"{image}/linear"))
+    way = f"from{layer.offset}.of{layer.kernel}x{layer.group}by{layer.strides[-1]}"
     stored = [
-        graph.repeated(maker, change, AT_ONCE, nodes)
+        graph.repeated(maker, change, AT_ONCE, nodes, way=way)
         for maker, change in zip(layer.makers, (widened, repeated), strict=False)
     ]
     *strides, _ = layer.strides

@@ -332,7 +332,7 @@ def _not_measured(document: Document, rows: Sequence[Mapping[str, Any]]) -> Iter
         elif row["runs"] < measuring.get("calls", 0):
             yield (
                 f"{where}: {row['runs']} of {measuring['calls']} calls; more would take longer "
-                f"than {measuring['seconds']:g} seconds."
+                f"than {measuring.get('seconds') or 0:g} seconds."
             )
 
 

@@ -359,4 +359,7 @@ def _write(result: BenchResult, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RESULT_FILE, result.as_dict())
-    bench_figure(result.rows).savefig(folder / FIGURE_FILE, metadata={"Date": None})
+    # Names of files may be wider than their panel.
+    bench_figure(result.rows).savefig(
+        folder / FIGURE_FILE, metadata={"Date": None}, bbox_inches="tight"
+    )

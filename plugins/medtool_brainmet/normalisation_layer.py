@@ -11,7 +11,7 @@ from medtool_brainmet.normalisation import LEAST_DEVIATION
 
 class SliceNormalisation(nn.Module):
     """``normalisation.normalise_slices`` of slices and masks (n, rows, columns; masks 0 or 1);
-    gives (n, channels, rows, columns).
+    gives (n, channels, rows, columns). Slices are numbers everywhere, outside the masks too.
     """
 
     def __init__(self, how: Literal["brain_zscore", "radimagenet"], channels: int) -> None:
@@ -21,7 +21,7 @@ class SliceNormalisation(nn.Module):
 
     def forward(self, slices: Tensor, mask: Tensor) -> Tensor:
         """The network's input."""
-        # Ones and noughts to multiply by: ONNX Runtime chooses by a condition six times as slowly.
+        # Ones and noughts to multiply by: ONNX Runtime takes three times as long to choose.
         inside = (mask > 0).to(slices.dtype)
         if self.how == "radimagenet":
             scaled = 2 * slices * inside - 1

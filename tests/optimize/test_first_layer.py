@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_graphs import drawn, images, in_eight_bits
@@ -55,7 +56,8 @@ def write_layers(
         last = "mean"
     kind = "Gemm" if flat else "Conv"
     if flat:
-        nodes.append(helper.make_node("Flatten", [last], ["row"], name="flat"))
+        tensors.append(numpy_helper.from_array(np.array([0, -1], np.int64), "shape"))
+        nodes.append(helper.make_node("Reshape", [last, "shape"], ["row"], name="flat"))
         last, ones = "row", []
     form = {"transB": 1} if flat else {}
     for seed, name, width, made in ((2, "middle", OUTPUTS, "wide"), (4, "head", 2, "logits")):
@@ -89,6 +91,7 @@ FOLDED = {
     "padded at one end": (3, (9, 16), (3, 5), {"strides": [2, 2], "pads": [0, 1, 1, 2]}),
     "other strides": (1, (5, 18), (3, 5), {"strides": [1, 3], "pads": [1, 1, 1, 1]}),
     "much padding": (1, (8, 16), (3, 5), {"strides": [2, 2], "pads": [1, 4, 1, 3]}),
+    "not padded in front": (1, (8, 8), (3, 3), {"strides": [2, 2], "pads": [1, 0, 1, 1]}),
     "a volume": (1, (4, 6, 8), (3, 3, 3), {"strides": [1, 2, 2], "pads": [1] * 6}),
 }
 
@@ -118,7 +121,8 @@ def test_neighbours_as_channels_give_the_same_numbers(
         was, found = (open_engine(file).run(one)["logits"] for file in (before, after))
         np.testing.assert_array_equal(found, was)
         exact = open_engine(source).run(one)["logits"]
-        assert np.quantile(np.abs(found - exact), 0.9) < 0.03 * np.ptp(exact)
+        # Some values lie beyond what calibration saw.
+        assert np.median(np.abs(found - exact)) < 0.01 * np.ptp(exact)
 
 
 STRIDE = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
@@ -129,7 +133,7 @@ STRIDE = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
     [
         (1, (8, 8), (3, 3), {"pads": [1, 1, 1, 1]}),
         (5, (8, 8), (3, 3), STRIDE),
-        (1, (8, 10), (3, 3), STRIDE),
+        (1, (8, 10), (3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 2]}),
         (1, (8, 12), (3, 3), {"strides": [2, 2]}),
         (1, (8, 8), (2, 2), {"strides": [2, 2]}),
         (2, (8, 8), (3, 3), {**STRIDE, "group": 2}),
@@ -154,6 +158,46 @@ def test_other_layers_stay_as_they_are(
     before, after = in_eight_bits(source, shape), tmp_path / "after.onnx"
     assert copy_for_onnx_runtime(before, after) == 0
     assert onnx.load(after) == onnx.load(before)
+
+
+def test_layers_that_share_weights_have_paddings_of_their_own(tmp_path: Path) -> None:
+    """The same weights begin at another neighbour of a group where the padding is another."""
+    stride = {"strides": [2, 2], "pads": [1, 2, 1, 2]}
+    source = write_layers(tmp_path / "model.onnx", (8, 16), (3, 5), **stride)
+    model = onnx.load(source)
+    names = ["image", "first.weight", "first.bias"]
+    others = [
+        helper.make_node(
+            *("Conv", names, ["maps2"], "second/Conv"), strides=[2, 2], pads=[1, 1, 1, 3]
+        ),
+        helper.make_node("Relu", ["maps2"], ["on2"], name="second/Relu"),
+        helper.make_node("Add", ["on", "on2"], ["both"], name="both/Add"),
+    ]
+    first, last = model.graph.node[:2], model.graph.node[2:]
+    last[0].input[0] = "both"
+    nodes = [*first, *others, *last]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, source)
+    before, after = in_eight_bits(source, (1, 8, 16)), tmp_path / "after.onnx"
+    assert copy_for_onnx_runtime(before, after) == 2
+    onnx.checker.check_model(onnx.load(after), full_check=True)
+    one = images((1, 8, 16), 50)
+    was, found = (open_engine(file).run(one)["logits"] for file in (before, after))
+    np.testing.assert_array_equal(found, was)
+
+
+def test_weights_whose_nought_is_another_number_stay(tmp_path: Path) -> None:
+    source = write_layers(tmp_path / "model.onnx", (8, 8), (3, 3), **STRIDE)
+    model = onnx.load(in_eight_bits(source, (1, 8, 8)))
+    makers = {node.output[0]: node for node in model.graph.node}
+    (conv,) = [node for node in model.graph.node if node.name == "first/Conv"]
+    zeros = makers[conv.input[1]].input[2]
+    (stored,) = [tensor for tensor in model.graph.initializer if tensor.name == zeros]
+    values = numpy_helper.to_array(stored)
+    assert not values.any()
+    stored.CopyFrom(numpy_helper.from_array(values + np.int8(1), zeros))
+    assert fold_first_layers(model) == 0
 
 
 def test_a_layer_in_float_stays_in_float(tmp_path: Path) -> None:
@@ -204,6 +248,13 @@ def test_an_average_of_whole_maps_is_computed_in_eight_bits(
     assert copy_for_onnx_runtime(before, after) == pool_averages(seen) == 1
     assert "GlobalAveragePool" in [node.op_type for node in onnx.load(after).graph.node]
     onnx.checker.check_model(onnx.load(after), full_check=True)
+    # What ONNX Runtime makes of it.
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(after, options)
+    fused = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
+    assert "QLinearGlobalAveragePool" in fused
     for seed, count in ((50, 1), (51, 3)):
         one = images((1, 9, 9), seed, count)
         was, found = (open_engine(file).run(one)["logits"] for file in (before, after))
@@ -223,4 +274,12 @@ def test_other_averages_stay_as_they_are(tmp_path: Path, axes: list[int], stay: 
     stored.CopyFrom(numpy_helper.from_array(np.array(axes, np.int64), stored.name))
     del mean.attribute[:]
     mean.attribute.append(helper.make_attribute("keepdims", int(stay)))
+    assert pool_averages(model) == 0
+
+
+def test_an_average_of_values_in_float_stays(tmp_path: Path) -> None:
+    source = write_layers(tmp_path / "model.onnx", (9, 9), (3, 3), pads=[1] * 4, average=[2, 3])
+    floats = ["first/Conv", "first/Relu"]
+    model = onnx.load(in_eight_bits(source, (1, 9, 9), floats=floats))
+    assert "ReduceMean" in [node.op_type for node in model.graph.node]
     assert pool_averages(model) == 0

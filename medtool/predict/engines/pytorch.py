@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class PyTorchEngine:
     """
 
     name = PYTORCH
+    # What was compiled last, by whichever engine: it undid what was compiled before.
+    _latest: ClassVar[Sequence[object]] = ()
 
     def __init__(
         self,
@@ -87,20 +89,23 @@ class PyTorchEngine:
 
     def _answer_compiled(self, tensors: Sequence[Tensor]) -> Any:
         shapes = [tuple(one.shape) for one in tensors]
-        if shapes != self._shapes:
-            # PyTorch keeps eight compilations of a piece of code, of all models, threads and
-            # shapes together, and computes what comes after them eagerly without a word.
-            torch.compiler.reset()
-            self._shapes = shapes
+        if shapes == self._shapes and PyTorchEngine._latest is self._shapes:
+            return self._call(*tensors)
+        # PyTorch keeps eight compilations of a piece of code, of all models, threads and shapes
+        # together, and computes what comes after them eagerly.
+        torch.compiler.reset()
+        self._shapes = []
         try:
             with _without_warnings():
-                return self._call(*tensors)
+                found = self._call(*tensors)
         except Exception as error:  # of PyTorch, of compilers, of the system: no common kind
             raise MachineError(
                 "torch.compile cannot compile this network here.",
                 met=_cause(error),
                 how="answer without it; 'medtool bench --no-compile' leaves it out.",
             ) from error
+        self._shapes = PyTorchEngine._latest = shapes
+        return found
 
 
 def why_not_compiled() -> str:
