@@ -1,6 +1,6 @@
 """Reading 400 slices of 512 x 512 into HU, beside a plain pydicom loop and SimpleITK's reader.
 
-    python benchmarks/read_series.py [--plugins DIR] [--seconds 15] [--only SYNTAX]
+    python benchmarks/read_series.py [--plugins DIR] [--seconds 45] [--only SYNTAX]
 
 DIR is a folder with pydicom's decoder plugins (benchmarks/requirements-dicom.txt; benchmarks/
 .venv-dicom is taken when it is there); without it pydicom cannot read some syntaxes, which is then
@@ -161,7 +161,7 @@ def rows_of(kind: str, folder: Path, options: argparse.Namespace, notes: list[st
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=15.0, help="for each syntax, at least")
+    parser.add_argument("--seconds", type=float, default=45.0, help="for each syntax, at least")
     parser.add_argument("--only", choices=list(TARGETS))
     parser.add_argument("--plugins", type=Path, default=PLUGINS)
     parser.add_argument("--peak", nargs=2, metavar=("READER", "FOLDER"), help=argparse.SUPPRESS)

@@ -3,8 +3,8 @@
 The system clears the pages of memory that it hands out. For a large volume that takes a quarter of
 the time in which uncompressed pixels are read, and longer still in a virtual machine, whose host
 may have to find the pages first. So the memory of a volume that nobody holds any more is kept for
-the next one. It is marked as free meanwhile (MADV_FREE): the system takes it away as soon as
-anything else needs it.
+the next one. It is marked as free meanwhile (MADV_FREE): the system takes its pages away when
+memory runs short, though limits on address space still count it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import mmap
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,16 +25,19 @@ if TYPE_CHECKING:
 LEAST_BYTES = 32 * 2**20
 # A volume takes kept memory of up to so many times its size; what is left over is not touched.
 MOST_OVER_WANTED = 2
-_KEPT = 1
 _CAN_KEEP = all(hasattr(mmap, name) for name in ("MADV_FREE", "MAP_PRIVATE", "MAP_ANONYMOUS"))
 
-# Blocks that nobody holds. Arrays may end in any thread, and in the middle of these functions:
-# the list is only ever appended to and popped from, which no thread sees half done.
-_free_blocks: list[mmap.mmap] = []
+# Blocks that nobody holds, the last one alone. Arrays may end in any thread, and in the middle of
+# these functions: it is only ever appended to and popped from, which no thread sees half done.
+_free_blocks: deque[mmap.mmap] = deque(maxlen=1)
 
 
 def array_to_fill(shape: Sequence[int]) -> NDArray[np.float32]:
-    """An array of float32 to be filled as a whole: its values are whatever the memory held."""
+    """An array of float32 to be filled as a whole: its values are whatever the memory held, which
+    may be another patient's.
+
+    Raises MemoryError where there is none.
+    """
     wanted = math.prod(shape) * np.dtype(np.float32).itemsize
     if not _CAN_KEEP or wanted < LEAST_BYTES:
         return np.empty(tuple(shape), np.float32)
@@ -54,17 +58,21 @@ def _free_block(wanted: int) -> mmap.mmap | None:
 
 
 def _new_block(wanted: int) -> mmap.mmap:
-    block = mmap.mmap(-1, wanted, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        block = mmap.mmap(-1, wanted, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"there are no {wanted} bytes for a volume") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             block.madvise(mmap.MADV_HUGEPAGE)
         except OSError:
-            # A kernel without large pages; numpy asks for them likewise.
-            pass
+            pass  # A kernel without large pages.
     return block
 
 
 def _give_back(block: mmap.mmap) -> None:
-    if len(_free_blocks) < _KEPT:
+    try:
         block.madvise(mmap.MADV_FREE)
-        _free_blocks.append(block)
+    except OSError:
+        return  # It cannot be marked, as where memory is locked: the system has it back at once.
+    _free_blocks.append(block)

@@ -31,7 +31,8 @@ def run_in_threads(work: Callable[[int], None], count: int, threads: int) -> Non
 
     with ThreadPoolExecutor(shares.threads) as pool:
         try:
-            wait([pool.submit(walk, own) for own in range(shares.threads)])
+            walks = [pool.submit(walk, own) for own in range(shares.threads)]
+            wait(walks)
         finally:
             # Where the waiting itself was interrupted, threads end with what they are at.
             shares.close()
@@ -42,6 +43,9 @@ def run_in_threads(work: Callable[[int], None], count: int, threads: int) -> Non
         finally:
             # It knows this frame, and by it all that was worked on: nobody is to keep them for it.
             del error
+    for one in walks:
+        # Not the work's own failure: nothing may be left undone without a word.
+        one.result()
 
 
 class _Shares:

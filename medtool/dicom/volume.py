@@ -1,8 +1,9 @@
 """From a stack of planes to one volume in true geometry.
 
 Planes decode in threads, each straight into its place in one preallocated float32 volume, where
-they are rescaled; nothing else of the size of the volume exists. Only an unevenly spaced series
-needs a second volume, because its slices are made of two planes each.
+they are rescaled; nothing else of the size of the volume exists, but for memory that is kept for
+the next one and is the system's to take. Only an unevenly spaced series needs a second volume,
+because its slices are made of two planes each.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import weakref
 
 import pytest
 
+from medtool.core import threads as in_threads
 from medtool.core.threads import run_in_threads
 
 
@@ -110,3 +111,14 @@ def test_a_failure_keeps_nothing_of_what_was_worked_on() -> None:
         assert failing()() is None
     finally:
         gc.enable()
+
+
+def test_a_thread_that_fails_outside_the_work_is_not_overlooked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def next_index(_shares: object, _own: int) -> int:
+        raise MemoryError("none is left")
+
+    monkeypatch.setattr(in_threads._Shares, "next_index", next_index)
+    with pytest.raises(MemoryError, match="none is left"):
+        run_in_threads(lambda _index: None, 4, 2)
