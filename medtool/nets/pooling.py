@@ -14,11 +14,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medtool.core.errors import UnknownNameError
 from medtool.core.names import nearest_name
 from medtool.nets.exporting import takes_plain_way
+from medtool.nets.precise import expm1, log1p, log_sigmoid, sigmoid, softplus
 
 # ceil(r K) must not become one more because r K is not exact in binary (0.1 * 30).
 _ROUNDING_SLACK = 1e-9
@@ -59,7 +59,7 @@ def max_pool(logits: Tensor, mask: Tensor) -> Tensor:
 
 def mean_pool(logits: Tensor, mask: Tensor) -> Tensor:
     """P is the mean of p."""
-    return _mean_logit(F.logsigmoid(logits), F.logsigmoid(-logits), mask)
+    return _mean_logit(log_sigmoid(logits), log_sigmoid(-logits), mask)
 
 
 def top_k_pool(logits: Tensor, mask: Tensor, *, share: float) -> Tensor:
@@ -89,21 +89,21 @@ def lse_pool(logits: Tensor, mask: Tensor, *, sharpness: float) -> Tensor:
     count = mask.sum(dim=1)
 
     def smooth(shares: Tensor, r: float) -> Tensor:
-        terms = torch.expm1(r * shares).masked_fill(~mask, 0)
-        return torch.log1p(terms.sum(dim=1) / count) / r
+        terms = expm1(r * shares).masked_fill(~mask, 0)
+        return log1p(terms.sum(dim=1) / count) / r
 
     # Below the smallest normal number of the type a logarithm would be that of zero.
     smallest = torch.finfo(logits.dtype).tiny
-    positive = smooth(torch.sigmoid(logits), sharpness).clamp(min=smallest)
-    negative = smooth(torch.sigmoid(-logits), -sharpness).clamp(min=smallest)
+    positive = smooth(sigmoid(logits), sharpness).clamp(min=smallest)
+    negative = smooth(sigmoid(-logits), -sharpness).clamp(min=smallest)
     return positive.log() - negative.log()
 
 
 def noisy_or_pool(logits: Tensor, mask: Tensor) -> Tensor:
     """P is 1 - prod(1 - p): log(1 - P) is minus the sum of softplus(logit)."""
-    total = F.softplus(logits).masked_fill(~mask, 0).sum(dim=1)
+    total = softplus(logits).masked_fill(~mask, 0).sum(dim=1)
     total = total.clamp(min=torch.finfo(logits.dtype).tiny)
-    return total + torch.log(-torch.expm1(-total))
+    return total + torch.log(-expm1(-total))
 
 
 class AttentionWeights(nn.Module):

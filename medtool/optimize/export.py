@@ -25,6 +25,7 @@ from medtool.core.files import file_sha256
 from medtool.core.randomness import generator
 from medtool.nets.exporting import exporting
 from medtool.predict.engines.contract import ONNX_RUNTIME
+from medtool.predict.layout import in_plain_order
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +94,8 @@ def export_onnx(
     """
     _require_exporter()
     spec = task.exported_deployment()
-    module = task.exported(on_processor(network)).to("cpu").eval()
+    # Weights with channels last leave traces: pooled maps would be gathered number by number.
+    module = task.exported(in_plain_order(on_processor(network))).to("cpu").eval()
     example = tuple(_example(spec, name) for name in spec.inputs)
     program: Any
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from medtool_brainmet import Brainmet
@@ -26,8 +27,11 @@ from medtool.core.errors import UsageError
 from medtool.core.task import Task
 from medtool.optimize.export import export_onnx
 from medtool.optimize.measure import example_inputs
+from medtool.optimize.onnx_counts import counts
 from medtool.predict.engines import open_engine
+from medtool.predict.layout import use_fast_layout
 from medtool.predict.model import Model, load_model
+from medtool.tasks.bag_predict import LARGEST_LOGIT
 from medtool.tasks.prognosis_covariates import with_known_covariates
 from medtool.tasks.prognosis_passes import Looked, look_at
 
@@ -77,6 +81,44 @@ def test_a_study_in_chunks_is_answered_alike(tmp_path: Path, pooling: str) -> No
             for one, row in zip(found.elements, wanted.elements, strict=True):
                 for name in {"logit", "attention"} & set(row):
                     assert one[name] == pytest.approx(row[name], abs=1e-4)
+
+
+def test_weights_in_another_order_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channels last, a pooled map was gathered number by number, and its size was not known."""
+    small = ("model.backbone=resnet10t", "data.preparation.size_px=64")
+    task = Brainmet(resolve(Brainmet, None, folder=tmp_path, assignments=small).settings)
+    model = untrained(task)
+    plain = export_onnx(task, model.network, tmp_path / "plain.onnx")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    use_fast_layout(model.network, torch.device("cpu"))
+    assert not all(one.is_contiguous() for one in model.network.parameters())
+    turned = export_onnx(task, model.network, tmp_path / "turned.onnx")
+    kinds = [[node.op_type for node in onnx.load(one.file).graph.node] for one in (plain, turned)]
+    assert kinds[0] == kinds[1]
+    shapes = {"slices": (1, 64, 64), "mask": (1, 64, 64)}
+    assert counts(turned.file, shapes) == counts(plain.file, shapes)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean", "top-k", "lse", "noisy-or"])
+def test_studies_that_are_nearly_certain_keep_their_logit(tmp_path: Path, pooling: str) -> None:
+    """Engines know sigmoid, exp and log alone, whose rounding near 1 is all there is of a P."""
+    for shift in (-18.0, 18.0):
+        model = untrained(TinyBag(bag_settings(model={"pooling": pooling})))
+        layer: Any = model.network.head.output  # type: ignore[union-attr]
+        with torch.no_grad():
+            layer.bias.add_(shift)
+        export_onnx(model.task, model.network, tmp_path / "model.onnx")
+        case = tiny_cases(1, slices=4)[0]
+        prepared = model.task.prepare(case)
+        wanted = model.task.predict(model, prepared, case).scalars["logit"]
+        assert abs(wanted) > 8
+        fed: dict[str, Any] = {"slices": prepared.arrays["slices"][:, None] * 2 - 1}
+        for engine in ENGINES:
+            opened = open_engine(tmp_path / "model.onnx", engine=engine, threads=1)
+            found = float(np.clip(opened.run(fed)["logit"][0], -LARGEST_LOGIT, LARGEST_LOGIT))
+            assert found == pytest.approx(wanted, abs=2e-3), (engine, shift)
 
 
 @pytest.mark.parametrize("pooling", ["max", "top-k", "attention"])
