@@ -65,8 +65,13 @@ def _position_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if members:
         yield f"  members   {len(members)} models that answer together: {', '.join(members)}"
     else:
+        epoch = document.get("epoch")
         step = "" if document.get("step") is None else f", step {document['step']}"
-        yield f"  position  after epoch {document.get('epoch')} (from 0){step}"
+        # What was pruned has learned since, in epochs that belong to no run.
+        none = isinstance(epoch, int) and epoch < 0
+        yield "  position  in no epoch of a run" if none else (
+            f"  position  after epoch {epoch} (from 0){step}"
+        )
 
 
 def _accuracy_lines(inspection: Inspection) -> Iterator[str]:
