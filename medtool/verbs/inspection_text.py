@@ -69,8 +69,10 @@ def _position_lines(document: Mapping[str, Any]) -> Iterator[str]:
         step = "" if document.get("step") is None else f", step {document['step']}"
         # What was pruned has learned since, in epochs that belong to no run.
         none = isinstance(epoch, int) and epoch < 0
-        yield "  position  in no epoch of a run" if none else (
-            f"  position  after epoch {epoch} (from 0){step}"
+        yield (
+            "  position  in no epoch of a run"
+            if none
+            else (f"  position  after epoch {epoch} (from 0){step}")
         )
 
 
