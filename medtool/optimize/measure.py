@@ -19,6 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from medtool.core.errors import MedtoolError, UsageError
+from medtool.data.machine import MEMORY_SHARE, available_memory_bytes
 from medtool.nets.exporting import exporting
 from medtool.nets.freezing import parameter_count
 from medtool.predict.deployed_probe import typical_inputs
@@ -36,9 +37,11 @@ WARM_UP = 5
 # Where calls take long: fewer are counted, though never fewer than these; and of the time for them
 # those that are not counted have this share.
 FEWEST_RUNS, WARM_UP_SHARE = 5, 0.1
-# Pixels or voxels of all images of a call: two volumes of 128 in cube. The maps of a network take
-# some hundred times the memory.
+# Pixels or voxels of all images of a call that any machine is asked for: two volumes of 128 cubed.
 MOST_PLACES = 2**22
+# What each of them takes: 590 by PyTorch, of a volume in a U-Net with 32 features at full
+# resolution; other engines keep more maps at a time.
+BYTES_A_PLACE = 1024
 LONGEST_REASON = 200
 # Threads of an engine go on looking for work for a moment after a call: the next one waits for it.
 SETTLING_S = 0.2
@@ -153,7 +156,7 @@ def reason_of(error: BaseException) -> str:
 def fitting_batches(
     spec: DeploymentSpec, batches: Sequence[int], *, most_places: int = MOST_PLACES
 ) -> tuple[list[int], list[str]]:
-    """Those of ``batches`` that a model takes in memory of a usual size; why others are left out.
+    """Those of ``batches`` with at most ``most_places`` pixels or voxels; why others are left out.
 
     One image is always measured, however large it is.
     """
@@ -172,6 +175,14 @@ def fitting_batches(
         else:
             fitting.append(batch)
     return fitting or [1], left_out
+
+
+def places_in_memory() -> int:
+    """Pixels or voxels that one call may have in the memory that is free now; at least
+    MOST_PLACES.
+    """
+    free_bytes = available_memory_bytes() or 0
+    return max(MOST_PLACES, int(free_bytes * MEMORY_SHARE) // BYTES_A_PLACE)
 
 
 def example_inputs(spec: DeploymentSpec, batch: int = 1) -> dict[str, NDArray[np.float32]]:

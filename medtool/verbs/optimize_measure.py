@@ -22,6 +22,7 @@ from medtool.optimize.measure import (
     count_onnx,
     example_inputs,
     fitting_batches,
+    places_in_memory,
     reason_of,
     time_engine,
 )
@@ -55,11 +56,13 @@ def measured(
 ) -> dict[str, Any]:
     """Rows of time and memory of PyTorch and of ``files`` in ``stage``, and on which machine.
 
-    ``original`` is what PyTorch computes. Batches that are too large for a usual machine are left
-    out, and one for which the user leaves too little time has fewer calls: both are said.
+    ``original`` is what PyTorch computes. Batches for which memory is not free are left out, and
+    one for which the user leaves too little time has fewer calls: both are said.
     """
     spec = whole_network(original)[0].exported_deployment()
-    batches, left_out = fitting_batches(spec, settings.measure_batches)
+    batches, left_out = fitting_batches(
+        spec, settings.measure_batches, most_places=places_in_memory()
+    )
     for why in left_out:
         reporter.say(f"Not measured: {why}.")
     inputs = {batch: example_inputs(spec, batch) for batch in batches}

@@ -16,12 +16,14 @@ from medtool.core.records import DeploymentSpec
 from medtool.nets.classic_unet import classic_plan
 from medtool.nets.convolutions import CLASSIC_STYLE
 from medtool.nets.unet import build_unet
+from medtool.optimize import measure
 from medtool.optimize.measure import (
     Latency,
     count_module,
     count_onnx,
     example_inputs,
     fitting_batches,
+    places_in_memory,
     reason_of,
     time_calls,
 )
@@ -94,6 +96,21 @@ def test_volumes_are_not_measured_many_at_a_time() -> None:
     # One is measured however large it is.
     large = DeploymentSpec(inputs={"image": (1, 1, 512, 512, 512)}, outputs=(), free_axes=free)
     assert fitting_batches(large, [8])[0] == [1]
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "batches"),
+    [(40, [1, 2, 8]), (20, [1, 2, 8]), (19, [1, 2]), (1, [1, 2]), (0, [1, 2])],
+)
+def test_as_many_volumes_are_measured_as_memory_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, free_gb: int, batches: list[int]
+) -> None:
+    """Eight of 128 in cube: 8 x 128^3 voxels, a KB each, in four fifths of what is free."""
+    monkeypatch.setattr(measure, "available_memory_bytes", lambda: free_gb * 2**30 or None)
+    free = {"image": {0: "images"}}
+    volumes = DeploymentSpec(inputs={"image": (1, 1, 128, 128, 128)}, outputs=(), free_axes=free)
+    found, _ = fitting_batches(volumes, [1, 2, 8], most_places=places_in_memory())
+    assert found == batches
 
 
 def test_a_model_that_takes_one_image_is_measured_with_one() -> None:
