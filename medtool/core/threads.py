@@ -43,9 +43,13 @@ def run_in_threads(work: Callable[[int], None], count: int, threads: int) -> Non
         finally:
             # It knows this frame, and by it all that was worked on: nobody is to keep them for it.
             del error
-    for one in walks:
-        # Not the work's own failure: nothing may be left undone without a word.
-        one.result()
+    try:
+        for one in walks:
+            # Not the work's own failure: nothing may be left undone without a word.
+            one.result()
+    finally:
+        # As above: its error knows this frame.
+        del walks, one
 
 
 class _Shares:

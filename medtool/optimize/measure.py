@@ -39,9 +39,8 @@ WARM_UP = 5
 FEWEST_RUNS, WARM_UP_SHARE = 5, 0.1
 # Pixels or voxels of all images of a call that any machine is asked for: two volumes of 128 cubed.
 MOST_PLACES = 2**22
-# What each of them takes: 590 by PyTorch, of a volume in a U-Net with 32 features at full
-# resolution; other engines keep more maps at a time.
-BYTES_A_PLACE = 1024
+# Engines may hold so many times the memory of PyTorch.
+MORE_BY_ENGINES = 1.75
 LONGEST_REASON = 200
 # Threads of an engine go on looking for work for a moment after a call: the next one waits for it.
 SETTLING_S = 0.2
@@ -154,11 +153,16 @@ def reason_of(error: BaseException) -> str:
 
 
 def fitting_batches(
-    spec: DeploymentSpec, batches: Sequence[int], *, most_places: int = MOST_PLACES
+    spec: DeploymentSpec,
+    batches: Sequence[int],
+    *,
+    most_places: int = MOST_PLACES,
+    bytes_an_image: Callable[[], int] | None = None,
 ) -> tuple[list[int], list[str]]:
     """Those of ``batches`` with at most ``most_places`` pixels or voxels; why others are left out.
 
-    One image is always measured, however large it is.
+    Larger ones too, where ``bytes_an_image`` says what PyTorch takes and so much is free. One image
+    is always measured, however large it is.
     """
     first = next(iter(spec.inputs))
     one_by_one = spec.free_axes.get(first, {}).get(0) is None
@@ -167,22 +171,28 @@ def fitting_batches(
     for batch in dict.fromkeys(batches):
         if batch > 1 and one_by_one:
             left_out.append(f"{batch} images a call: this model takes one at a time")
-        elif batch > 1 and batch * places > most_places:
+        elif batch == 1 or batch * places <= most_places:
+            fitting.append(batch)
+        elif bytes_an_image is None:
             left_out.append(
                 f"{batch} images a call: {batch * places / 1e6:.1f} million pixels or voxels, more "
                 f"than the {most_places / 1e6:.1f} million that are measured at once"
             )
+        elif batch > images_in_memory(bytes_an_image()):
+            left_out.append(f"{batch} images a call: free memory may not be enough for them")
         else:
             fitting.append(batch)
     return fitting or [1], left_out
 
 
-def places_in_memory() -> int:
-    """Pixels or voxels that one call may have in the memory that is free now; at least
-    MOST_PLACES.
+def images_in_memory(bytes_an_image: int) -> int:
+    """Images that one call may have in the memory that is free now, where PyTorch takes
+    ``bytes_an_image``; 0 where one of both is not known.
     """
+    if not bytes_an_image:
+        return 0
     free_bytes = available_memory_bytes() or 0
-    return max(MOST_PLACES, int(free_bytes * MEMORY_SHARE) // BYTES_A_PLACE)
+    return int(free_bytes * MEMORY_SHARE / (bytes_an_image * MORE_BY_ENGINES))
 
 
 def example_inputs(spec: DeploymentSpec, batch: int = 1) -> dict[str, NDArray[np.float32]]:

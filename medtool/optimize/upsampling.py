@@ -81,7 +81,7 @@ def _plain(graph: EightBitGraph, layer: _Layer) -> list[onnx.NodeProto]:
     nodes: list[onnx.NodeProto] = []
     changes = (places_first, repeated)
     stored = [
-        graph.repeated(maker, change, places, nodes, way="places")
+        graph.repeated(maker, change, places, nodes, way=f"places{places}")
         for maker, change in zip(layer.makers, changes, strict=False)
     ]
     flat = f"{node.output[0]}.places"

@@ -23,6 +23,7 @@ from medtool.nets.backbones import (
     run_steps,
 )
 from medtool.nets.pooling import attention_weights, create_pooling
+from medtool.nets.precise import sigmoid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,15 +84,15 @@ class ExportedBag(nn.Module):
             slices, others = self.normalisation(slices, others[0]), others[1:]
         network = self.network
         features = run_steps(backbone_steps(network.backbone), slices)
-        logits = network.head(features)
+        logits = network.head(features).float()
         if network.attention is None:
             pool: Any = network.pool
             whole = pool(logits[None], torch.ones_like(logits[None], dtype=torch.bool))
-            return logits, whole, torch.sigmoid(whole)
+            return logits, whole, sigmoid(whole)
         scores = network.attention.scores(features)
         after = attended_with(others[0], features, scores)
-        whole = network.head(after[:, :-_BESIDE] / after[:, -_BESIDE, None])
-        return logits, whole, torch.sigmoid(whole), scores, after
+        whole = network.head(after[:, :-_BESIDE] / after[:, -_BESIDE, None]).float()
+        return logits, whole, sigmoid(whole), scores, after
 
 
 def attended_with(before: Tensor, features: Tensor, scores: Tensor) -> Tensor:

@@ -65,15 +65,16 @@ def _position_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if members:
         yield f"  members   {len(members)} models that answer together: {', '.join(members)}"
     else:
-        epoch = document.get("epoch")
-        step = "" if document.get("step") is None else f", step {document['step']}"
-        # What was pruned has learned since, in epochs that belong to no run.
-        none = isinstance(epoch, int) and epoch < 0
-        yield (
-            "  position  in no epoch of a run"
-            if none
-            else (f"  position  after epoch {epoch} (from 0){step}")
-        )
+        yield f"  position  {_position(document)}"
+
+
+def _position(document: Mapping[str, Any]) -> str:
+    epoch = document.get("epoch")
+    step = "" if document.get("step") is None else f", step {document['step']}"
+    if not isinstance(epoch, int) or epoch >= 0:
+        return f"after epoch {epoch} (from 0){step}"
+    # What was pruned has learned since, in epochs that belong to no run.
+    return "in no epoch of a run" if document.get("pruning") else f"within the first epoch{step}"
 
 
 def _accuracy_lines(inspection: Inspection) -> Iterator[str]:

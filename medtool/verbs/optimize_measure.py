@@ -22,7 +22,6 @@ from medtool.optimize.measure import (
     count_onnx,
     example_inputs,
     fitting_batches,
-    places_in_memory,
     reason_of,
     time_engine,
 )
@@ -61,7 +60,7 @@ def measured(
     """
     spec = whole_network(original)[0].exported_deployment()
     batches, left_out = fitting_batches(
-        spec, settings.measure_batches, most_places=places_in_memory()
+        spec, settings.measure_batches, bytes_an_image=partial(_bytes_an_image, original)
     )
     for why in left_out:
         reporter.say(f"Not measured: {why}.")
@@ -93,6 +92,17 @@ def measured(
             "left_out": left_out,
         },
     }
+
+
+def _bytes_an_image(original: Model) -> int:
+    """What PyTorch takes for one answer; 0 where that is not known."""
+    inputs = example_inputs(whole_network(original)[0].exported_deployment())
+    try:
+        return peak_of_checkpoint(
+            original.path, inputs, threads=torch.get_num_threads()
+        ).model_bytes
+    except Exception:  # noqa: BLE001 - the system ends what takes too much
+        return 0
 
 
 def pytorch_engine(model: Model) -> PyTorchEngine:

@@ -117,8 +117,11 @@ def test_studies_that_are_nearly_certain_keep_their_logit(tmp_path: Path, poolin
         fed: dict[str, Any] = {"slices": prepared.arrays["slices"][:, None] * 2 - 1}
         for engine in ENGINES:
             opened = open_engine(tmp_path / "model.onnx", engine=engine, threads=1)
-            found = float(np.clip(opened.run(fed)["logit"][0], -LARGEST_LOGIT, LARGEST_LOGIT))
+            said = opened.run(fed)
+            found = float(np.clip(said["logit"][0], -LARGEST_LOGIT, LARGEST_LOGIT))
             assert found == pytest.approx(wanted, abs=2e-3), (engine, shift)
+            probability = 1 / (1 + np.exp(-float(said["logit"][0])))
+            assert said["probability"][0] == pytest.approx(probability, rel=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["max", "top-k", "attention"])

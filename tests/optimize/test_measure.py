@@ -23,7 +23,6 @@ from medtool.optimize.measure import (
     count_onnx,
     example_inputs,
     fitting_batches,
-    places_in_memory,
     reason_of,
     time_calls,
 )
@@ -99,18 +98,30 @@ def test_volumes_are_not_measured_many_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free_gb", "batches"),
-    [(40, [1, 2, 8]), (20, [1, 2, 8]), (19, [1, 2]), (1, [1, 2]), (0, [1, 2])],
+    ("free_gb", "gb_an_image", "eight"),
+    [(36, 2, True), (34, 2, False), (18, 1, True), (17, 1, False), (0, 1, False), (99, 0, False)],
 )
 def test_as_many_volumes_are_measured_as_memory_has_room_for(
-    monkeypatch: pytest.MonkeyPatch, free_gb: int, batches: list[int]
+    monkeypatch: pytest.MonkeyPatch, free_gb: int, gb_an_image: int, eight: bool
 ) -> None:
-    """Eight of 128 in cube: 8 x 128^3 voxels, a KB each, in four fifths of what is free."""
+    """Eight of 128 in cube: 1.75 times what PyTorch takes, in four fifths of what is free."""
     monkeypatch.setattr(measure, "available_memory_bytes", lambda: free_gb * 2**30 or None)
     free = {"image": {0: "images"}}
     volumes = DeploymentSpec(inputs={"image": (1, 1, 128, 128, 128)}, outputs=(), free_axes=free)
-    found, _ = fitting_batches(volumes, [1, 2, 8], most_places=places_in_memory())
-    assert found == batches
+    found, left_out = fitting_batches(
+        volumes, [1, 2, 8], bytes_an_image=lambda: gb_an_image * 2**30
+    )
+    assert found == ([1, 2, 8] if eight else [1, 2])
+    assert len(left_out) == (0 if eight else 1)
+
+
+def test_what_an_image_takes_is_asked_only_of_many_large_ones() -> None:
+    def never() -> int:
+        raise AssertionError("it takes seconds")
+
+    free = {"image": {0: "images"}}
+    slices = DeploymentSpec(inputs={"image": (1, 1, 512, 512)}, outputs=(), free_axes=free)
+    assert fitting_batches(slices, [1, 8], bytes_an_image=never) == ([1, 8], [])
 
 
 def test_a_model_that_takes_one_image_is_measured_with_one() -> None:

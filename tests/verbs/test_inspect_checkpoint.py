@@ -131,10 +131,13 @@ def flip_a_byte(path: Path, tensor: str) -> None:
 
 
 def test_what_was_pruned_stands_in_no_epoch(tmp_path: Path, medtool: Callable) -> None:
-    path = write(tmp_path / "c.safetensors", epoch=-1, step=0)
+    path = write(tmp_path / "c.safetensors", epoch=-1, step=0, pruning={"share": 0.35})
     found = medtool("inspect-checkpoint", path)
     assert "  position  in no epoch of a run\n" in found.out
-    assert "-1" not in found.out
+    # A run that was stopped before its first epoch ended.
+    path = write(tmp_path / "stopped.safetensors", epoch=-1, step=7)
+    found = medtool("inspect-checkpoint", path)
+    assert "  position  within the first epoch, step 7\n" in found.out
 
 
 def test_a_person_reads_everything_that_matters(tmp_path: Path, medtool: Callable) -> None:

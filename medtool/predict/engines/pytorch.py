@@ -88,13 +88,12 @@ class PyTorchEngine:
         return {name: named[name].float().numpy() for name in asked}
 
     def _answer_compiled(self, tensors: Sequence[Tensor]) -> Any:
-        shapes = [tuple(one.shape) for one in tensors]
+        shapes = [(torch.get_num_threads(),), *(tuple(one.shape) for one in tensors)]
         if shapes == self._shapes and PyTorchEngine._latest is self._shapes:
             return self._call(*tensors)
         # PyTorch keeps eight compilations of a piece of code, of all models, threads and shapes
         # together, and computes what comes after them eagerly.
-        torch.compiler.reset()
-        self._shapes = []
+        _forget_compiled()
         try:
             with _without_warnings():
                 found = self._call(*tensors)
@@ -114,13 +113,18 @@ def why_not_compiled() -> str:
     It is tried, on an addition, which takes seconds: a compiler alone is not enough, for it needs
     headers and libraries.
     """
-    torch.compiler.reset()
+    _forget_compiled()
     try:
         with torch.inference_mode(), _without_warnings():
             torch.compile(_one_more, dynamic=False)(torch.zeros(8))
     except Exception as error:  # noqa: BLE001 - as above; it is told
         return _cause(error)
     return ""
+
+
+def _forget_compiled() -> None:
+    torch.compiler.reset()
+    PyTorchEngine._latest = ()
 
 
 @contextmanager

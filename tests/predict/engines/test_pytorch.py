@@ -97,6 +97,22 @@ def test_however_many_shapes_and_threads_all_of_them_are_compiled(
     assert compiled == [1.0] * 10
 
 
+def test_what_another_engine_undid_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        # Warnings of the compiler are silenced while it is at work, and only then.
+        made.append(logging.root.manager.disable)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
+    image = {"image": np.ones((1, 1, 8, 8), np.float32)}
+    first, second = (PyTorchEngine(TwoLayers(), SPEC, compiled=True) for _ in range(2))
+    for engine in (first, first, second, first, first):
+        engine.run(image)
+    assert made == [logging.WARNING] * 3
+
+
 class CutInMany(nn.Module):
     """More layers than PyTorch compiles of one piece of code, with the end of a graph in each."""
 
