@@ -116,7 +116,7 @@ def test_it_measures_every_file_beside_pytorch(made: OptimizeResult) -> None:
     # Each is a process with its libraries and a small model.
     assert all(20 < row["memory_mb"] < 4000 for row in rows)
     assert made.document["counts"]["multiply_adds"] > 0
-    assert made.document["measuring"] == {"calls": 2, "seconds": 300.0, "left_out": []}
+    assert made.document["measuring"] == {"calls": 2, "seconds": None, "left_out": []}
 
 
 def test_the_page_says_it_all(made: OptimizeResult) -> None:
