@@ -19,17 +19,16 @@ def pool_averages(model: onnx.ModelProto) -> int:
     The export writes ReduceMean over all axes of an image, for which ONNX Runtime makes floats of
     the maps, channels first. Left as they are: averages of values in float, and over other axes.
     """
+    return EightBitGraph(model).change("ReduceMean", _pooled)
+
+
+def _pooled(graph: EightBitGraph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
     from onnx import helper
 
-    graph = EightBitGraph(model)
-
-    def pooled(node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-        if node.op_type != "ReduceMean" or not _takes_whole_maps(graph, node):
-            return None
-        names = (node.input[:1], node.output)
-        return [helper.make_node("GlobalAveragePool", *names, name=node.name)]
-
-    return graph.change(pooled)
+    if not _takes_whole_maps(graph, node):
+        return None
+    names = (node.input[:1], node.output)
+    return [helper.make_node("GlobalAveragePool", *names, name=node.name)]
 
 
 def _takes_whole_maps(graph: EightBitGraph, node: onnx.NodeProto) -> bool:

@@ -38,15 +38,19 @@ class EightBitGraph:
             for value in (*inferred.input, *inferred.value_info)
         }
 
-    def change(self, plain: Callable[[onnx.NodeProto], Sequence[onnx.NodeProto] | None]) -> int:
-        """Put what ``plain`` gives for a node in its place, where it gives anything.
+    def change(
+        self,
+        kind: str,
+        others_for: Callable[[EightBitGraph, onnx.NodeProto], Sequence[onnx.NodeProto] | None],
+    ) -> int:
+        """Put what ``others_for`` gives for a node of a ``kind`` in its place, unless it is None.
 
         Gives how many nodes were replaced.
         """
         nodes: list[onnx.NodeProto] = []
         count = 0
         for node in list(self.model.graph.node):
-            others = plain(node)
+            others = others_for(self, node) if node.op_type == kind else None
             nodes.extend([node] if others is None else others)
             count += others is not None
         if count:

@@ -33,13 +33,7 @@ def fold_first_layers(model: onnx.ModelProto) -> int:
     Those with few channels, a kernel over several neighbours and a stride; left as they are where a
     size is free but for the number of images, or does not go up in groups.
     """
-    graph = EightBitGraph(model)
-
-    def folded(node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-        layer = _layer(graph, node) if node.op_type == "Conv" else None
-        return None if layer is None else _folded(graph, layer)
-
-    return graph.change(folded)
+    return EightBitGraph(model).change("Conv", _folded)
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,6 @@ class _Layer:
     groups behind it. In the first group the kernel itself begins at neighbour number ``offset``.
     """
 
-    node: onnx.NodeProto
     makers: Sequence[onnx.NodeProto]
     size: tuple[int, ...]
     output_size: tuple[int, ...]
@@ -102,7 +95,6 @@ def _layer(graph: EightBitGraph, node: onnx.NodeProto) -> _Layer | None:
     groups = last // group + 1 + before
     behind = output_size[-1] // AT_ONCE - 1 + groups - size[-1] // group - before
     return _Layer(
-        node=node,
         makers=makers,
         size=size,
         output_size=output_size,
@@ -118,11 +110,14 @@ def _layer(graph: EightBitGraph, node: onnx.NodeProto) -> _Layer | None:
     )
 
 
-def _folded(graph: EightBitGraph, layer: _Layer) -> list[onnx.NodeProto]:
+def _folded(graph: EightBitGraph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
     """The nodes that say the same: groups as channels, the convolution, places in their row."""
     from onnx import helper
 
-    node, axes = layer.node, len(layer.size)
+    layer = _layer(graph, node)
+    if layer is None:
+        return None
+    axes = len(layer.size)
 
     def widened(weights: NDArray[Any]) -> NDArray[Any]:
         """(out, in, ..., width) to (place and out, neighbour and in, ..., groups)."""

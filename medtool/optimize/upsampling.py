@@ -29,13 +29,7 @@ def spread_upsampling(model: onnx.ModelProto) -> int:
     Left as they are: those in float, with groups, with blocks that overlap or have gaps, and those
     whose input has no fixed size but for the number of images.
     """
-    graph = EightBitGraph(model)
-
-    def plain(node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-        layer = _layer(graph, node) if node.op_type == "ConvTranspose" else None
-        return None if layer is None else _plain(graph, layer)
-
-    return graph.change(plain)
+    return EightBitGraph(model).change("ConvTranspose", _plain)
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,6 @@ class _Layer:
     one value of it becomes. ``makers`` make weights, and a bias where there is one.
     """
 
-    node: onnx.NodeProto
     makers: Sequence[onnx.NodeProto]
     block: tuple[int, ...]
     size: tuple[int, ...]
@@ -60,14 +53,17 @@ def _layer(graph: EightBitGraph, node: onnx.NodeProto) -> _Layer | None:
     size = graph.shapes.get(node.input[0], ())[2:]
     if not _has_blocks(node, block) or len(size) != len(block) or not all(size):
         return None
-    return _Layer(node, makers, tuple(block), size, channels)
+    return _Layer(makers, tuple(block), size, channels)
 
 
-def _plain(graph: EightBitGraph, layer: _Layer) -> list[onnx.NodeProto]:
+def _plain(graph: EightBitGraph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
     """The nodes that say the same: a convolution, and what spreads its outputs."""
     from onnx import helper
 
-    node, places = layer.node, prod(layer.block)
+    layer = _layer(graph, node)
+    if layer is None:
+        return None
+    places = prod(layer.block)
     axes = range(2, 2 + len(layer.block))
 
     def places_first(weights: NDArray[Any]) -> NDArray[Any]:
